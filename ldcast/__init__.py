@@ -1,0 +1,17 @@
+"""Precipitation nowcasting with latent diffusion, in plain PyTorch."""
+
+from ldcast.diffusion import DDPMLoss, NoiseSchedule, PLMSSampler, Sampler
+from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
+from ldcast.nowcaster import LatentNowcaster, LDCast
+
+__all__ = [
+    "AFNOConditioner",
+    "AutoencoderKL",
+    "DDPMLoss",
+    "DenoiserUNet",
+    "LDCast",
+    "LatentNowcaster",
+    "NoiseSchedule",
+    "PLMSSampler",
+    "Sampler",
+]

@@ -1,0 +1,191 @@
+"""What a model is and how it is trained: settings composed from their owners, and the presets."""
+
+from dataclasses import dataclass, field
+
+from ldcast.errors import InputError
+from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
+from ldcast.rain import RainScale
+from ldcast.settings import Settings, setting
+
+PAST_FRAMES = 4
+FUTURE_FRAMES = 20
+MINUTES_PER_FRAME = 5
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(Settings):
+    """What the denoiser predicts on which schedule, and how it is sampled by default."""
+
+    schedule: str = setting("sqrt_linear", "noise schedule", choices=("sqrt_linear", "cosine"))
+    prediction: str = setting("noise", "what the denoiser predicts", choices=("noise", "v"))
+    sampler: str = setting("plms", "default sampler", choices=("plms",))
+    num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
+
+
+@dataclass(frozen=True)
+class ModelConfig(Settings):
+    """All that is needed to rebuild a trained model around its weights."""
+
+    rain: RainScale = field(default_factory=RainScale)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    conditioner: ConditionerConfig = field(default_factory=ConditionerConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Settings):
+    """AdamW, gradient clipping and the learning-rate curve."""
+
+    lr: float = setting(1e-4, "highest learning rate", low=0)
+    betas: tuple[float, ...] = setting((0.5, 0.9), "AdamW averaging of gradient and square", low=0)
+    weight_decay: float = setting(1e-3, "AdamW weight decay", low=0)
+    clip_norm: float = setting(1.0, "largest gradient norm", low=1e-9)
+    warmup_iterations: int = setting(500, "iterations of linear learning-rate warm-up", low=0)
+    decay_after: int = setting(20_000, "iteration from which lr falls as 1/sqrt(iteration)", low=1)
+
+    def lr_at(self, iteration: int) -> float:
+        """Learning rate of the update that follows `iteration` updates.
+
+        A function of the iteration alone, so that a run can be extended.
+        """
+        warmup = min(1.0, (iteration + 1) / max(self.warmup_iterations, 1))
+        decay = (self.decay_after / max(iteration + 1, self.decay_after)) ** 0.5
+        return self.lr * warmup * decay
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """How training examples are cut from events."""
+
+    crop_size: int = setting(128, "pixels, height and width of a crop", low=16)
+    crop_picker: str = setting(
+        "equal_frequency", "how crops are drawn", choices=("uniform", "equal_frequency")
+    )
+    use_augmentation: bool = setting(True, "flip and transpose crops at random")
+    num_workers: int = setting(0, "processes that prepare batches; 0: the training process", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop_size % 16:
+            raise InputError(f"crop_size: got {self.crop_size}, expected a multiple of 16")
+
+
+@dataclass(frozen=True)
+class LoopConfig(Settings):
+    """The training loop; every interval counts iterations, that is weight updates."""
+
+    iterations: int = setting(100_000, "updates in all; raise it to extend a run", low=1)
+    batch_size: int = setting(64, "examples per update", low=1)
+    num_micro_batches: int = setting(
+        1, "parts of a batch, one after another, to save memory", low=1
+    )
+    ema_decay: float = setting(0.9999, "highest decay of the averaged weights", low=0)
+    log_interval: int = setting(50, "iterations between lines of metrics.jsonl", low=1)
+    validation_interval: int = setting(
+        1000, "iterations between validations and checkpoints", low=1
+    )
+    num_validation_examples: int = setting(64, "fixed crops that each validation uses", low=1)
+    max_bad_updates: int = setting(10, "non-finite updates in a row that stop the run", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.num_micro_batches:
+            raise InputError(
+                f"num_micro_batches: got {self.num_micro_batches}, expected a divisor of the batch "
+                f"size {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining(Settings):
+    """Settings of stage 1, `train_autoenc.py`."""
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    rain: RainScale = field(default_factory=RainScale)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3))
+    data: DataConfig = field(default_factory=DataConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class DiffusionTraining(Settings):
+    """Settings of stage 2, `train_diffusion.py`; the autoencoder's come with its folder."""
+
+    conditioner: ConditionerConfig = field(default_factory=ConditionerConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    loss_norm: str = setting("l2", "error of the prediction", choices=("l1", "l2"))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+# Published sizes and recipe, 128-px crops first and 256-px ones to finish.
+PAPER_AUTOENCODER = AutoencoderTraining()
+PAPER_DIFFUSION = DiffusionTraining()
+PAPER_256_DIFFUSION = DiffusionTraining(
+    optimizer=OptimizerConfig(lr=2.5e-5),
+    data=DataConfig(crop_size=256),
+    loop=LoopConfig(iterations=10_000, batch_size=24),
+)
+
+# A model of a few megabytes that trains in an hour on two CPU cores: the bundled one.
+SMALL_AUTOENCODER = AutoencoderTraining(
+    autoencoder=AutoencoderConfig(channels=24, latent_channels=16),
+    optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=100, decay_after=1000),
+    loop=LoopConfig(
+        iterations=3000, batch_size=4, ema_decay=0.999, validation_interval=250,
+        num_validation_examples=16,
+    ),
+)  # fmt: skip
+SMALL_DIFFUSION = DiffusionTraining(
+    conditioner=ConditionerConfig(
+        channels=32, num_analysis_blocks=2, num_forecast_blocks=2, num_heads=4, head_channels=16
+    ),
+    denoiser=DenoiserConfig(channels=32, channel_multipliers=(1, 1, 2), num_res_blocks=1),
+    diffusion=DiffusionConfig(prediction="v", num_sampling_steps=20),
+    optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=200, decay_after=2000),
+    data=DataConfig(crop_picker="uniform"),
+    loop=LoopConfig(
+        iterations=6000, batch_size=4, ema_decay=0.999, validation_interval=250,
+        num_validation_examples=32,
+    ),
+)  # fmt: skip
+
+# For tests: seconds on a CPU.
+TINY_AUTOENCODER = AutoencoderTraining(
+    autoencoder=AutoencoderConfig(channels=8, latent_channels=4),
+    optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.99), warmup_iterations=10, decay_after=1000),
+    data=DataConfig(crop_size=64),
+    loop=LoopConfig(
+        iterations=100, batch_size=2, ema_decay=0.99, log_interval=5, validation_interval=50,
+        num_validation_examples=4,
+    ),
+)  # fmt: skip
+TINY_DIFFUSION = DiffusionTraining(
+    conditioner=ConditionerConfig(
+        channels=8, num_analysis_blocks=1, num_forecast_blocks=1, num_heads=2, head_channels=4
+    ),
+    denoiser=DenoiserConfig(channels=8, channel_multipliers=(1, 1, 2), num_res_blocks=1),
+    diffusion=DiffusionConfig(num_sampling_steps=4),
+    optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=10, decay_after=1000),
+    data=DataConfig(crop_size=64),
+    loop=LoopConfig(
+        iterations=100, batch_size=2, ema_decay=0.99, log_interval=5, validation_interval=50,
+        num_validation_examples=4,
+    ),
+)  # fmt: skip
+
+AUTOENCODER_PRESETS = {
+    "tiny": TINY_AUTOENCODER,
+    "small": SMALL_AUTOENCODER,
+    "paper": PAPER_AUTOENCODER,
+    "paper_256": PAPER_AUTOENCODER,  # the published autoencoder was trained at 128 px only
+}
+DIFFUSION_PRESETS = {
+    "tiny": TINY_DIFFUSION,
+    "small": SMALL_DIFFUSION,
+    "paper": PAPER_DIFFUSION,
+    "paper_256": PAPER_256_DIFFUSION,
+}

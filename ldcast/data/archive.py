@@ -1,0 +1,329 @@
+"""Files of radar rain in, frames out: the event file and the checks that every use of it needs."""
+
+import re
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldcast.errors import InputError
+from ldcast.files import open_atomically
+from ldcast.rain import ROUNDING
+
+CADENCE_MINUTES = 5
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?")
+_SPAN = re.compile(r"(?P<path>.+)@(?P<start>[\dTZ:-]*)/(?P<end>[\dTZ:-]*)")
+_SYNTHETIC = re.compile(r"synthetic(:(?P<seed>.*))?")
+_FROM_DBZ = (
+    "convert it by mm/h = (10 ** (dBZ / 10) / a) ** (1 / b), for instance a = 223 and "
+    "b = 1.53, with no echo as 0 and no data as NaN"
+)
+_WRITE_AGAIN = "fetch it again or write plain arrays with numpy.savez_compressed"
+_FORMS = "PATH.npz, PATH.npz@START/END with ISO times (END not included) or synthetic:SEED"
+
+
+@dataclass(frozen=True)
+class RainEvent:
+    """A stretch of radar images on one domain, in order of time.
+
+    rain_rate: (T, H, W) float16 or float32, mm/h, row 0 = north, NaN = no data.
+    time: (T,) datetime64[s] UTC, the time of each frame, strictly increasing.
+    grid: what the file says of its grid (`pixel_size_m`, `projection`, `x1 y1 x2 y2`, ...), to be
+        copied into forecasts.
+    name: short, for messages and tables.
+    """
+
+    rain_rate: np.ndarray
+    time: np.ndarray
+    grid: dict[str, Any] = field(default_factory=dict)
+    name: str = "event"
+
+
+def read_event(spec: str | Path) -> RainEvent:
+    """The event that a `--data` argument names.
+
+    spec: `PATH`, `PATH@START/END` (ISO times, UTC; END not included; either may be left out),
+        `synthetic:SEED` or `synthetic` (seed 0), the latter two with a span if wanted.
+    Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
+    values within rounding below zero set to 0.
+    Raises InputError if the file or the span is not what is described here.
+    """
+    source, start, end = _split_span(str(spec))
+    synthetic = _SYNTHETIC.fullmatch(source)
+    event = _synthetic_event(synthetic["seed"]) if synthetic else _read_npz(Path(source))
+    return _select_span(event, start, end) if start or end else event
+
+
+def write_event(event: RainEvent, path: str | Path) -> None:
+    """Write an event file that `read_event` reads; `path` appears complete or not at all.
+
+    Raises InputError if the name does not end in .npz, OSError if it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise InputError(f"cannot write an event to '{path}': expected a name that ends in .npz")
+    with open_atomically(path) as file:
+        np.savez_compressed(file, rain_rate=event.rain_rate, time=event.time, **event.grid)
+
+
+def check_cadence(event: RainEvent, minutes: int = CADENCE_MINUTES) -> None:
+    """Raises InputError if two neighbouring frames are not `minutes` apart, naming the first two.
+
+    An event of one frame passes.
+    """
+    steps = np.diff(event.time).astype("timedelta64[s]").astype(np.int64)
+    wrong = np.flatnonzero(steps != 60 * minutes)
+    if len(wrong) == 0:
+        return
+    first = wrong[0]
+    if (steps == steps[0]).all():
+        extent, remedy = " throughout", f"convert it to {minutes} minutes"
+    else:
+        extent, remedy = "", "select a stretch without this break by PATH@START/END"
+    raise InputError(
+        f"{event.name}: frames {format_time(event.time[first])} and "
+        f"{format_time(event.time[first + 1])} are {steps[first] / 60:g} minutes apart{extent}, "
+        f"expected {minutes}; {remedy}"
+    )
+
+
+def past_frames(
+    event: RainEvent, issue_time: np.datetime64 | None = None, num_frames: int = 4
+) -> tuple[np.ndarray, np.datetime64]:
+    """The frames that a forecast starts from, and its issue time.
+
+    issue_time: time of the newest frame to use; None for the newest frame that has all the frames
+        before it, 5 minutes apart.
+    Returns past (num_frames, H, W) float32 mm/h, oldest first, NaN = no data; a copy. And the issue
+    time, datetime64[s].
+    Raises InputError for too few frames, another cadence, an issue time that is not in the event,
+    or one that lacks frames before it.
+    """
+    if len(event.time) < num_frames:
+        raise InputError(
+            f"{event.name}: got {len(event.time)} frames, expected {num_frames} to start from; "
+            "choose a longer span"
+        )
+    ages = np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames - 1, -1, -1)
+    if issue_time is None:
+        issue_time = _newest_issue_time(event, ages)
+    issue_time = np.datetime64(issue_time, "s")
+    _check_past(event, issue_time, ages)
+    frames = np.searchsorted(event.time, issue_time - ages)
+    past = np.stack([event.rain_rate[frame] for frame in frames]).astype(np.float32, copy=False)
+    return past, issue_time
+
+
+def hold_out(
+    events: list[RainEvent], min_frames: int = 48, validation_frames: int = 24
+) -> tuple[list[RainEvent], list[RainEvent]]:
+    """Split events into training and validation parts that share no frame.
+
+    Each event of at least `min_frames` frames gives its last `validation_frames`, or its last fifth
+    where that is more; shorter ones train whole. The parts are views, named `NAME@START/END`.
+    Returns (train, validation); validation is empty if no event is long enough.
+    """
+    assert validation_frames < min_frames, (validation_frames, min_frames)
+    train, validation = [], []
+    for event in events:
+        num_frames = len(event.time)
+        if num_frames < min_frames:
+            train.append(event)
+            continue
+        cut = num_frames - max(validation_frames, num_frames // 5)
+        train.append(_slice_event(event, 0, cut))
+        validation.append(_slice_event(event, cut, num_frames))
+    return train, validation
+
+
+def parse_time(text: str) -> np.datetime64:
+    """An ISO time (UTC, trailing Z allowed) as datetime64[s].
+
+    Raises InputError for anything else, offsets from UTC included.
+    """
+    try:
+        if _TIME.fullmatch(text):
+            return np.datetime64(text.removesuffix("Z"), "s")
+    except ValueError:  # right form, but no such date
+        pass
+    raise InputError(f"time '{text}': expected ISO and UTC, such as 2016-07-11T22:00")
+
+
+def format_time(time: np.datetime64) -> str:
+    """ISO time for messages and names, to the minute unless it has seconds."""
+    return str(np.datetime_as_string(time, unit="s")).removesuffix(":00")
+
+
+# ---- what a spec names ---------------------------------------------------------------------------
+
+
+def _split_span(spec: str) -> tuple[str, str, str]:
+    """(path or `synthetic...`, START, END) of a spec; an empty text where there is no bound."""
+    if Path(spec).exists():  # a path may contain @
+        return spec, "", ""
+    if match := _SPAN.fullmatch(spec):
+        return match["path"], match["start"], match["end"]
+    source, _, span = spec.rpartition("@")
+    if Path(source).is_file() or _SYNTHETIC.fullmatch(source):
+        raise InputError(
+            f"span '{span}' of {source}: expected START/END with ISO times, either may be empty, "
+            "such as @2016-07-11T21:00/2016-07-11T23:00 or @/2016-07-11T23:00"
+        )
+    return spec, "", ""
+
+
+def _select_span(event: RainEvent, start: str, end: str) -> RainEvent:
+    first = np.searchsorted(event.time, parse_time(start)) if start else 0
+    stop = np.searchsorted(event.time, parse_time(end)) if end else len(event.time)
+    if first >= stop:
+        raise InputError(
+            f"span '{start}/{end}' selects no frame of {event.name}, which goes from "
+            f"{format_time(event.time[0])} to {format_time(event.time[-1])}; "
+            "choose START and END (not included) around those"
+        )
+    return _slice_event(event, int(first), int(stop))
+
+
+def _slice_event(event: RainEvent, first: int, stop: int) -> RainEvent:
+    """Frames first..stop-1 as views, named so that the name tells the span that selects them."""
+    time = event.time[first:stop]
+    end = time[-1] + np.timedelta64(60 * CADENCE_MINUTES, "s")
+    name = f"{event.name.partition('@')[0]}@{format_time(time[0])}/{format_time(end)}"
+    return replace(event, rain_rate=event.rain_rate[first:stop], time=time, name=name)
+
+
+def _synthetic_event(seed: str | None) -> RainEvent:
+    from ldcast.data.synthetic import synthetic_event  # imports RainEvent from here
+
+    if seed is None:
+        return synthetic_event(0)
+    if not (seed.isascii() and seed.isdigit()):
+        raise InputError(f"seed '{seed}' of synthetic rain: expected a number, such as synthetic:3")
+    return synthetic_event(int(seed))
+
+
+# ---- event files ---------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path) -> RainEvent:
+    arrays = _load_arrays(path)
+    missing = [key for key in ("rain_rate", "time") if key not in arrays]
+    if missing:
+        raise InputError(
+            f"{path} has no {' and no '.join(missing)}: it has {', '.join(arrays) or 'nothing'}; "
+            "expected rain_rate (time, y, x) in mm/h and time (datetime64, UTC)"
+        )
+    rain_rate, time = arrays.pop("rain_rate"), arrays.pop("time")
+    grid = {key: _scalar(value) for key, value in arrays.items() if value.ndim == 0}
+    _check_units(grid.get("units", "mm/h"), path)
+    return RainEvent(
+        rain_rate=_checked_rain_rate(rain_rate, path),
+        time=_checked_time(time, len(rain_rate), path),
+        grid=grid,
+        name=path.stem,
+    )
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the event files in it, such as {path}/*.npz")
+    if not path.exists():
+        raise InputError(f"no event file {path}: expected {_FORMS}")
+    with open(path, "rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise InputError(f"{path} is not an .npz file, or its end is missing; {_WRITE_AGAIN}")
+        stream.seek(0)
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
+        except Exception as why:  # of a dozen kinds from zipfile, zlib and NumPy: it is damaged
+            raise InputError(f"{path} cannot be read: {why}; {_WRITE_AGAIN}") from why
+
+
+def _scalar(value: np.ndarray) -> Any:
+    # .item() would make a datetime or a bare number of a time, according to its unit.
+    return value[()] if value.dtype.kind == "M" else value.item()
+
+
+def _check_units(units: Any, path: Path) -> None:
+    if "dbz" in str(units).lower():
+        raise InputError(f"{path}: units '{units}', expected rain_rate in mm/h; {_FROM_DBZ}")
+
+
+def _checked_rain_rate(rain_rate: np.ndarray, path: Path) -> np.ndarray:
+    """`rain_rate` with rounding below zero set to 0 in place; frame by frame, to spare memory."""
+    if rain_rate.ndim != 3 or rain_rate.size == 0:
+        raise InputError(
+            f"{path}: rain_rate has shape {rain_rate.shape}, expected (time, y, x) and none empty"
+        )
+    if rain_rate.dtype == np.float64:
+        rain_rate = rain_rate.astype(np.float32)
+    if rain_rate.dtype not in (np.float16, np.float32):
+        raise InputError(
+            f"{path}: rain_rate is {rain_rate.dtype}, expected float16 or float32 mm/h; apply the "
+            "scale of stored counts and write NaN where there is no data"
+        )
+    for index, frame in enumerate(rain_rate):
+        values = frame.astype(np.float32, copy=False)  # float16 is slow to compare
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if np.isinf(low) or np.isinf(high):
+            raise InputError(
+                f"{path}: rain_rate has infinite values in frame {index}; write NaN for no data"
+            )
+        if low < -ROUNDING:
+            raise InputError(
+                f"{path}: rain_rate goes down to {low:g} in frame {index}, expected mm/h, never "
+                f"negative; write 0 or NaN there or, if this is reflectivity, {_FROM_DBZ}"
+            )
+        if low < 0:
+            frame[frame < 0] = 0
+    return rain_rate
+
+
+def _checked_time(time: np.ndarray, num_frames: int, path: Path) -> np.ndarray:
+    if time.dtype.kind != "M":
+        raise InputError(f"{path}: time is {time.dtype}, expected datetime64[s] in UTC")
+    if time.shape != (num_frames,) or np.isnat(time).any():
+        raise InputError(
+            f"{path}: time has shape {time.shape} and {int(np.isnat(time).sum())} empty entries, "
+            f"expected one time for each of {num_frames} frames"
+        )
+    time = time.astype("datetime64[s]")
+    backward = np.flatnonzero(np.diff(time) <= np.timedelta64(0, "s"))
+    if len(backward):
+        earlier, later = time[backward[0]], time[backward[0] + 1]
+        raise InputError(
+            f"{path}: frame {format_time(earlier)} is followed by {format_time(later)}, "
+            "expected times that increase; sort the frames and drop repeated ones"
+        )
+    return time
+
+
+# ---- past frames ---------------------------------------------------------------------------------
+
+
+def _newest_issue_time(event: RainEvent, ages: np.ndarray) -> np.datetime64:
+    complete = np.isin(event.time[:, None] - ages, event.time).all(axis=1)
+    if not complete.any():
+        check_cadence(event)  # raises: without a break there would be a complete frame
+    return event.time[complete][-1]
+
+
+def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:
+    if issue_time not in event.time:
+        nearest = event.time[np.abs(event.time - issue_time).argmin()]
+        raise InputError(
+            f"{event.name} has no frame at issue time {format_time(issue_time)}; "
+            f"the nearest is {format_time(nearest)}"
+        )
+    needed = issue_time - ages
+    missing = needed[~np.isin(needed, event.time)]
+    if len(missing):
+        raise InputError(
+            f"{event.name} lacks {', '.join(map(format_time, missing))}, needed for issue time "
+            f"{format_time(issue_time)}: expected {len(ages)} frames {CADENCE_MINUTES} minutes "
+            "apart; choose another issue time"
+        )

@@ -1,0 +1,408 @@
+"""Frames in, training examples out: which windows are drawn, and how they reach the networks.
+
+A picker draws a `Window` from a generator; the data sets read it. Every draw is keyed by (seed,
+iteration, index of the example in the global batch), so no example depends on another one.
+Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]` and `.shape`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import einops
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from ldcast.data.archive import RainEvent, check_cadence
+from ldcast.errors import InputError
+from ldcast.rain import RainScale
+from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
+
+TILE = 32  # pixels; windows are judged by tiles of this size
+MIN_VALID_SHARE = 0.5  # of a tile or window, for it to count
+CLASS_EDGES = np.geomspace(0.2, 50.0, 10)  # mm/h: 11 classes, of Leinonen et al. 2023
+WET_THRESHOLD = RainScale().wet_threshold  # mm/h
+CROP_STEP = 16  # pixels; the networks take crops of multiples of this
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a crop starts: index of its event, first frame, and first row and column."""
+
+    event: int
+    first_frame: int
+    y: int
+    x: int
+
+
+Picker = Callable[[np.random.Generator], Window]
+
+
+class UniformPicker:
+    """Draws every window of every event that has data with the same chance.
+
+    A window has data if half of its pixels do, judged by the tiles nearest to it rather than by
+    its own pixels (so a window may be half a tile off).
+    Raises InputError for events that `check_events` refuses, or one that has no such window.
+    """
+
+    def __init__(self, events: list[RainEvent], num_frames: int, crop_size: int):
+        check_events(events, num_frames, crop_size)
+        self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
+        self._num_windows = np.cumsum([cells.num_windows for cells in self._cells])
+
+    def __call__(self, rng: np.random.Generator) -> Window:
+        number = rng.integers(self._num_windows[-1])
+        event = int(np.searchsorted(self._num_windows, number, side="right"))
+        return Window(event, *self._cells[event].draw(rng))
+
+
+class _WindowCells:
+    """The windows of one event, grouped by first frame and nearest tile.
+
+    All windows of such a cell are judged alike, so drawing a cell by its number of windows, then a
+    window in it, is uniform over all windows that count, without a redraw.
+    """
+
+    def __init__(self, event: RainEvent, num_frames: int, crop_size: int):
+        has_data = _windows_with_data(tile_valid_share(event), num_frames, crop_size)
+        _, height, width = event.rain_rate.shape
+        self._shape = has_data.shape
+        self._rows = _starts_by_tile(height - crop_size + 1, self._shape[1])
+        self._columns = _starts_by_tile(width - crop_size + 1, self._shape[2])
+        windows_per_tile = np.outer(np.diff(self._rows), np.diff(self._columns))
+        self._last_window = np.cumsum(has_data * windows_per_tile)
+        self.num_windows = int(self._last_window[-1])
+        if self.num_windows == 0:
+            raise InputError(
+                f"{event.name}: every {crop_size}-px window of {num_frames} frames is more than "
+                "half without data; leave this event out or choose a smaller --crop-size"
+            )
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        number = rng.integers(self.num_windows)
+        cell = np.searchsorted(self._last_window, number, side="right")
+        first_frame, row, column = np.unravel_index(cell, self._shape)
+        y = rng.integers(self._rows[row], self._rows[row + 1])
+        x = rng.integers(self._columns[column], self._columns[column + 1])
+        return int(first_frame), int(y), int(x)
+
+
+class EqualFrequencyPicker:
+    """Draws windows around dry, light and heavy tiles alike.
+
+    Each 32-px tile of each frame is classed by the 99th percentile of its rain; a class is drawn
+    among those that occur, then a tile of that class, then a window that contains the tile at its
+    frame, each with equal chances. Tiles with data in less than half of their pixels have no class,
+    and so have the partial tiles at the end of rows and columns; windows can reach there.
+    `tiles_per_class` (11,) says how many tiles each class has.
+    Raises InputError for events that `check_events` refuses, crops below a tile, or an event
+    without a classed tile.
+    Source: Leinonen et al. 2023 (arXiv:2304.12891), section on training data.
+    """
+
+    def __init__(self, events: list[RainEvent], num_frames: int, crop_size: int):
+        check_events(events, num_frames, crop_size)
+        if crop_size < TILE:
+            raise InputError(f"crop size {crop_size}: equal_frequency needs at least {TILE} pixels")
+        self._shapes = [event.rain_rate.shape for event in events]
+        self._window_shape = (num_frames, crop_size, crop_size)
+        classes = [tile_classes(event) for event in events]
+        for event, event_classes in zip(events, classes, strict=True):
+            if (event_classes < 0).all():
+                raise InputError(
+                    f"{event.name}: every {TILE}-px tile is more than half without data; "
+                    "leave this event out"
+                )
+        self._table_shapes = [event_classes.shape for event_classes in classes]
+        self._last_tile = np.cumsum([event_classes.size for event_classes in classes])
+        flat_classes = np.concatenate([event_classes.ravel() for event_classes in classes])
+        tiles = [np.flatnonzero(flat_classes == index) for index in range(len(CLASS_EDGES) + 1)]
+        self.tiles_per_class = np.array([len(of_class) for of_class in tiles])
+        self._tiles = [of_class for of_class in tiles if len(of_class)]
+
+    def __call__(self, rng: np.random.Generator) -> Window:
+        event, frame, row, column = self._draw_tile(rng)
+        first_tile_pixel = (frame, row * TILE, column * TILE)
+        last_tile_pixel = (frame, row * TILE + TILE - 1, column * TILE + TILE - 1)
+        # Along each axis: the window ends behind the tile's last pixel, and inside the domain.
+        starts = [
+            int(rng.integers(max(0, last - length + 1), min(first, size - length) + 1))
+            for first, last, length, size in zip(
+                first_tile_pixel,
+                last_tile_pixel,
+                self._window_shape,
+                self._shapes[event],
+                strict=True,
+            )
+        ]
+        return Window(event, *starts)
+
+    def _draw_tile(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """(event, frame, row, column) of a tile, the latter two in tiles."""
+        of_class = self._tiles[rng.integers(len(self._tiles))]
+        tile = of_class[rng.integers(len(of_class))]
+        event = int(np.searchsorted(self._last_tile, tile, side="right"))
+        tile_in_event = tile - self._last_tile[event] + np.prod(self._table_shapes[event])
+        frame, row, column = np.unravel_index(tile_in_event, self._table_shapes[event])
+        return event, int(frame), int(row), int(column)
+
+
+PICKERS = {"uniform": UniformPicker, "equal_frequency": EqualFrequencyPicker}
+
+
+class TrainingCrops(Dataset):
+    """Training examples, each made from its key alone; to be used with `BatchKeys`.
+
+    picker: "uniform" or "equal_frequency".
+    use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
+    Item (iteration, index in the global batch): (1, num_frames, crop_size, crop_size) float32 mm/h,
+    NaN = no data.
+    Raises InputError for events that the picker or `check_events` refuses.
+    """
+
+    def __init__(
+        self,
+        events: list[RainEvent],
+        num_frames: int,
+        crop_size: int,
+        picker: str,
+        seed: int,
+        use_augmentation: bool = True,
+    ):
+        if picker not in PICKERS:
+            raise InputError(f"crop picker '{picker}': expected {' or '.join(PICKERS)}")
+        self.picker: Picker = PICKERS[picker](events, num_frames, crop_size)
+        self._events = events
+        self._num_frames = num_frames
+        self._crop_size = crop_size
+        self._seed = seed
+        self._use_augmentation = use_augmentation
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        iteration, index = key
+        rng = keyed_rng(self._seed, STREAM_CROP, iteration, index)
+        window = self.picker(rng)
+        rain_rate = read_window(self._events, window, self._num_frames, self._crop_size)
+        return augment(rain_rate, rng) if self._use_augmentation else rain_rate
+
+
+class ValidationCrops(Dataset):
+    """A fixed set of uniform crops, neither flipped nor transposed; `windows` says which.
+
+    Item index: (1, num_frames, crop_size, crop_size) float32 mm/h, NaN = no data.
+    Raises InputError as `UniformPicker` does.
+    """
+
+    def __init__(
+        self,
+        events: list[RainEvent],
+        num_frames: int,
+        crop_size: int,
+        num_examples: int,
+        seed: int,
+    ):
+        self.windows = validation_windows(events, num_frames, crop_size, num_examples, seed)
+        self._events = events
+        self._num_frames = num_frames
+        self._crop_size = crop_size
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return read_window(self._events, self.windows[index], self._num_frames, self._crop_size)
+
+
+class BatchKeys:
+    """Batch sampler: the keys of the examples that one process computes, micro-batch after
+    micro-batch.
+
+    The global batch of an iteration is the same for any number of processes and micro-batches;
+    `rank` and micro-batch only choose which indices of it a process computes, and when.
+    first_iteration, num_iterations: iterations first_iteration .. first_iteration +
+        num_iterations - 1 are yielded, so a resumed run starts at its own iteration.
+    batch_size: of the global batch, over all processes and micro-batches.
+    Yields lists of (iteration, index), num_micro_batches of them for each iteration.
+    Raises InputError if the batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        first_iteration: int,
+        num_iterations: int,
+        batch_size: int,
+        num_micro_batches: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        assert 0 <= rank < world_size, (rank, world_size)
+        num_shares = num_micro_batches * world_size
+        if batch_size < 1 or batch_size % num_shares:
+            raise InputError(
+                f"batch size {batch_size} cannot be shared by {world_size} processes with "
+                f"{num_micro_batches} micro-batches each: expected a multiple of {num_shares}, "
+                f"such as --batch-size {max(1, round(batch_size / num_shares)) * num_shares}"
+            )
+        self._iterations = range(first_iteration, first_iteration + num_iterations)
+        self._micro_batch_size = batch_size // num_shares
+        self._first_indices = range(
+            rank * self._micro_batch_size, batch_size, world_size * self._micro_batch_size
+        )
+
+    def __len__(self) -> int:
+        return len(self._iterations) * len(self._first_indices)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in self._iterations:
+            for first in self._first_indices:
+                indices = range(first, first + self._micro_batch_size)
+                yield [(iteration, index) for index in indices]
+
+
+def check_events(events: list[RainEvent], num_frames: int, crop_size: int) -> None:
+    """Raises InputError if there is no event, or one that is too short, too small for the crop, or
+    not 5 minutes apart."""
+    if not events:
+        raise InputError("no event to draw crops from: name at least one by --data")
+    smallest = min(min(event.rain_rate.shape[1:]) for event in events)
+    largest_crop = smallest // CROP_STEP * CROP_STEP
+    for event in events:
+        length, height, width = event.rain_rate.shape
+        if length < num_frames:
+            raise InputError(
+                f"{event.name} has {length} frames, expected at least {num_frames}; "
+                "choose a longer span or leave it out"
+            )
+        if min(height, width) < crop_size:
+            remedy = f"use --crop-size {largest_crop}" if largest_crop else "leave it out"
+            raise InputError(
+                f"{event.name} has {height} x {width} pixels, "
+                f"expected at least {crop_size} x {crop_size}; {remedy}"
+            )
+        check_cadence(event)
+
+
+def validation_windows(
+    events: list[RainEvent], num_frames: int, crop_size: int, num_examples: int, seed: int
+) -> list[Window]:
+    """The windows of the validation set: uniform, and fixed by the seed for a whole run."""
+    picker = UniformPicker(events, num_frames, crop_size)
+    return [picker(keyed_rng(seed, STREAM_VALIDATION, index)) for index in range(num_examples)]
+
+
+def read_window(events: list[RainEvent], window: Window, num_frames: int, crop_size: int) -> Tensor:
+    """Rain of one window, (1, num_frames, crop_size, crop_size) float32 mm/h; a copy."""
+    rain_rate = events[window.event].rain_rate[
+        window.first_frame : window.first_frame + num_frames,
+        window.y : window.y + crop_size,
+        window.x : window.x + crop_size,
+    ]
+    return torch.from_numpy(np.array(rain_rate, dtype=np.float32))[None]
+
+
+def augment(rain_rate: Tensor, rng: np.random.Generator) -> Tensor:
+    """(..., H, W) flipped vertically, flipped horizontally and transposed, each with chance 1/2."""
+    is_flipped_y, is_flipped_x, is_transposed = rng.random(3) < 0.5
+    flipped_axes = [axis for axis, flip in ((-2, is_flipped_y), (-1, is_flipped_x)) if flip]
+    rain_rate = torch.flip(rain_rate, flipped_axes)
+    return rain_rate.transpose(-2, -1).contiguous() if is_transposed else rain_rate
+
+
+def wet_share(rain_rate: Tensor) -> Tensor:
+    """Share of the pixels with data that have at least 0.1 mm/h; a scalar, 0 without data."""
+    num_valid = (~rain_rate.isnan()).sum()
+    return (rain_rate >= WET_THRESHOLD).sum() / num_valid.clamp(min=1)
+
+
+def valid_share(rain_rate: Tensor, factor: tuple[int, int, int] = (4, 4, 4)) -> Tensor:
+    """Share of pixels with data in each latent cell.
+
+    rain_rate: (B, 1, T, H, W) mm/h, NaN = no data.
+    factor: frames, rows and columns of a cell.
+    Returns (B, 1, T / factor[0], H / factor[1], W / factor[2]) float32 in 0..1.
+    """
+    sizes = rain_rate.shape[2:]
+    assert all(size % cell == 0 for size, cell in zip(sizes, factor, strict=True)), (sizes, factor)
+    return F.avg_pool3d((~rain_rate.isnan()).float(), factor)
+
+
+# ---- tables of tiles -----------------------------------------------------------------------------
+
+
+def tile_valid_share(event: RainEvent) -> np.ndarray:
+    """(T, ceil(H / 32), ceil(W / 32)) float32: share of pixels with data in each tile, the partial
+    tiles at the end of rows and columns included."""
+    _, height, width = event.rain_rate.shape
+    rows, columns = np.arange(0, height, TILE), np.arange(0, width, TILE)
+    num_pixels = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    shares = []
+    for frame in _frames(event):
+        has_data = (~np.isnan(frame)).astype(np.int32)
+        num_valid = np.add.reduceat(np.add.reduceat(has_data, rows, axis=0), columns, axis=1)
+        shares.append((num_valid / num_pixels).astype(np.float32))
+    return np.stack(shares)
+
+
+def tile_classes(event: RainEvent) -> np.ndarray:
+    """(T, H // 32, W // 32) int8: number of CLASS_EDGES that the 99th percentile of each full tile
+    reaches, 0..10; -1 where less than half of the tile has data."""
+    return np.stack([_classes_of_frame(frame) for frame in _frames(event)])
+
+
+def _frames(event: RainEvent) -> Iterator[np.ndarray]:
+    """Frames one by one, (H, W) float32, so that an archive is never in memory at once."""
+    num_frames, height, width = event.rain_rate.shape
+    for frame in range(num_frames):
+        rain_rate = event.rain_rate[frame : frame + 1, 0:height, 0:width]
+        yield np.asarray(rain_rate[0], dtype=np.float32)
+
+
+def _classes_of_frame(rain_rate: np.ndarray) -> np.ndarray:
+    """Classes of the tiles of one frame (H, W) mm/h."""
+    num_rows, num_columns = (size // TILE for size in rain_rate.shape)
+    pixels = einops.rearrange(
+        rain_rate[: num_rows * TILE, : num_columns * TILE],
+        "(row y) (column x) -> row column (y x)",
+        y=TILE,
+        x=TILE,
+    )
+    has_data = ~np.isnan(pixels)
+    num_valid = has_data.sum(axis=-1)
+    classes = np.full((num_rows, num_columns), -1, dtype=np.int8)
+    counts = num_valid >= MIN_VALID_SHARE * TILE**2
+    pixels = np.where(has_data, pixels, -1.0)[counts]  # no data sorts below all rain
+    percentile = _percentile_99(pixels, num_valid[counts])
+    classes[counts] = np.searchsorted(CLASS_EDGES, percentile, side="right")
+    return classes
+
+
+def _percentile_99(pixels: np.ndarray, num_valid: np.ndarray) -> np.ndarray:
+    """(N,) smallest value that at least 99 % of the `num_valid` (N,) largest of `pixels` (N, P) do
+    not exceed. Only the largest hundredth needs sorting."""
+    num_above = num_valid // 100  # values that may exceed the percentile
+    num_top = pixels.shape[1] // 100 + 1
+    top = np.sort(np.partition(pixels, -num_top, axis=1)[:, -num_top:], axis=1)
+    return np.take_along_axis(top, num_top - 1 - num_above[:, None], axis=1)[:, 0]
+
+
+def _windows_with_data(shares: np.ndarray, num_frames: int, crop_size: int) -> np.ndarray:
+    """Whether the window that starts at each frame and tile has data in half of its pixels.
+
+    shares: (T, rows, columns) share of data in each tile.
+    Returns bool (T - num_frames + 1, rows - k + 1, columns - k + 1), with windows of k x k tiles.
+    """
+    num_tiles = max(1, round(crop_size / TILE))
+    window = (num_frames, num_tiles, num_tiles)
+    mean = F.avg_pool3d(torch.from_numpy(shares)[None], window, stride=1)[0]
+    return (mean >= MIN_VALID_SHARE).numpy()
+
+
+def _starts_by_tile(num_starts: int, num_tiles: int) -> np.ndarray:
+    """(num_tiles + 1,) bounds: starts bounds[i] .. bounds[i+1]-1 are nearest to tile i; the last
+    tile takes those beyond it."""
+    bounds = np.arange(num_tiles + 1) * TILE - TILE // 2
+    bounds[0], bounds[-1] = 0, num_starts
+    return np.minimum(bounds, num_starts)

@@ -1,0 +1,157 @@
+"""The forecast file: what a forecast holds, how it is written without ever being half there."""
+
+import shlex
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldcast.errors import InputError
+from ldcast.files import open_atomically, temporary_path
+
+OWN_ENTRIES = (
+    "rain_rate",
+    "lead_minutes",
+    "issue_time",
+    "time",
+    "seed",
+    "model",
+    "sampler",
+    "num_sampling_steps",
+)
+# Names of np.savez_compressed's own parameters, which no array can be called.
+SAVEZ_PARAMETERS = ("file", "allow_pickle")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """An ensemble of rain, and what is needed to place it and to make it again.
+
+    rain_rate: (E, T, H, W) float32 mm/h, row 0 = north, NaN = no forecast possible there.
+    issue_time: UTC, the time of the newest past frame.
+    lead_minutes: (T,) int, minutes after `issue_time`: 5, 10, ...
+    grid: what the input said of its grid, each entry a number, a text or an array of them.
+    seed, model, sampler, num_sampling_steps: how the forecast was made.
+
+    Raises InputError if a grid entry has a name that the file needs, or a value that it cannot
+    hold.
+    """
+
+    rain_rate: np.ndarray
+    issue_time: np.datetime64
+    lead_minutes: np.ndarray
+    grid: dict[str, Any]
+    seed: int
+    model: str
+    sampler: str
+    num_sampling_steps: int
+
+    def __post_init__(self) -> None:
+        num_frames = len(self.lead_minutes)
+        assert self.rain_rate.ndim == 4, f"rain_rate has {self.rain_rate.ndim} axes, not 4"
+        assert self.rain_rate.shape[1] == num_frames, (self.rain_rate.shape, num_frames)
+        for name, value in self.grid.items():
+            if name in OWN_ENTRIES + SAVEZ_PARAMETERS:
+                raise InputError(
+                    f"the input has an entry '{name}', a name that the forecast file uses itself; "
+                    "rename that entry in the input"
+                )
+            if np.asarray(value).dtype.hasobject:
+                raise InputError(
+                    f"the input's entry '{name}' is {value!r}; a forecast file holds numbers, "
+                    "texts and arrays of them: change or remove that entry in the input"
+                )
+
+    @property
+    def time(self) -> np.ndarray:
+        """(T,) datetime64[s] UTC, the time that each frame is valid at."""
+        minutes = np.asarray(self.lead_minutes).astype("timedelta64[m]")
+        return np.datetime64(self.issue_time, "s") + minutes
+
+
+def write_forecast(forecast: Forecast, path: Path) -> None:
+    """Write `forecast` to `path` (.npz); the file is there whole or not at all.
+
+    Raises OSError if the folder cannot be written or the disk is full.
+    """
+    # Compressed: with 8 x 20 x 256 x 256 values, 28 % of them wet, 0.34 s and 11 MB against 0.03 s
+    # and 40 MB plain (0.08 s against 0.02 s to read). Beside sampling that time is nothing, and
+    # dry areas, the rule in an archive of forecasts, shrink to almost nothing.
+    with open_atomically(path) as file:
+        np.savez_compressed(
+            file,
+            rain_rate=np.asarray(forecast.rain_rate, dtype=np.float32),
+            lead_minutes=np.asarray(forecast.lead_minutes),
+            issue_time=np.datetime64(forecast.issue_time, "s"),
+            time=forecast.time,
+            seed=forecast.seed,
+            model=forecast.model,
+            sampler=forecast.sampler,
+            num_sampling_steps=forecast.num_sampling_steps,
+            **forecast.grid,
+        )
+
+
+def read_forecast(path: Path) -> Forecast:
+    """The forecast in `path`; grid entries come back as NumPy scalars (a str stays a str).
+
+    Raises FileNotFoundError, or InputError if the file is damaged or is no forecast file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            entries = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
+        # AttributeError and TypeError: a .npy file, which np.load answers with a bare array.
+        raise InputError(f"{path} is damaged or no .npz file; make the forecast again") from None
+    missing = [name for name in OWN_ENTRIES if name not in entries]
+    if missing:
+        raise InputError(
+            f"{path} is no forecast file: it lacks {', '.join(missing)}; "
+            "give a file that infer.py wrote"
+        )
+    return Forecast(
+        rain_rate=entries["rain_rate"],
+        issue_time=entries["issue_time"][()],
+        lead_minutes=entries["lead_minutes"],
+        grid={name: value[()] for name, value in entries.items() if name not in OWN_ENTRIES},
+        seed=int(entries["seed"]),
+        model=str(entries["model"]),
+        sampler=str(entries["sampler"]),
+        num_sampling_steps=int(entries["num_sampling_steps"]),
+    )
+
+
+def check_output_path(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Raise InputError if `path` cannot be written; to be called before the work starts.
+
+    suffixes: the endings that mean something here, in lower case with their dot.
+    Folders are not created: a mistyped one would be, too. An existing file is fine; it will be
+    replaced.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file; name a file inside it")
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"{path} ends in '{path.suffix}', expected {' or '.join(suffixes)}; "
+            f"for example {path.with_suffix(suffixes[0])}"
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        if not existing.is_dir():
+            raise InputError(f"{existing} is a file, so {path} cannot be written; name a folder")
+        raise InputError(
+            f"the folder {folder} does not exist; make it with: mkdir -p {shlex.quote(str(folder))}"
+        )
+    # Only trying tells: root ignores permission bits, and a disk can be mounted read-only.
+    probe = temporary_path(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror}); name another file or folder"
+        ) from None

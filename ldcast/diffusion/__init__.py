@@ -1,0 +1,8 @@
+"""Noise schedule and samplers; knows nothing of networks, data or files."""
+
+from ldcast.diffusion.ddpm import DDPMLoss
+from ldcast.diffusion.plms import PLMSSampler
+from ldcast.diffusion.sampler import Denoiser, Sampler
+from ldcast.diffusion.schedule import NoiseSchedule
+
+__all__ = ["DDPMLoss", "Denoiser", "NoiseSchedule", "PLMSSampler", "Sampler"]

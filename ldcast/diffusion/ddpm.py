@@ -1,0 +1,77 @@
+"""The training sampler: the error of the prediction at a random diffusion step per example."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.schedule import NoiseSchedule
+from ldcast.seeds import draw_noise
+
+
+@dataclass(frozen=True)
+class DDPMLoss:
+    """Denoising loss of Ho et al. 2020, equation 14, per example.
+
+    norm: "l2" squares the error (as published), "l1" takes its absolute value.
+    target: "noise" compares noise; "v" compares velocities (Salimans and Ho 2022): the error of
+        the noise over sqrt(alpha_bar), so that noisy steps weigh more.
+    """
+
+    schedule: NoiseSchedule
+    norm: Literal["l1", "l2"] = "l2"
+    target: Literal["noise", "v"] = "noise"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("norm", ("l1", "l2")), ("target", ("noise", "v"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"got {name} {getattr(self, name)!r}, expected one of {allowed}")
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        z: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Loss per example (B,).
+
+        z: (B, C, L, h, w) clean latents.
+        generators: one CPU generator per example, from which its diffusion step and its noise are
+            drawn, in this order; None draws from the global generator.
+        weight: (B, 1, L, h, w) between 0 and 1, how much each latent cell counts; the loss is the
+            weighted mean, and 0 for an example without any weight.
+        """
+        num_steps = self.schedule.num_diffusion_steps
+        sources = [None] * len(z) if generators is None else generators
+        steps = [torch.randint(num_steps, (1,), generator=source) for source in sources]
+        diffusion_step = torch.cat(steps).to(z.device)
+        noise = draw_noise(z.shape, generators, z.device)
+        return self.at(denoiser, z, noise, diffusion_step, weight)
+
+    def at(
+        self,
+        denoiser: Denoiser,
+        z: Tensor,
+        noise: Tensor,
+        diffusion_step: Tensor,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Loss per example (B,) for given noise (like z) and diffusion_step (B,)."""
+        z_noisy = self.schedule.add_noise(z, noise, diffusion_step)
+        noise_pred = denoiser(z_noisy, diffusion_step).float()
+        if self.target == "v":
+            prediction = self.schedule.v_from_noise(z_noisy, noise_pred, diffusion_step)
+            truth = self.schedule.v_from_noise(z_noisy, noise, diffusion_step)
+        else:
+            prediction, truth = noise_pred, noise
+        error = prediction - truth
+        error = error.square() if self.norm == "l2" else error.abs()
+        if weight is None:
+            return error.flatten(1).mean(1)
+        cell_error = error.mean(1, keepdim=True)  # (B, 1, L, h, w)
+        weighted = (cell_error * weight).flatten(1).sum(1)
+        return weighted / weight.flatten(1).sum(1).clamp(min=1e-6)

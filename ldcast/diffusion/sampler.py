@@ -1,0 +1,35 @@
+"""The seam between a denoiser and what is done with it: training losses and generators alike."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ldcast.diffusion.schedule import NoiseSchedule
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(z_noisy (B, C, L, h, w), diffusion_step (B,) int64) -> noise_pred like z_noisy, float32.
+
+The context is closed over; the weights are those to use.
+"""
+
+
+class Sampler(Protocol):
+    """A way of visiting diffusion steps with a denoiser. Settings are fixed at construction.
+
+    Two families: a training sampler takes clean latents and returns a loss per example (B,); an
+    inference sampler takes standard normal noise and returns clean latents.
+    generators: one per example or member; samplers that draw nothing ignore them.
+    Nothing survives the call.
+    """
+
+    @property
+    def schedule(self) -> NoiseSchedule: ...
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        z: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor: ...

@@ -1,0 +1,108 @@
+"""The noise schedule: one frozen object that training and sampling share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+NUM_DIFFUSION_STEPS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """How much of a clean latent is left at each diffusion step.
+
+    With a = alpha_bar[step]: z_noisy = sqrt(a) z + sqrt(1 - a) noise (Ho et al. 2020, equation 4).
+    beta, alpha_bar: (N,) float64, computed on the CPU; arithmetic on latents is float32.
+    name: what config files call it. Build one with `NoiseSchedule.sqrt_linear()` or `.cosine()`.
+    """
+
+    beta: Tensor
+    name: str = "custom"
+    alpha_bar: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        is_valid = self.beta.ndim == 1 and bool(((self.beta > 0) & (self.beta < 1)).all())
+        if not is_valid:
+            raise ValueError("beta must be a vector of numbers between 0 and 1")
+        object.__setattr__(self, "alpha_bar", torch.cumprod(1.0 - self.beta.double(), dim=0))
+
+    @classmethod
+    def sqrt_linear(
+        cls, beta_start: float = 1e-4, beta_end: float = 2e-2, num: int = NUM_DIFFUSION_STEPS
+    ) -> "NoiseSchedule":
+        """The published schedule: the square root of beta is linear (there called "linear")."""
+        root = torch.linspace(beta_start**0.5, beta_end**0.5, num, dtype=torch.float64)
+        return cls(root.square(), "sqrt_linear")
+
+    @classmethod
+    def cosine(cls, offset: float = 8e-3, num: int = NUM_DIFFUSION_STEPS) -> "NoiseSchedule":
+        """alpha_bar follows a squared cosine; Nichol and Dhariwal 2021, equation 17."""
+        progress = torch.arange(num + 1, dtype=torch.float64) / num
+        signal = torch.cos((progress + offset) / (1 + offset) * torch.pi / 2).square()
+        return cls((1 - signal[1:] / signal[:-1]).clamp(max=0.999), "cosine")
+
+    @property
+    def num_diffusion_steps(self) -> int:
+        return len(self.beta)
+
+    def sampling_grid(self, num: int) -> list[int]:
+        """Exactly `num` distinct diffusion steps, noisiest first.
+
+        From 10 steps on, floor(k * N / num) + 1, as published. Differs: there only where num
+        divides N; other numbers took more steps than asked for or raised an index error. All N:
+        N-1 ... 0. Fewer than 10 are spaced evenly from 981 (of 1000) down to 1.
+        Raises ValueError for less than 1 or more than N steps.
+        """
+        total = self.num_diffusion_steps
+        if not 1 <= num <= total:
+            raise ValueError(f"got {num} sampling steps, expected 1 to {total}")
+        if num == total:
+            return list(range(total - 1, -1, -1))
+        if num >= 10:
+            return [k * total // num + 1 for k in reversed(range(num))]
+        noisiest = 49 * total // 50 + 1
+        return [noisiest - k * (noisiest - 1) // max(num - 1, 1) for k in range(num)]
+
+    def add_noise(self, z: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
+        """z_noisy, like z, at diffusion_step (B,)."""
+        signal, sigma = self._coefficients(z, diffusion_step)
+        return signal * z + sigma * noise
+
+    # The three things a network may predict are linear in one another, given z_noisy.
+    # With s = sqrt(alpha_bar) and n = sqrt(1 - alpha_bar):
+    #   z_noisy = s z + n noise,    v = s noise - n z    (Salimans and Ho 2022, appendix D)
+
+    def z_from_noise(self, z_noisy: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
+        """The clean latent that `noise` implies."""
+        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        return (z_noisy - sigma * noise) / signal
+
+    def noise_from_z(self, z_noisy: Tensor, z: Tensor, diffusion_step: Tensor) -> Tensor:
+        """The noise that the clean latent `z` implies."""
+        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        return (z_noisy - signal * z) / sigma
+
+    def noise_from_v(self, z_noisy: Tensor, v: Tensor, diffusion_step: Tensor) -> Tensor:
+        """The noise that the velocity `v` implies."""
+        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        return signal * v + sigma * z_noisy
+
+    def v_from_noise(self, z_noisy: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
+        """The velocity that `noise` implies."""
+        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        return (noise - sigma * z_noisy) / signal
+
+    def _coefficients(self, like: Tensor, diffusion_step: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), float32 (B, 1, ...), on the device of `like`."""
+        alpha_bar = self.alpha_bar.to(diffusion_step.device)[diffusion_step]
+        alpha_bar = alpha_bar.reshape(-1, *[1] * (like.ndim - 1))
+        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        return signal.float().to(like.device), sigma.float().to(like.device)
+
+
+SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
+    "sqrt_linear": NoiseSchedule.sqrt_linear,
+    "cosine": NoiseSchedule.cosine,
+}

@@ -1,0 +1,30 @@
+"""The one exception that means "the user can mend this", and how the scripts show it."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """A request that cannot be served as made.
+
+    The message is one line: what was got, what was expected, and how to mend it.
+    """
+
+
+def run_script(main: Callable[[], int | None]) -> int:
+    """Run a script's `main` and turn what the user can mend into one line and exit status 2.
+
+    Everything else keeps its traceback: it is a bug, and the trace is what its report needs.
+    """
+    try:
+        return main() or 0
+    except InputError as error:
+        message = str(error)
+    except OSError as error:  # a missing file, a folder that cannot be written, a full disk
+        message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        message, status = "stopped by Ctrl-C", 130
+        print(message, file=sys.stderr)
+        return status
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,122 @@
+"""The variational autoencoder between rain in model units and the latent space of the diffusion."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ldcast.models.blocks import ResBlock3d, store_channels_last
+from ldcast.settings import Settings, setting
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(Settings):
+    """Sizes of the autoencoder; the defaults are the published ones."""
+
+    channels: int = setting(64, "width of both resolutions", low=1)
+    latent_channels: int = setting(32, "channels of the latent z", low=1)
+    kl_weight: float = setting(0.01, "weight of the KL term in the loss", low=0)
+
+
+class AutoencoderKL(nn.Module):
+    """Autoencoder with a Gaussian latent, 4 x 4 x 4 times coarser than the rain.
+
+    GroupNorm spans all frames and pixels, so a sequence must be encoded in one piece: twenty frames
+    at once differ from five times four.
+    Source: Leinonen et al. 2023, section 3; Kingma and Welling 2014 for the loss.
+    """
+
+    COMPRESSION = 4  # in time, height and width
+
+    def __init__(self, config: AutoencoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or AutoencoderConfig()
+        channels, latent_channels = self.config.channels, self.config.latent_channels
+        self.encoder = nn.Sequential(
+            ResBlock3d(1, channels, kernel_size=(3, 3, 3)),
+            nn.Conv3d(channels, channels, kernel_size=2, stride=2),
+            ResBlock3d(channels, channels, kernel_size=(1, 3, 3)),
+            nn.Conv3d(channels, channels, kernel_size=2, stride=2),
+        )
+        self.to_moments = nn.Conv3d(channels, 2 * latent_channels, kernel_size=1)
+        self.to_decoder = nn.Conv3d(latent_channels, channels, kernel_size=1)
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose3d(channels, channels, kernel_size=2, stride=2),
+            ResBlock3d(channels, channels, kernel_size=(1, 3, 3)),
+            nn.ConvTranspose3d(channels, channels, kernel_size=2, stride=2),
+            ResBlock3d(channels, 1, kernel_size=(3, 3, 3)),
+        )
+        store_channels_last(self)
+
+    def encode(self, rain_norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latent, each (B, C, L, h, w).
+
+        rain_norm: (B, 1, T, H, W) model units; T, H and W multiples of 4.
+        Raises ValueError for another number of channels or sizes that do not divide.
+        """
+        _check_rain_shape(rain_norm, self.COMPRESSION)
+        moments = self.to_moments(self.encoder(rain_norm))
+        z_mean, z_log_var = moments.chunk(2, dim=1)
+        return z_mean, z_log_var
+
+    def decode(self, z: Tensor) -> Tensor:
+        """rain_norm (B, 1, 4L, 4h, 4w) from z (B, C, L, h, w)."""
+        return self.decoder(self.to_decoder(z))
+
+    def forward(self, rain_norm: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Reconstruction (B, 1, T, H, W), z_mean and z_log_var (B, C, L, h, w).
+
+        noise: like z_mean, standard normal: decodes a draw from the latent distribution, as in
+            training. None decodes the mean.
+        """
+        z_mean, z_log_var = self.encode(rain_norm)
+        z = z_mean if noise is None else z_mean + torch.exp(0.5 * z_log_var) * noise
+        return self.decode(z), z_mean, z_log_var
+
+
+def _check_rain_shape(rain_norm: Tensor, multiple: int) -> None:
+    is_fitting = (
+        rain_norm.ndim == 5
+        and rain_norm.shape[1] == 1
+        and not any(size % multiple for size in rain_norm.shape[2:])
+    )
+    if not is_fitting:
+        raise ValueError(
+            f"got rain of shape {tuple(rain_norm.shape)}, expected (B, 1, T, H, W) with T, H and W "
+            f"multiples of {multiple}: pad or crop it first"
+        )
+
+
+def autoencoder_loss(
+    rain_norm: Tensor,
+    reconstruction: Tensor,
+    z_mean: Tensor,
+    z_log_var: Tensor,
+    kl_weight: float = 0.01,
+    is_valid: Tensor | None = None,
+) -> Tensor:
+    """Loss per example (B,): mean absolute error plus `kl_weight` times the KL divergence.
+
+    rain_norm, reconstruction: (B, 1, T, H, W), model units. z_mean, z_log_var: (B, C, L, h, w).
+    is_valid: (B, 1, T, H, W) bool; pixels that are False carry no reconstruction loss. An example
+        without a valid pixel has none at all.
+    Source: Leinonen et al. 2023, section 3.
+    """
+    error = (rain_norm.float() - reconstruction.float()).abs()
+    if is_valid is None:
+        reconstruction_loss = error.flatten(1).mean(1)
+    else:
+        num_valid = is_valid.flatten(1).sum(1)
+        error = error.masked_fill(~is_valid, 0.0)
+        reconstruction_loss = error.flatten(1).sum(1) / num_valid.clamp(min=1)
+    return reconstruction_loss + kl_weight * kl_divergence(z_mean, z_log_var)
+
+
+def kl_divergence(z_mean: Tensor, z_log_var: Tensor) -> Tensor:
+    """KL divergence (B,) of the latent from a standard normal, averaged over cells and channels.
+
+    Kingma and Welling 2014, appendix B, with mu = z_mean and sigma^2 = exp(z_log_var).
+    """
+    z_mean, z_log_var = z_mean.float(), z_log_var.float()
+    kl = 0.5 * (z_mean.square() + z_log_var.exp() - 1.0 - z_log_var)
+    return kl.flatten(1).mean(1)

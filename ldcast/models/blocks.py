@@ -1,0 +1,189 @@
+"""Building blocks that two or more networks share."""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class ResBlock3d(nn.Module):
+    """Residual block: (norm, SiLU, convolution) twice, around a skip.
+
+    The norm is GroupNorm with one group: its statistics span all channels, frames and pixels.
+    The skip is a 1x1x1 convolution where the number of channels changes.
+    x: (B, in_channels, T, H, W). Returns (B, out_channels, T, H, W).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int, int] = (3, 3, 3),
+        use_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = tuple(k // 2 for k in kernel_size)
+        self.norm1 = nn.GroupNorm(1, in_channels) if use_norm else nn.Identity()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, kernel_size, padding=padding)
+        self.norm2 = nn.GroupNorm(1, out_channels) if use_norm else nn.Identity()
+        self.conv2 = nn.Conv3d(out_channels, out_channels, kernel_size, padding=padding)
+        self.activation = nn.SiLU()
+        is_same_width = in_channels == out_channels
+        self.proj = nn.Identity() if is_same_width else nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(self.activation(self.norm1(x)))
+        y = self.conv2(self.activation(self.norm2(y)))
+        return y + self.proj(x)
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact GELU between, on the last axis.
+
+    Parity: the tanh form of GELU differs by up to 1e-4 of the output.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_channels, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, out_channels)
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class AFNOFilter(nn.Module):
+    """Adaptive Fourier neural operator: a small network applied to every Fourier mode.
+
+    The field is transformed over (L, h, w); the C channels of a mode form `num_blocks` groups, each
+    with its own two-layer complex network, the same for all modes; soft shrinkage drops weak modes;
+    the inverse transform is added to the input.
+
+    drop_wide_modes: Parity: the published code keeps the first h//2+1 of the w//2+1 columns of
+        modes and so loses the finest on grids wider than tall. True repeats this, for its weights.
+
+    x: (B, L, h, w, C), channels last. Returns the same shape. Computed in float32, whatever the
+    autocast mode: half-precision FFTs lose the small modes and need sizes that are powers of two.
+    Source: Guibas et al. 2022 (AFNO), section 4; Leinonen et al. 2023 for the 3-D form.
+    """
+
+    INIT_SCALE = 0.02
+    SHRINKAGE = 0.01
+
+    def __init__(self, channels: int, num_blocks: int = 8, drop_wide_modes: bool = False) -> None:
+        super().__init__()
+        if channels % num_blocks:
+            raise ValueError(f"{channels} channels do not split into {num_blocks} AFNO blocks")
+        self.num_blocks = num_blocks
+        self.drop_wide_modes = drop_wide_modes
+        width = channels // num_blocks
+        # The leading axis of each parameter holds the real and the imaginary part.
+        self.w1 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width, width))
+        self.b1 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width))
+        self.w2 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width, width))
+        self.b2 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._filter(x.float()).to(x.dtype) + x
+
+    def _filter(self, x: Tensor) -> Tensor:
+        _, _, height, width, _ = x.shape
+        modes = torch.fft.rfftn(x, dim=(1, 2, 3), norm="ortho")  # (B, L, h, w//2+1, C)
+        num_columns = modes.shape[3]
+        if self.drop_wide_modes:
+            modes = modes[:, :, :, : height // 2 + 1]
+        modes = self._mix_channels(modes)
+        if modes.shape[3] < num_columns:
+            missing = num_columns - modes.shape[3]
+            modes = nn.functional.pad(modes, (0, 0, 0, missing))
+        return inverse_real_fft(modes, width)
+
+    def _mix_channels(self, modes: Tensor) -> Tensor:
+        """The two-layer complex network of each block, on real and imaginary parts side by side."""
+        *grid, _ = modes.shape
+        parts = torch.view_as_real(modes)
+        z = rearrange(parts, "b l h w (n c) r -> n (b l h w) (r c)", n=self.num_blocks)
+        # ReLU and shrinkage treat real and imaginary parts apart; shrinkage follows the bias.
+        z = torch.relu(torch.baddbmm(_side_by_side(self.b1), z, _as_real_matrix(self.w1)))
+        z = torch.baddbmm(_side_by_side(self.b2), z, _as_real_matrix(self.w2))
+        z = nn.functional.softshrink(z, self.SHRINKAGE)
+        sizes = dict(zip("blhw", grid, strict=True))
+        z = rearrange(z, "n (b l h w) (r c) -> b l h w (n c) r", r=2, **sizes)
+        return torch.view_as_complex(z.contiguous())
+
+
+def _side_by_side(bias: Tensor) -> Tensor:
+    """(2, n, c) complex bias -> (n, 1, 2c) with real parts first."""
+    return rearrange(bias, "r n c -> n 1 (r c)")
+
+
+def _as_real_matrix(weight: Tensor) -> Tensor:
+    """(2, n, c, d) complex matrices -> (n, 2c, 2d) real ones: [re, im] @ [[re, im], [-im, re]]."""
+    real, imag = weight
+    return torch.cat([torch.cat([real, imag], dim=2), torch.cat([-imag, real], dim=2)], dim=1)
+
+
+def inverse_real_fft(modes: Tensor, width: int) -> Tensor:
+    """Real field (B, L, h, w, C) from half its spectrum (B, L, h, w//2+1, C), orthonormal.
+
+    After a nonlinear filter the spectrum is not Hermitian, and what a library's irfftn makes of it
+    is not defined. Parity: these are the steps of the CPU library, written out so that every device
+    does the same: a complex inverse over (L, h); the imaginary part of the first and the Nyquist
+    column is dropped; then a real inverse over w.
+    """
+    lines = torch.fft.ifftn(modes, dim=(1, 2), norm="ortho")
+    is_self_conjugate = torch.zeros(lines.shape[3], 1, dtype=torch.bool, device=lines.device)
+    is_self_conjugate[0] = True
+    if width % 2 == 0:
+        is_self_conjugate[-1] = True
+    lines = torch.where(is_self_conjugate, lines.real.to(lines.dtype), lines)
+    return torch.fft.irfft(lines, n=width, dim=3, norm="ortho")
+
+
+class AFNOBlock(nn.Module):
+    """Spectral mixing of positions, then an MLP on channels, each behind a LayerNorm and a skip.
+
+    The filter has a skip of its own inside; this one is around it and its norm.
+    x: (B, L, h, w, C), channels last. Returns the same shape.
+    """
+
+    MLP_RATIO = 4
+
+    def __init__(self, channels: int, num_blocks: int = 8, drop_wide_modes: bool = False) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.filter = AFNOFilter(channels, num_blocks, drop_wide_modes)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = MLP(channels, self.MLP_RATIO * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.filter(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def sinusoids(position: Tensor, num_frequencies: int) -> tuple[Tensor, Tensor]:
+    """Sine and cosine of `position` at frequencies from 1 down to nearly 1/10000.
+
+    position: any shape, integer or float. Returns two tensors (*position.shape, num_frequencies).
+    Source: Vaswani et al. 2017, section 3.5; the exponent is divided by the number of frequencies,
+    so 1/10000 itself is not reached.
+    """
+    index = torch.arange(num_frequencies, dtype=torch.float32, device=position.device)
+    frequency = torch.exp(-math.log(10000.0) * index / num_frequencies)
+    angle = position.float()[..., None] * frequency
+    return angle.sin(), angle.cos()
+
+
+def store_channels_last(module: nn.Module) -> None:
+    """Keeps the weights of 3-D convolutions with channels as the innermost axis in memory.
+
+    Values and shapes are unchanged; activations follow the weights. On two CPU cores this halves
+    the autoencoder's training step, and the AFNO blocks, which work channels last, need no copies.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d)):
+            weight = layer.weight.data
+            layer.weight.data = weight.contiguous(memory_format=torch.channels_last_3d)

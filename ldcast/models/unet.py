@@ -1,0 +1,212 @@
+"""The denoiser: a 3-D UNet that sees the context through AFNO cross-attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ldcast.models.blocks import MLP, AFNOFilter, sinusoids, store_channels_last
+from ldcast.settings import Settings, setting
+
+
+@dataclass(frozen=True)
+class DenoiserConfig(Settings):
+    """Sizes of the denoiser; the defaults are the published ones."""
+
+    channels: int = setting(256, "width at full latent resolution", low=2)
+    channel_multipliers: tuple[int, ...] = setting(
+        (1, 2, 4), "width of each level / channels", low=1
+    )
+    num_res_blocks: int = setting(2, "residual blocks per level", low=1)
+    attention_levels: tuple[int, ...] = setting((0, 1), "levels with cross-attention", low=0)
+    num_afno_blocks: int = setting(8, "channel groups of the AFNO filter", low=1)
+    drop_wide_modes: bool = setting(False, "lose Fourier modes on wide grids, as published")
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Width of each level, finest first."""
+        return tuple(self.channels * multiplier for multiplier in self.channel_multipliers)
+
+    @property
+    def step_channels(self) -> int:
+        """Width of the diffusion step's embedding."""
+        return 4 * self.channels
+
+
+class DenoiserUNet(nn.Module):
+    """Noisy future latents -> what is needed to denoise them (noise or v: the model's config says).
+
+    Levels differ in space only: each holds all latent frames. There is no normalisation anywhere.
+    `enter[k]` leads into level k on the way down, `leave[k]` out of the k-th level on the way up.
+    Source: Leinonen et al. 2023, section 3; the UNet of Rombach et al. 2022 in 3-D.
+    """
+
+    def __init__(
+        self,
+        config: DenoiserConfig | None = None,
+        latent_channels: int = 32,
+        context_channels: Sequence[int] = (128, 256, 512),
+    ) -> None:
+        super().__init__()
+        self.config = config = config or DenoiserConfig()
+        widths = config.level_channels
+        if len(context_channels) != len(widths):
+            raise ValueError(
+                f"got {len(context_channels)} context resolutions for {len(widths)} levels: "
+                "num_cascade_levels must be the number of channel_multipliers"
+            )
+        self.step_embedding = nn.Sequential(
+            nn.Linear(config.channels, config.step_channels),
+            nn.SiLU(),
+            nn.Linear(config.step_channels, config.step_channels),
+        )
+        level_context = [
+            channels if level in config.attention_levels else None
+            for level, channels in enumerate(context_channels)
+        ]
+        self.enter, self.down = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            is_finest = level == 0
+            before = widths[max(level - 1, 0)]
+            self.enter.append(conv(latent_channels, width) if is_finest else downsample(before))
+            inputs = [before] + [width] * (config.num_res_blocks - 1)
+            self.down.append(res_blocks(inputs, width, level_context[level], config))
+
+        coarsest = widths[-1]
+        self.middle = nn.ModuleList(
+            [
+                ContextResBlock(coarsest, coarsest, context_channels[-1], config),
+                ContextResBlock(coarsest, coarsest, None, config),
+            ]
+        )
+
+        self.up, self.leave = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            width = widths[level]
+            coarser, finer = widths[min(level + 1, len(widths) - 1)], widths[max(level - 1, 0)]
+            num = config.num_res_blocks
+            arriving, skipped = [coarser, *[width] * num], [*[width] * num, finer]
+            inputs = [a + b for a, b in zip(arriving, skipped, strict=True)]
+            self.up.append(res_blocks(inputs, width, level_context[level], config))
+            is_finest = level == 0
+            self.leave.append(output(width, latent_channels) if is_finest else upsample(width))
+        store_channels_last(self)
+
+    def forward(self, z_noisy: Tensor, diffusion_step: Tensor, context: Sequence[Tensor]) -> Tensor:
+        """Prediction (B, C, L, h, w) for z_noisy of the same shape.
+
+        diffusion_step: (B,) integer, larger is noisier.
+        context: a map per level, finest first, (B, context_channels[k], L, h / 2^k, w / 2^k).
+        """
+        sine, cosine = sinusoids(diffusion_step, self.config.channels // 2)
+        step = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B, step_channels)
+        x, skips = z_noisy, []
+        for enter, blocks, level_context in zip(self.enter, self.down, context, strict=True):
+            x = enter(x)
+            skips.append(x)
+            for block in blocks:
+                x = block(x, step, level_context)
+                skips.append(x)
+        for block in self.middle:
+            x = block(x, step, context[-1])
+        for blocks, leave, level_context in zip(self.up, self.leave, context[::-1], strict=True):
+            for block in blocks:
+                x = block(torch.cat([x, skips.pop()], dim=1), step, level_context)
+            x = leave(x)
+        return x
+
+
+def conv(in_channels: int, out_channels: int) -> nn.Conv3d:
+    return nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
+
+
+def downsample(channels: int) -> nn.Conv3d:
+    """Halves height and width."""
+    return nn.Conv3d(channels, channels, kernel_size=3, stride=(1, 2, 2), padding=1)
+
+
+def upsample(channels: int) -> nn.Sequential:
+    """Doubles height and width."""
+    return nn.Sequential(
+        nn.Upsample(scale_factor=(1, 2, 2), mode="nearest"), conv(channels, channels)
+    )
+
+
+def output(channels: int, latent_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.SiLU(), start_at_zero(conv(channels, latent_channels)))
+
+
+def start_at_zero(layer: nn.Conv3d) -> nn.Conv3d:
+    """The layer with zero weights and bias, so that its branch is silent at first."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def res_blocks(
+    in_channels: Sequence[int], width: int, context_channels: int | None, config: DenoiserConfig
+) -> nn.ModuleList:
+    """The residual blocks of a level, one per entry of in_channels."""
+    return nn.ModuleList(ContextResBlock(n, width, context_channels, config) for n in in_channels)
+
+
+class ContextResBlock(nn.Module):
+    """Residual block that adds the diffusion step's embedding, then looks at the context.
+
+    context_channels: None leaves the look at the context out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        context_channels: int | None,
+        config: DenoiserConfig,
+    ) -> None:
+        super().__init__()
+        self.activation = nn.SiLU()
+        self.conv1 = conv(in_channels, out_channels)
+        self.step_proj = nn.Linear(config.step_channels, out_channels)
+        self.conv2 = start_at_zero(conv(out_channels, out_channels))
+        is_same_width = in_channels == out_channels
+        self.proj = nn.Identity() if is_same_width else nn.Conv3d(in_channels, out_channels, 1)
+        self.attention = None
+        if context_channels is not None:
+            self.attention = AFNOCrossAttention(
+                out_channels, context_channels, config.num_afno_blocks, config.drop_wide_modes
+            )
+
+    def forward(self, x: Tensor, step: Tensor, context: Tensor) -> Tensor:
+        """(B, out_channels, L, h, w) from x (B, in_channels, L, h, w), step (B, step_channels)."""
+        y = self.conv1(self.activation(x))
+        y = y + self.step_proj(self.activation(step))[:, :, None, None, None]
+        y = self.conv2(self.activation(y)) + self.proj(x)
+        return y if self.attention is None else self.attention(y, context)
+
+
+class AFNOCrossAttention(nn.Module):
+    """Mixes x with the context of its size: linear, AFNO filter and MLP over their joined channels.
+
+    x: (B, C, L, h, w), context: (B, K, L, h, w). Returns (B, C, L, h, w).
+    Source: Leinonen et al. 2023, section 3.
+    """
+
+    MLP_RATIO = 2
+
+    def __init__(
+        self, channels: int, context_channels: int, num_afno_blocks: int, drop_wide_modes: bool
+    ) -> None:
+        super().__init__()
+        joined = channels + context_channels
+        self.pre_proj = nn.Linear(joined, joined)
+        self.filter = AFNOFilter(joined, num_afno_blocks, drop_wide_modes)
+        self.mlp = MLP(joined, self.MLP_RATIO * joined, channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x = rearrange(x, "b c l h w -> b l h w c")
+        xy = torch.cat([x, rearrange(context, "b c l h w -> b l h w c")], dim=-1)
+        xy = xy + self.pre_proj(xy)
+        xy = xy + self.filter(xy)  # Parity: the filter adds its input too, so xy counts twice
+        return rearrange(x + self.mlp(xy), "b l h w c -> b c l h w")

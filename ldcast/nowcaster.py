@@ -1,0 +1,334 @@
+"""The trained parts wired together: past rain in, an ensemble of future rain out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ldcast.config import FUTURE_FRAMES, PAST_FRAMES, DiffusionConfig, ModelConfig
+from ldcast.device import amp_dtype, autocast, choose_device
+from ldcast.diffusion import DDPMLoss, Denoiser, PLMSSampler, Sampler
+from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.errors import InputError
+from ldcast.model_folder import (
+    load_weights,
+    locate,
+    read_description,
+    write_description,
+    write_weights,
+)
+from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
+from ldcast.rain import RainScale, check_rain_rate, from_model_units, to_model_units
+from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generator
+
+RAIN_MULTIPLE = 16  # pixels: 4 in the autoencoder, 4 in the coarsest level of the denoiser
+SAMPLERS = {"plms": PLMSSampler}
+SAMPLER_NAMES = {sampler: name for name, sampler in SAMPLERS.items()}
+
+
+class LatentNowcaster(nn.Module):
+    """Past latents -> future latents: conditioner, denoiser, and a sampler for each of two uses.
+
+    training_sampler: owns the loss, `DDPMLoss`. inference_sampler: `PLMSSampler`. They must share
+    one `NoiseSchedule` object.
+    prediction: what the denoiser's output is, "noise" or "v"; samplers always receive noise.
+    """
+
+    def __init__(
+        self,
+        conditioner: AFNOConditioner,
+        denoiser: DenoiserUNet,
+        training_sampler: Sampler,
+        inference_sampler: Sampler,
+        prediction: str = "noise",
+    ) -> None:
+        super().__init__()
+        if training_sampler.schedule is not inference_sampler.schedule:
+            raise ValueError("the two samplers must be built on one NoiseSchedule object")
+        if prediction not in ("noise", "v"):
+            raise ValueError(f"got prediction {prediction!r}, expected 'noise' or 'v'")
+        self.conditioner = conditioner
+        self.denoiser = denoiser
+        self.training_sampler = training_sampler
+        self.inference_sampler = inference_sampler
+        self.prediction = prediction
+
+    def forward(
+        self,
+        z_past: Tensor,
+        z_future: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Training loss per example (B,).
+
+        z_past: (B, C, L_past, h, w), z_future: (B, C, L_future, h, w), clean latents.
+        generators: one per example, see `DDPMLoss`. weight: (B, 1, L_future, h, w).
+        """
+        denoiser = self.noise_predictor(self.conditioner(z_past))
+        return self.training_sampler(denoiser, z_future, generators, weight)
+
+    @torch.no_grad()
+    def infer(self, z_past: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Future latents (B, C, L_future, h, w), one draw for each z_past (B, C, L_past, h, w)."""
+        batch, channels, _, height, width = z_past.shape
+        shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
+        noise = draw_noise(shape, generators, z_past.device)
+        denoiser = self.noise_predictor(self.conditioner(z_past))
+        return self.inference_sampler(denoiser, noise, generators)
+
+    def noise_predictor(self, context: Sequence[Tensor]) -> Denoiser:
+        """The denoiser with its context closed over, answering in noise, float32.
+
+        context: the conditioner's, for B examples, or for one that all examples share.
+        """
+        schedule = self.training_sampler.schedule
+
+        def predict_noise(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+            shared = [level.expand(len(z_noisy), -1, -1, -1, -1) for level in context]
+            prediction = self.denoiser(z_noisy, diffusion_step, shared).float()
+            if self.prediction == "v":
+                return schedule.noise_from_v(z_noisy, prediction, diffusion_step)
+            return prediction
+
+        return predict_noise
+
+
+class LDCast(nn.Module):
+    """A nowcasting system: four radar images in, an ensemble of the next twenty out.
+
+    autoencoder: rain in model units <-> latents. latent_nowcaster: past -> future latents.
+    rain_scale: the transform that the networks were trained with.
+    trained_on: free text and numbers for `config.json`.
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderKL,
+        latent_nowcaster: LatentNowcaster,
+        rain_scale: RainScale | None = None,
+        trained_on: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.latent_nowcaster = latent_nowcaster
+        self.rain_scale = rain_scale or RainScale()
+        self.trained_on = trained_on or {}
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings from which `build` makes the same networks."""
+        nowcaster = self.latent_nowcaster
+        return ModelConfig(
+            rain=self.rain_scale,
+            autoencoder=self.autoencoder.config,
+            conditioner=nowcaster.conditioner.config,
+            denoiser=nowcaster.denoiser.config,
+            diffusion=DiffusionConfig(
+                sampler=SAMPLER_NAMES[type(nowcaster.inference_sampler)],
+                schedule=nowcaster.training_sampler.schedule.name,
+                prediction=nowcaster.prediction,
+                num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
+            ),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path = "bundled", device: str | torch.device = "auto"
+    ) -> "LDCast":
+        """The model in a folder, or the one that ships with the package for "bundled".
+
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        Raises InputError for a folder that is missing, incomplete, damaged or of stage 1 only.
+        """
+        folder, device = locate(folder), choose_device(device)
+        description = read_description(folder)
+        if description.stage == "autoencoder":
+            raise InputError(
+                f"{folder} holds an autoencoder only, expected a trained nowcaster: run "
+                f"python train_diffusion.py --autoencoder {folder} and use the folder it writes"
+            )
+        model = build(description.model, description.trained_on)
+        load_weights(folder, **model.networks())
+        return model.to(device).eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors` into the folder, made if need be."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_weights(folder, **self.networks())
+        write_description(folder, "nowcaster", self.config, self.trained_on)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The three networks under the names that files use."""
+        return {
+            "autoencoder": self.autoencoder,
+            "conditioner": self.latent_nowcaster.conditioner,
+            "denoiser": self.latent_nowcaster.denoiser,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def predict(
+        self,
+        past: np.ndarray | Tensor,
+        num_members: int = 16,
+        seed: int = 0,
+        num_sampling_steps: int | None = None,
+        noise: Tensor | None = None,
+        members_per_batch: int = 8,
+        amp: str = "auto",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray | Tensor:
+        """Ensemble forecast, float32 mm/h, (num_members, 20, H, W), frames 5 minutes apart.
+
+        past: (4, H, W) mm/h, oldest first, any float type, NaN = no data. A NumPy array gives an
+            array, a tensor gives a tensor on its own device. Any H and W.
+        seed: member m's noise comes from its own generator, keyed by (seed, m).
+        num_sampling_steps: exactly as many; None takes the model's default.
+        noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's.
+        members_per_batch: members denoised at once; forecasts agree to rounding for any value.
+        amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
+        progress: called with (denoiser calls done, denoiser calls in all).
+        Returns NaN where the newest past frame has no data.
+        Raises InputError for wrong shapes or types, negative or infinite rain, and no data at all.
+        """
+        is_numpy = isinstance(past, np.ndarray)
+        past_rain = torch.tensor(past) if is_numpy else past
+        _check_past(past_rain)
+        _check_count("members", num_members)
+        _check_count("members per batch", members_per_batch)
+        sampler = self._inference_sampler(num_sampling_steps)
+        height, width = past_rain.shape[1:]
+        rain_rate = pad_to_multiple(past_rain.to(self.device), RAIN_MULTIPLE)
+        noise = self._initial_noise(noise, num_members, seed, rain_rate.shape[1:])
+
+        forecast = []
+        num_batches = -(-num_members // members_per_batch)
+        count = _CallCounter(progress, num_batches * sampler.num_denoiser_calls)
+        with autocast(self.device, amp_dtype(amp, self.device)):
+            context = self._context(rain_rate)
+            denoiser = count(self.latent_nowcaster.noise_predictor(context))
+            for z in noise.split(members_per_batch):
+                z = sampler(denoiser, z.to(self.device))  # (E, C, L, h, w)
+                rain_norm = self.autoencoder.decode(z)[:, 0, :, :height, :width]
+                forecast.append(from_model_units(rain_norm, self.rain_scale).to(past_rain.device))
+        forecast = torch.cat(forecast)  # (E, T, H, W)
+        forecast[:, :, torch.isnan(past_rain[-1])] = torch.nan
+        return forecast.numpy() if is_numpy else forecast
+
+    def _context(self, rain_rate: Tensor) -> tuple[Tensor, ...]:
+        """The conditioner's context for one case; rain_rate (T, H, W) mm/h, already padded."""
+        rain_norm = to_model_units(rain_rate[None, None], self.rain_scale)
+        z_past, _ = self.autoencoder.encode(rain_norm)
+        return self.latent_nowcaster.conditioner(z_past)
+
+    def _inference_sampler(self, num_sampling_steps: int | None) -> Sampler:
+        sampler = self.latent_nowcaster.inference_sampler
+        if num_sampling_steps is None:
+            return sampler
+        try:
+            return replace(sampler, num_sampling_steps=num_sampling_steps)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def _initial_noise(
+        self, noise: Tensor | None, num_members: int, seed: int, size: Sequence[int]
+    ) -> Tensor:
+        """The given noise (E, C, L, h, w) if it fits a padded domain of `size`, or the seed's."""
+        shape = (
+            num_members,
+            self.autoencoder.config.latent_channels,
+            self.latent_nowcaster.conditioner.num_future_latent_frames,
+            *(pixels // AutoencoderKL.COMPRESSION for pixels in size),
+        )
+        if noise is None:
+            members = range(num_members)
+            generators = [keyed_generator(seed, STREAM_MEMBER, member) for member in members]
+            return draw_noise(shape, generators)
+        if tuple(noise.shape) != shape:
+            raise InputError(f"got noise of shape {tuple(noise.shape)}, expected {shape}")
+        return noise.float()
+
+
+def _check_count(what: str, number: int) -> None:
+    if number < 1:
+        raise InputError(f"got {number} {what}, expected at least 1")
+
+
+def _check_past(past: Tensor) -> None:
+    """Raises InputError unless past is (4, H, W) mm/h with some data in its newest frame."""
+    if past.ndim != 3 or past.shape[0] != PAST_FRAMES or not past.numel():
+        raise InputError(
+            f"got past rain of shape {tuple(past.shape)}, expected ({PAST_FRAMES}, H, W): "
+            f"{PAST_FRAMES} frames 5 minutes apart, oldest first"
+        )
+    check_rain_rate(past)
+    if torch.isnan(past[-1]).all():
+        raise InputError(
+            "the newest past frame holds no data at all, only NaN: choose another time"
+        )
+
+
+class _CallCounter:
+    """Wraps a denoiser to report (calls done, calls in all)."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, num_calls: int) -> None:
+        self.progress, self.num_calls, self.num_done = progress, num_calls, 0
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        def counted(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+            noise_pred = denoiser(z_noisy, diffusion_step)
+            self.num_done += 1
+            if self.progress is not None:
+                self.progress(self.num_done, self.num_calls)
+            return noise_pred
+
+        return counted
+
+
+def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:
+    """rain_rate (..., H, W) with no data (NaN) added at the bottom and right, up to multiples."""
+    bottom, right = (-size % multiple for size in rain_rate.shape[-2:])
+    return nn.functional.pad(rain_rate, (0, right, 0, bottom), value=torch.nan)
+
+
+def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
+    """Networks with fresh weights and the two samplers, as the settings say."""
+    schedule = SCHEDULES[config.diffusion.schedule]()
+    conditioner = AFNOConditioner(
+        config.conditioner,
+        config.autoencoder.latent_channels,
+        FUTURE_FRAMES // AutoencoderKL.COMPRESSION,
+    )
+    denoiser = DenoiserUNet(
+        config.denoiser, config.autoencoder.latent_channels, config.conditioner.context_channels
+    )
+    return LatentNowcaster(
+        conditioner,
+        denoiser,
+        training_sampler=DDPMLoss(schedule, loss_norm, target=config.diffusion.prediction),
+        inference_sampler=SAMPLERS[config.diffusion.sampler](
+            schedule, config.diffusion.num_sampling_steps
+        ),
+        prediction=config.diffusion.prediction,
+    )
+
+
+def build(
+    config: ModelConfig, trained_on: dict[str, Any] | None = None, loss_norm: str = "l2"
+) -> LDCast:
+    """The whole system with fresh weights, as the settings say; training and forecasts use it."""
+    return LDCast(
+        AutoencoderKL(config.autoencoder),
+        build_latent_nowcaster(config, loss_norm),
+        config.rain,
+        trained_on,
+    )

@@ -1,0 +1,99 @@
+"""Rain rates in mm/h to the networks' units and back: the only home of these constants."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldcast.errors import InputError
+from ldcast.settings import Settings, setting
+
+ROUNDING = 1e-3  # mm/h; what a file's own rounding may put below zero
+
+
+@dataclass(frozen=True)
+class RainScale(Settings):
+    """Constants of the transform; the defaults are the published ones.
+
+    Source: Leinonen et al. 2023, section 3, and the published code.
+    """
+
+    wet_threshold: float = setting(0.1, "mm/h; less counts as dry", low=1e-3)
+    dry_value: float = setting(0.02, "mm/h; what dry pixels become", low=1e-6)
+    log_mean: float = setting(-0.051, "mean of log10 mm/h")
+    log_std: float = setting(0.528, "standard deviation of log10 mm/h", low=1e-3)
+    smoothing_sigma: float = setting(0.5, "pixels; antialiasing Gaussian; 0 for none", low=0)
+    max_rain_rate: float = setting(118.428, "mm/h; forecasts end here", low=1)
+
+
+def check_rain_rate(rain_rate: Tensor) -> None:
+    """Raises ValueError unless rain_rate is floating point, not infinite and not negative.
+
+    NaN stands for no data and passes; so does what rounding leaves below zero.
+    """
+    if not rain_rate.is_floating_point():
+        raise InputError(
+            f"got rain of type {rain_rate.dtype}, expected floating point mm/h: convert counts or "
+            "reflectivity to rain rates first"
+        )
+    if torch.isinf(rain_rate).any():
+        raise InputError("got infinite rain, expected finite mm/h: write NaN for no data")
+    lowest = torch.nan_to_num(rain_rate, nan=0.0).min().item() if rain_rate.numel() else 0.0
+    if lowest < -ROUNDING:
+        raise InputError(
+            f"got rain down to {lowest:.3g} mm/h, expected none below zero: convert reflectivity "
+            "(dBZ) to mm/h, and write NaN for no data"
+        )
+
+
+def valid_mask(rain_rate: Tensor) -> Tensor:
+    """True where there is data; same shape, bool."""
+    return ~torch.isnan(rain_rate)
+
+
+def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:
+    """Standardised, slightly smoothed log rain for the networks.
+
+    rain_rate: (..., H, W) mm/h. NaN and values below `scale.wet_threshold` become the dry value;
+        `valid_mask` keeps where NaN was. float64 is computed in float64.
+    Returns rain_norm, same shape, float32, unitless; a new tensor, the input is untouched.
+    Raises ValueError if the input is not floating point, infinite or negative.
+    Source: Leinonen et al. 2023, section 3.
+    """
+    check_rain_rate(rain_rate)
+    if rain_rate.dtype != torch.float64:
+        rain_rate = rain_rate.float()
+    dry = torch.full((), scale.dry_value, dtype=rain_rate.dtype, device=rain_rate.device)
+    log_rain = torch.where(rain_rate >= scale.wet_threshold, rain_rate, dry).log10()
+    return smooth((log_rain - scale.log_mean) / scale.log_std, scale.smoothing_sigma).float()
+
+
+def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
+    """Rain in mm/h, float32, from model units of the same shape; smoothing is not undone.
+
+    Below `scale.wet_threshold` becomes 0, above `scale.max_rain_rate` becomes that.
+    """
+    rain_rate = torch.pow(10.0, rain_norm.float() * scale.log_std + scale.log_mean)
+    rain_rate = rain_rate.clamp(max=scale.max_rain_rate)
+    return torch.where(rain_rate >= scale.wet_threshold, rain_rate, 0.0)
+
+
+def smooth(field_2d: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing of the last two axes (..., H, W) with a kernel of 5 x 5 pixels.
+
+    Parity: beyond the border counts nothing; the sum is divided by the kernel's weight inside.
+    """
+    if sigma == 0:
+        return field_2d
+    offset = torch.arange(-2, 3, dtype=torch.float64, device=field_2d.device)
+    line = torch.exp(-0.5 * (offset / sigma).square())
+    line = (line / line.sum()).to(field_2d.dtype)
+    frames = field_2d.reshape(-1, 1, *field_2d.shape[-2:])
+    inside = torch.ones_like(frames[:1])
+    return (_blur(frames, line) / _blur(inside, line)).reshape(field_2d.shape)
+
+
+def _blur(frames: Tensor, line: Tensor) -> Tensor:
+    """Rows, then columns: a Gaussian is a product of the two. frames: (N, 1, H, W)."""
+    frames = torch.nn.functional.conv2d(frames, line.reshape(1, 1, 5, 1), padding=(2, 0))
+    return torch.nn.functional.conv2d(frames, line.reshape(1, 1, 1, 5), padding=(0, 2))

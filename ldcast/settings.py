@@ -1,0 +1,138 @@
+"""Settings as frozen dataclasses: declared once, checked when built, read from JSON and flags."""
+
+import argparse
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from ldcast.errors import InputError
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+def setting(default: Any, text: str, low: float | None = None, choices: tuple = ()) -> Any:
+    """A dataclass field with its help text, lowest value and choices."""
+    return dataclasses.field(
+        default=default, metadata={"help": text, "low": low, "choices": tuple(choices)}
+    )
+
+
+class Settings:
+    """Base of the settings dataclasses: checks every field against its own limits when built.
+
+    Raises InputError that names the field, what was got and what was expected.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low, choices = field.metadata.get("low"), field.metadata.get("choices")
+            if choices and value not in choices:
+                expected = ", ".join(str(choice) for choice in choices)
+                raise InputError(f"{field.name}: got {value!r}, expected one of {expected}")
+            numbers = value if isinstance(value, tuple) else (value,)
+            if low is not None and any(not number >= low for number in numbers):
+                raise InputError(f"{field.name}: got {value}, expected {low} or more")
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Nested plain dict, ready for JSON."""
+    return dataclasses.asdict(settings)
+
+
+def from_dict(cls: type[SettingsT], values: Mapping[str, Any], path: str = "") -> SettingsT:
+    """Settings from a nested dict such as JSON gives; missing keys take their defaults.
+
+    Raises InputError for an unknown key, naming the nearest known one, and for a wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise InputError(_unknown(path + key, [path + name for name in hints]))
+    return cls(**{key: _convert(hints[key], value, path + key) for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path}: got {value!r}, expected a table of settings")
+        return from_dict(hint, value, path + ".")
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"{path}: got {value!r}, expected a list")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, entry, path) for entry in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{path}: got {value!r}, expected {hint.__name__}")
+    return value
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"unknown setting {name}: {hint}"
+
+
+def flat_fields(settings: Settings, path: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """(dotted name, field, value) of every leaf, in order of declaration."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Settings):
+            yield from flat_fields(value, f"{path}{field.name}.")
+        else:
+            yield f"{path}{field.name}", field, value
+
+
+def add_flags(parser: argparse._ActionsContainer, defaults: Settings) -> None:
+    """A flag `--dotted.name VALUE` for every leaf; absent flags leave no trace in the namespace."""
+    for name, field, value in flat_fields(defaults):
+        text = field.metadata.get("help", "")
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=f"{text} ({_as_text(value)})".replace("%", "%%"),
+        )
+
+
+def override(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
+    """Settings with some leaves changed: {"optimizer.lr": "1e-4"}, text or values.
+
+    Raises InputError for an unknown name, a text that is not of the leaf's type, or a bad range.
+    """
+    leaves = {name: value for name, _, value in flat_fields(settings)}
+    values = to_dict(settings)
+    for name, change in changes.items():
+        if name not in leaves:
+            raise InputError(_unknown(name, list(leaves)))
+        if isinstance(change, str):
+            change = _parse(change, leaves[name], name)
+        *parents, leaf = name.split(".")
+        table = values
+        for parent in parents:
+            table = table[parent]
+        table[leaf] = change
+    return from_dict(type(settings), values)
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+
+
+def _parse(text: str, like: Any, name: str) -> Any:
+    """`text` as a value of the type of `like`; tuples have commas, flags are true or false."""
+    if isinstance(like, tuple):
+        return tuple(_parse(part, like[0], name) for part in text.split(",") if part)
+    if isinstance(like, bool):
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{name}: got {text!r}, expected true or false")
+        return text.lower() == "true"
+    try:
+        return type(like)(text)
+    except ValueError:
+        raise InputError(f"{name}: got {text!r}, expected {type(like).__name__}") from None

@@ -1,0 +1,110 @@
+"""The command line that both training scripts share."""
+
+import argparse
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ldcast.config import ModelConfig
+from ldcast.data.archive import RainEvent, hold_out, read_event
+from ldcast.device import AMP_MODES
+from ldcast.errors import InputError
+from ldcast.model_folder import read_description
+from ldcast.settings import Settings, add_flags, override, to_dict
+
+COMMON = {
+    "iterations": ("loop.iterations", "updates in all; a larger number extends a finished run"),
+    "batch_size": ("loop.batch_size", "examples per update"),
+    "crop_size": ("data.crop_size", "pixels, height and width of a training crop"),
+    "lr": ("optimizer.lr", "highest learning rate"),
+}
+
+
+class TrainArguments(NamedTuple):
+    """What the command line of a training script says."""
+
+    settings: Settings
+    flags: argparse.Namespace
+
+
+def parse_train_arguments(
+    description: str,
+    presets: dict[str, Settings],
+    default_out: str,
+    sized_like: Callable[[Settings, ModelConfig], Settings],
+    extra: argparse.ArgumentParser | None = None,
+    argv: list[str] | None = None,
+) -> TrainArguments:
+    """Parses the flags of a training script.
+
+    description: the script's docstring. extra: flags of this script alone.
+    sized_like: gives a preset the network sizes of the model that `--init` names.
+    Raises InputError for values that do not fit; argparse itself exits with status 2.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=presets, default="small")
+    first.add_argument("--init")
+    early, _ = first.parse_known_args(argv)
+    settings = presets[early.preset]
+    if early.init:
+        settings = sized_like(settings, read_description(early.init).model)
+
+    parser = argparse.ArgumentParser(
+        description=textwrap.dedent(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[extra] if extra else [],
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--preset", choices=presets, default="small", help="sizes and recipe (%(default)s)")
+    add("--data", nargs="+", metavar="PATH[@START/END]", help="event files, or synthetic:SEED")
+    add("--validation-data", nargs="+", metavar="PATH[@START/END]", help="default: ends of events")
+    add("--out", type=Path, default=Path(default_out), help="the run's folder (%(default)s)")
+    add("--init", type=Path, metavar="DIR", help="start from this model folder's weights")
+    add("--seed", type=int, default=0, help="of weights, crops and noise (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    for flag, (_, text) in COMMON.items():
+        add(f"--{flag.replace('_', '-')}", metavar="X", default=argparse.SUPPRESS, help=text)
+    group = parser.add_argument_group(f"every setting (value in preset {early.preset})")
+    add_flags(group, settings)
+    flags = parser.parse_args(argv)
+
+    changes = {name: value for name, value in vars(flags).items() if "." in name}
+    for flag, (name, _) in COMMON.items():
+        if flag in flags:
+            changes[name] = getattr(flags, flag)
+    return TrainArguments(override(settings, changes), flags)
+
+
+def read_events(
+    data: list[str] | None, validation_data: list[str] | None
+) -> tuple[list[RainEvent], list[RainEvent]]:
+    """Training and validation events; without validation_data the ends of long events are held out.
+
+    Raises InputError where there is no data or an event cannot be read.
+    """
+    if not data:
+        raise InputError("no training data: give --data PATH [PATH ...], or --data synthetic:0")
+    events = [read_event(spec) for spec in data]
+    if validation_data:
+        return events, [read_event(spec) for spec in validation_data]
+    return hold_out(events)
+
+
+def run_arguments(settings: Settings, flags: argparse.Namespace) -> dict[str, Any]:
+    """All that decides a run's results, for `open_run`; paths hold from any working folder."""
+    return {
+        **to_dict(settings),
+        "data": absolute_specs(flags.data),
+        "validation_data": absolute_specs(flags.validation_data or []),
+        "init": str(flags.init.absolute()) if flags.init else None,
+        "seed": flags.seed,
+        "amp": flags.amp,
+    }
+
+
+def absolute_specs(specs: list[str]) -> list[str]:
+    """Data specifications that hold from any working folder."""
+    return [spec if spec.startswith("synthetic") else str(Path(spec).absolute()) for spec in specs]

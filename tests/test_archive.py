@@ -1,0 +1,345 @@
+"""Event files: what is read, what is refused and with which words, and how events are cut."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ldcast.data.archive import (
+    RainEvent,
+    check_cadence,
+    format_time,
+    hold_out,
+    parse_time,
+    past_frames,
+    read_event,
+    write_event,
+)
+from ldcast.errors import InputError
+
+START = np.datetime64("2020-06-01T00:00:00", "s")
+NUM_FRAMES, HEIGHT, WIDTH = 6, 7, 5
+
+
+def minutes(*numbers: int) -> np.ndarray:
+    return START + np.array(numbers) * np.timedelta64(60, "s")
+
+
+def make_event(num_frames: int = NUM_FRAMES, step: int = 5, name: str = "storm") -> RainEvent:
+    """Frame i holds i mm/h everywhere."""
+    rain_rate = np.ones((num_frames, HEIGHT, WIDTH), dtype=np.float16)
+    rain_rate *= np.arange(num_frames, dtype=np.float16)[:, None, None]
+    return RainEvent(rain_rate, minutes(*range(0, num_frames * step, step)), name=name)
+
+
+def without_frames(event: RainEvent, *frames: int) -> RainEvent:
+    return RainEvent(
+        np.delete(event.rain_rate, frames, axis=0), np.delete(event.time, frames), name=event.name
+    )
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes an event file with the given arrays replaced (None leaves one out); its path."""
+
+    def write(**changed: np.ndarray | None):
+        event = make_event()
+        arrays = {"rain_rate": event.rain_rate, "time": event.time, **changed}
+        path = tmp_path / "storm.npz"
+        np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+        return path
+
+    return write
+
+
+# ---- reading and writing -------------------------------------------------------------------------
+
+
+def test_written_event_is_read_back(tmp_path):
+    event = make_event()
+    event.rain_rate[1, 2, 3] = np.nan
+    event = RainEvent(
+        event.rain_rate, event.time, {"pixel_size_m": 1000.0, "projection": "+proj=stere"}
+    )
+    write_event(event, tmp_path / "copy.npz")
+    again = read_event(tmp_path / "copy.npz")
+    np.testing.assert_array_equal(again.rain_rate, event.rain_rate)
+    np.testing.assert_array_equal(again.time, event.time)
+    assert again.rain_rate.dtype == np.float16
+    assert again.grid == event.grid and isinstance(again.grid["pixel_size_m"], float)
+    assert again.name == "copy"
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.npz"]
+
+
+def test_grid_takes_scalars_only_and_keeps_times(save):
+    issued = np.datetime64("2020-01-01", "ns")
+    event = read_event(save(x1=np.array(-3.5), issued=np.array(issued), mask=np.zeros((2, 2))))
+    assert event.grid == {"x1": -3.5, "issued": issued}
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "copy.npz"
+    write_event(make_event(), path)
+    before = path.read_bytes()
+    broken = RainEvent(make_event().rain_rate, make_event().time, {"rain_rate": 1})
+    with pytest.raises(TypeError):
+        write_event(broken, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_needs_an_npz_name(tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.npz"):
+        write_event(make_event(), tmp_path / "copy.nc")
+
+
+def test_rounding_below_zero_becomes_zero(save):
+    rain_rate = make_event().rain_rate
+    rain_rate[2, 3, 1], rain_rate[2, 3, 2] = -9e-4, np.nan
+    event = read_event(save(rain_rate=rain_rate))
+    assert event.rain_rate[2, 3, 1] == 0 and np.isnan(event.rain_rate[2, 3, 2])
+    assert (event.rain_rate[3] == 3).all()
+
+
+def test_float64_is_read_as_float32(save):
+    event = read_event(save(rain_rate=make_event().rain_rate.astype(np.float64)))
+    assert event.rain_rate.dtype == np.float32
+
+
+def test_time_of_any_unit_is_read_in_seconds(save):
+    event = read_event(save(time=make_event().time.astype("datetime64[ns]")))
+    assert event.time.dtype == np.dtype("datetime64[s]")
+    np.testing.assert_array_equal(event.time, make_event().time)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match=r"no event file .*nothing\.npz: expected PATH"):
+        read_event(tmp_path / "nothing.npz")
+    with pytest.raises(InputError, match="is a folder: name the event files in it"):
+        read_event(tmp_path)
+
+
+def test_what_is_no_npz(save, tmp_path):
+    whole = save().read_bytes()
+    damaged = tmp_path / "damaged.npz"
+    for contents in (b"", b"text", whole[: len(whole) // 2]):
+        damaged.write_bytes(contents)
+        with pytest.raises(InputError, match=r"is not an \.npz file, or its end is missing"):
+            read_event(damaged)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(InputError, match=r"is not an \.npz file"):
+        read_event(tmp_path / "array.npy")
+    damaged.write_bytes(whole[:200] + b"?" + whole[201:])  # a checksum fails
+    with pytest.raises(InputError, match="cannot be read"):
+        read_event(damaged)
+
+
+def test_pickled_objects_are_never_loaded(save):
+    with pytest.raises(InputError, match="cannot be read: Object arrays cannot be loaded"):
+        read_event(save(note=np.array({"a": 1}, dtype=object)))
+
+
+RAIN = make_event().rain_rate
+TIME = make_event().time
+
+
+def changed(array: np.ndarray, index: tuple[int, ...] | int, value: float | str) -> np.ndarray:
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"rain_rate": None, "dbz": RAIN}, "has no rain_rate: it has time, dbz; expected"),
+        ({"time": None}, "has no time: it has rain_rate"),
+        ({"rain_rate": RAIN[0]}, r"shape \(7, 5\), expected \(time, y, x\)"),
+        ({"rain_rate": RAIN[:0], "time": TIME[:0]}, r"shape \(0, 7, 5\)"),
+        ({"rain_rate": RAIN.astype(np.int16)}, "int16, expected float16 or float32 mm/h"),
+        ({"units": np.array("dBZ")}, r"units 'dBZ', expected .* mm/h = \(10 \*\* \(dBZ / 10\)"),
+        ({"rain_rate": changed(RAIN, (2, 3, 4), -0.01)}, r"down to -0\.01\d* in frame 2, .*dBZ"),
+        ({"rain_rate": changed(RAIN, (4, 0, 0), np.inf)}, "infinite values in frame 4"),
+        ({"rain_rate": changed(RAIN, (4, 0, 0), -np.inf)}, "infinite values in frame 4"),
+        ({"time": np.arange(6)}, r"time is int64, expected datetime64\[s\]"),
+        ({"time": TIME[:5]}, r"shape \(5,\) .* each of 6 frames"),
+        ({"time": changed(TIME, 3, "NaT")}, "1 empty entries"),
+        ({"time": TIME[::-1]}, "2020-06-01T00:25 is followed by 2020-06-01T00:20"),
+        (
+            {"time": minutes(0, 5, 10, 10, 15, 20)},
+            "2020-06-01T00:10 is followed by 2020-06-01T00:10",
+        ),
+    ],
+)
+def test_wrong_contents_are_refused(save, arrays, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_event(save(**arrays))
+    assert "\n" not in str(error.value) and "storm.npz" in str(error.value)
+
+
+# ---- spans ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "frames"),
+    [
+        ("2020-06-01T00:05/2020-06-01T00:20", [1, 2, 3]),
+        ("2020-06-01T00:05Z/2020-06-01T00:20:00Z", [1, 2, 3]),
+        ("2020-06-01T00:06/", [2, 3, 4, 5]),
+        ("/2020-06-01T00:05", [0]),
+        ("2020-06-01/2020-06-02", [0, 1, 2, 3, 4, 5]),
+        ("/", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_span_selects_frames_without_its_end(save, span, frames):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy warns about time zones
+        event = read_event(f"{save()}@{span}")
+    assert event.rain_rate[:, 0, 0].tolist() == frames
+    np.testing.assert_array_equal(event.time, TIME[frames])
+
+
+def test_name_of_a_span_selects_it_again(save):
+    path = save()
+    event = read_event(f"{path}@2020-06-01T00:03/2020-06-01T00:17")
+    assert event.name == "storm@2020-06-01T00:05/2020-06-01T00:20"
+    again = read_event(str(path).replace("storm.npz", "storm.npz" + event.name.lstrip("storm")))
+    np.testing.assert_array_equal(again.time, event.time)
+    last = read_event(f"{path}@2020-06-01T00:20/")
+    assert last.name == "storm@2020-06-01T00:20/2020-06-01T00:30"
+
+
+def test_path_may_hold_an_at_sign(save, tmp_path):
+    folder = tmp_path / "me@2020"
+    folder.mkdir()
+    path = save().rename(folder / "storm.npz")
+    assert len(read_event(path).time) == 6
+    assert len(read_event(path.rename(folder / "06")).time) == 6  # ends like a span
+    path = (folder / "06").rename(path)
+    assert len(read_event(f"{path}@/2020-06-01T00:10").time) == 2
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [
+        ("2021-01-01/", "selects no frame of storm, which goes from 2020-06-01T00:00 to .*T00:25"),
+        ("2020-06-01T00:10/2020-06-01T00:10", "selects no frame"),
+        ("2020-06-01T00:20/2020-06-01T00:10", "selects no frame"),
+        ("2020-06-01T00:10", "expected START/END"),
+        ("noon/", "span 'noon/' of .*expected START/END"),
+        ("2020-13-01/", "time '2020-13-01': expected ISO and UTC"),
+        ("2020-06-01T00:10-02:00/", "expected ISO and UTC"),
+    ],
+)
+def test_wrong_spans_are_refused(save, span, message):
+    with pytest.raises(InputError, match=message):
+        read_event(f"{save()}@{span}")
+
+
+def test_times_are_parsed_and_formatted():
+    assert parse_time("2016-07-11T22:00Z") == np.datetime64("2016-07-11T22:00:00", "s")
+    assert format_time(parse_time("2016-07-11T22:00:30")) == "2016-07-11T22:00:30"
+    assert format_time(parse_time("2016-07-11")) == "2016-07-11T00:00"
+
+
+def test_synthetic_rain_by_seed_and_span(monkeypatch):
+    made = []
+
+    def fake(seed: int) -> RainEvent:
+        made.append(seed)
+        return make_event(name=f"synthetic:{seed}")
+
+    monkeypatch.setattr("ldcast.data.synthetic.synthetic_event", fake)
+    assert read_event("synthetic").name == "synthetic:0"
+    assert len(read_event("synthetic:3@2020-06-01T00:10/").time) == 4
+    assert made == [0, 3]
+    for spec in ("synthetic:", "synthetic:-1", "synthetic:x"):
+        with pytest.raises(InputError, match="expected a number, such as synthetic:3"):
+            read_event(spec)
+
+
+# ---- cadence and past frames ---------------------------------------------------------------------
+
+
+def test_five_minutes_pass_the_cadence_check():
+    check_cadence(make_event())
+    check_cadence(make_event(num_frames=1))
+    check_cadence(make_event(step=10), minutes=10)
+
+
+def test_other_cadences_are_named():
+    with pytest.raises(
+        InputError, match=r"T00:00 and .*T00:06 are 6 minutes apart throughout, expected 5"
+    ):
+        check_cadence(make_event(step=6))
+    with pytest.raises(InputError, match=r"T00:10 and .*T00:20 are 10 minutes apart, expected 5"):
+        check_cadence(without_frames(make_event(), 3))
+
+
+def test_past_frames_are_the_newest_by_default():
+    past, issue_time = past_frames(make_event())
+    assert past.dtype == np.float32 and past.shape == (4, HEIGHT, WIDTH)
+    assert past[:, 0, 0].tolist() == [2, 3, 4, 5]
+    assert issue_time == minutes(25)[0]
+
+
+def test_past_frames_at_an_issue_time_and_around_gaps():
+    event = without_frames(make_event(num_frames=12), 6, 10)
+    past, issue_time = past_frames(event, np.datetime64("2020-06-01T00:20"))
+    assert past[:, 0, 0].tolist() == [1, 2, 3, 4] and issue_time == minutes(20)[0]
+    past, issue_time = past_frames(event)  # 7 8 9 | 11: the newest four in a row are 2 to 5
+    assert past[:, 0, 0].tolist() == [2, 3, 4, 5] and issue_time == minutes(25)[0]
+    assert past_frames(event, num_frames=3)[1] == minutes(45)[0]
+
+
+def test_past_frames_are_a_copy():
+    event = RainEvent(make_event().rain_rate.astype(np.float32), make_event().time)
+    past_frames(event)[0][:] = -1
+    assert (event.rain_rate >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("event", "issue_time", "message"),
+    [
+        (make_event(num_frames=3), None, "storm: got 3 frames, expected 4"),
+        (make_event(), "2020-06-01T00:21", "T00:21; the nearest is 2020-06-01T00:20"),
+        (make_event(), "2020-06-01T00:10", "lacks 2020-05-31T23:55, needed"),
+        (
+            without_frames(make_event(), 2, 3),
+            "2020-06-01T00:25",
+            "lacks 2020-06-01T00:10, 2020-06-01T00:15, needed for issue time 2020-06-01T00:25",
+        ),
+        (make_event(step=6), None, "6 minutes apart throughout"),
+        (without_frames(make_event(), 2, 3), None, "15 minutes apart, expected 5"),
+    ],
+)
+def test_past_that_is_not_there_is_refused(event, issue_time, message):
+    with pytest.raises(InputError, match=message):
+        past_frames(event, None if issue_time is None else np.datetime64(issue_time))
+
+
+# ---- holding out ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_train", "num_validation"),
+    [(47, 47, 0), (48, 24, 24), (92, 68, 24), (200, 160, 40)],
+)
+def test_held_out_frames_are_the_last_and_never_shared(num_frames, num_train, num_validation):
+    event = make_event(num_frames)
+    train, validation = hold_out([event])
+    assert sum(len(part.time) for part in train) == num_train
+    assert sum(len(part.time) for part in validation) == num_validation
+    times = np.concatenate([part.time for part in train + validation])
+    np.testing.assert_array_equal(times, event.time)  # all of them, once, validation last
+    for part in train + validation:
+        assert np.shares_memory(part.rain_rate, event.rain_rate)
+
+
+def test_held_out_parts_are_named_by_their_spans():
+    (train,), (validation,) = hold_out([make_event(48)])
+    assert train.name == "storm@2020-06-01T00:00/2020-06-01T02:00"
+    assert validation.name == "storm@2020-06-01T02:00/2020-06-01T04:00"
+    assert hold_out([make_event(10)])[0][0].name == "storm"
+    (train,), _ = hold_out([replace(make_event(48), name="storm@2020-06-01T00:00/")])
+    assert train.name == "storm@2020-06-01T00:00/2020-06-01T02:00"
