@@ -92,10 +92,10 @@ def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, ou
     write_description(out, "autoencoder", model, {**about, "iteration": state.iteration})
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     # ---- parse
     settings, flags = parse_train_arguments(
-        __doc__, AUTOENCODER_PRESETS, "runs/autoenc", sized_like
+        __doc__, AUTOENCODER_PRESETS, "runs/autoenc", sized_like, argv=argv
     )
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
     device = choose_device(flags.device)

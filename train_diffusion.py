@@ -83,14 +83,14 @@ def save_model(state: TrainState, model: LDCast, out: Path) -> None:
         model.save_pretrained(out)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     # ---- parse
     extra = argparse.ArgumentParser(add_help=False)
     extra.add_argument(
         "--autoencoder", type=Path, metavar="DIR", help=f"default: {DEFAULT_AUTOENCODER}, or --init"
     )
     settings, flags = parse_train_arguments(
-        __doc__, DIFFUSION_PRESETS, "runs/ldcast", sized_like, extra
+        __doc__, DIFFUSION_PRESETS, "runs/ldcast", sized_like, extra, argv
     )
     flags.autoencoder = flags.autoencoder or flags.init or DEFAULT_AUTOENCODER
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out

@@ -218,8 +218,10 @@ class LDCast(nn.Module):
             denoiser = count(self.latent_nowcaster.noise_predictor(context))
             for z in noise.split(members_per_batch):
                 z = sampler(denoiser, z.to(self.device))  # (E, C, L, h, w)
-                rain_norm = self.autoencoder.decode(z)[:, 0, :, :height, :width]
-                forecast.append(from_model_units(rain_norm, self.rain_scale).to(past_rain.device))
+                for z_member in z.split(1):  # the decoder needs much memory at full resolution
+                    rain_norm = self.autoencoder.decode(z_member)[:, 0, :, :height, :width]
+                    rain = from_model_units(rain_norm, self.rain_scale)
+                    forecast.append(rain.to(past_rain.device))
         forecast = torch.cat(forecast)  # (E, T, H, W)
         forecast[:, :, torch.isnan(past_rain[-1])] = torch.nan
         return forecast.numpy() if is_numpy else forecast
@@ -229,6 +231,12 @@ class LDCast(nn.Module):
         rain_norm = to_model_units(rain_rate[None, None], self.rain_scale)
         z_past, _ = self.autoencoder.encode(rain_norm)
         return self.latent_nowcaster.conditioner(z_past)
+
+    def use_sampler(self, name: str) -> None:
+        """Makes the sampler of that name the default; it keeps the schedule and number of steps."""
+        before = self.latent_nowcaster.inference_sampler
+        sampler = SAMPLERS[name](before.schedule, before.num_sampling_steps)
+        self.latent_nowcaster.inference_sampler = sampler
 
     def _inference_sampler(self, num_sampling_steps: int | None) -> Sampler:
         sampler = self.latent_nowcaster.inference_sampler

@@ -11,7 +11,7 @@ from ldcast.data.archive import RainEvent, hold_out, read_event
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.model_folder import read_description
-from ldcast.settings import Settings, add_flags, override, to_dict
+from ldcast.settings import Settings, add_flags, flat_fields, override, to_dict
 
 COMMON = {
     "iterations": ("loop.iterations", "updates in all; a larger number extends a finished run"),
@@ -71,7 +71,8 @@ def parse_train_arguments(
     add_flags(group, settings)
     flags = parser.parse_args(argv)
 
-    changes = {name: value for name, value in vars(flags).items() if "." in name}
+    names = [name for name, _, _ in flat_fields(settings)]
+    changes = {name: getattr(flags, name) for name in names if name in flags}
     for flag, (name, _) in COMMON.items():
         if flag in flags:
             changes[name] = getattr(flags, flag)

@@ -105,8 +105,13 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Slots `<index of the parameter>.<name>` into the optimizer; settings stay as they are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # Fused optimizers walk through memory, so each moment needs its parameter's layout.
+            tensor = torch.empty_like(parameter).copy_(tensor)
         slots.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})

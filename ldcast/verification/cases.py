@@ -1,0 +1,73 @@
+"""Which forecasts are judged: a small, reproducible set of crops that stands for all of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ldcast.config import FUTURE_FRAMES, PAST_FRAMES
+from ldcast.data.archive import RainEvent
+from ldcast.data.crops import MIN_VALID_SHARE, UniformPicker, Window, read_window, wet_share
+from ldcast.errors import InputError
+from ldcast.rain import valid_mask
+from ldcast.seeds import keyed_rng
+
+CASE_FRAMES = PAST_FRAMES + FUTURE_FRAMES
+CANDIDATES_PER_CASE = 8
+
+_STREAM = 0x6361_7365  # keeps these draws apart from others made from the same seed
+
+
+@dataclass(frozen=True)
+class Case:
+    """One forecast start on one crop.
+
+    window: the crop's place among the events; its `CASE_FRAMES` frames are past, then future.
+    event: name of the event. issue_time: UTC, the time of the newest past frame.
+    wet_share: of the valid pixels of all frames, past and future, the share with 0.1 mm/h or more.
+    seed: for the noise of this case's forecasts, different for each case.
+    """
+
+    window: Window
+    event: str
+    issue_time: np.datetime64
+    wet_share: float
+    seed: int
+
+
+def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: int) -> list[Case]:
+    """Different cases, driest first: a uniform draw, thinned so that every wetness keeps its share.
+
+    `CANDIDATES_PER_CASE` times as many windows are drawn uniformly over all windows of all events
+    (`UniformPicker`), put in order of their wet share, and of each run of that many the middle one
+    is taken. No wetness is favoured: a mean over the cases estimates the mean over all windows, as
+    plain draws do, but hangs less on chance. Dropped before that are repeated windows and those
+    whose newest past frame lacks more than half of its data. Windows may overlap, so cases from
+    few events are far from independent.
+
+    crop_size: pixels.
+    Raises InputError for events that `UniformPicker` refuses and where there are too few windows.
+    """
+    picker = UniformPicker(events, CASE_FRAMES, crop_size)
+    candidates: dict[Window, Case] = {}
+    for index in range(CANDIDATES_PER_CASE * num_cases):
+        rng = keyed_rng(seed, _STREAM, index)
+        window = picker(rng)
+        rain_rate = read_window(events, window, CASE_FRAMES, crop_size)[0]
+        if valid_mask(rain_rate[PAST_FRAMES - 1]).float().mean() < MIN_VALID_SHARE:
+            continue
+        event = events[window.event]
+        candidates[window] = Case(
+            window,
+            event.name,
+            issue_time=event.time[window.first_frame + PAST_FRAMES - 1],
+            wet_share=wet_share(rain_rate).item(),
+            seed=int(rng.integers(2**31)),
+        )
+    if len(candidates) < num_cases:
+        raise InputError(
+            f"found {len(candidates)} different cases, expected {num_cases}: give more --data, "
+            "fewer --cases or a smaller --crop-size"
+        )
+    by_wetness = sorted(candidates.values(), key=lambda case: case.wet_share)
+    ranks = (np.arange(num_cases) + 0.5) * len(by_wetness) / num_cases
+    return [by_wetness[int(rank)] for rank in ranks]

@@ -1,0 +1,13 @@
+"""Skips what this machine cannot run, and keeps test runs from fighting for cores."""
+
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    is_asked_for = "slow" in (config.option.markexpr or "")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if "slow" in item.keywords and not is_asked_for:
+            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))

@@ -1,0 +1,161 @@
+"""The shared blocks: as published, and what the Fourier filter does to single modes."""
+
+import pytest
+import torch
+from golden_arrays import assert_close, below, load, relative_error
+
+from ldcast.models.blocks import (
+    MLP,
+    AFNOBlock,
+    AFNOFilter,
+    ResBlock3d,
+    inverse_real_fft,
+    sinusoids,
+    store_channels_last,
+)
+
+GRIDS = range(3)  # of the published arrays: 5 x 12 x 10, 3 x 6 x 13 (wide), 1 x 8 x 8
+WIDE_GRID = 1
+UNITS = load("units")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+def published_filter(drop_wide_modes: bool) -> AFNOFilter:
+    network = AFNOFilter(16, 8, drop_wide_modes)
+    network.load_state_dict(below(UNITS, "afno.state."))
+    return network.requires_grad_(False)
+
+
+def published_block(drop_wide_modes: bool) -> AFNOBlock:
+    network = AFNOBlock(16, 8, drop_wide_modes)
+    network.load_state_dict(below(UNITS, "afnoblock.state."))
+    return network.requires_grad_(False)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_filter_is_as_published(grid):
+    assert_close(published_filter(True)(UNITS[f"afno.{grid}.x"]), UNITS[f"afno.{grid}.y"])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_filter_block_is_as_published(grid):
+    assert_close(published_block(True)(UNITS[f"afno.{grid}.x"]), UNITS[f"afnoblock.{grid}.y"])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_keeping_all_modes_differs_on_the_wide_grid_only(grid):
+    x, y = UNITS[f"afno.{grid}.x"], UNITS[f"afnoblock.{grid}.y"]
+    error = relative_error(published_block(False)(x), y)
+    assert error > 1e-2 if grid == WIDE_GRID else error < 1e-5
+
+
+def identity_filter(drop_wide_modes: bool) -> AFNOFilter:
+    """Passes a mode with positive parts on, less the shrinkage."""
+    network = AFNOFilter(2, 1, drop_wide_modes).requires_grad_(False)
+    for weight, bias in ((network.w1, network.b1), (network.w2, network.b2)):
+        weight[0], weight[1] = torch.eye(2), 0.0
+        bias.zero_()
+    return network
+
+
+def test_filter_drops_the_finest_column_of_a_wide_grid_only_if_told():
+    """Alternating columns are one mode, the Nyquist one, of amplitude sqrt(number of cells)."""
+    num_rows, num_columns = 2, 8
+    columns = 1.0 - 2.0 * (torch.arange(num_columns) % 2)
+    x = columns.expand(1, 1, num_rows, num_columns)[..., None].repeat(1, 1, 1, 1, 2)
+    passed = 1 - AFNOFilter.SHRINKAGE / (num_rows * num_columns) ** 0.5
+    assert_close(identity_filter(False)(x), x * (1 + passed))
+    assert_close(identity_filter(True)(x), x)  # nothing but the filter's own skip
+
+
+def test_filter_shrinks_weak_modes_to_nothing():
+    x = torch.full((1, 1, 4, 4, 2), 0.9 * AFNOFilter.SHRINKAGE / 4)
+    assert torch.equal(identity_filter(False)(x), x)
+
+
+def test_filter_computes_in_float32_under_autocast():
+    x = UNITS["afno.0.x"]
+    expected = published_filter(False)(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(published_filter(False)(x), expected)
+        assert published_filter(False)(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_filter_needs_channels_that_split_into_its_blocks():
+    with pytest.raises(ValueError, match="10 channels do not split into 8"):
+        AFNOFilter(10, 8)
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_inverse_fft_undoes_the_forward_one(width):
+    x = torch.randn(2, 3, 4, width, 2)
+    modes = torch.fft.rfftn(x, dim=(1, 2, 3), norm="ortho")
+    torch.testing.assert_close(inverse_real_fft(modes, width), x)
+
+
+@pytest.mark.parametrize(("width", "column"), [(6, 0), (6, 3), (7, 0)])
+def test_inverse_fft_drops_what_no_real_field_has(width, column):
+    """Imaginary means of the first and the Nyquist column; an odd width has no Nyquist column."""
+    modes = torch.zeros(1, 2, 4, width // 2 + 1, 1, dtype=torch.complex64)
+    modes[0, 0, 0, column] = 1j
+    assert inverse_real_fft(modes, width).abs().max() < 1e-7
+    modes[0, 0, 0, column] = 1.0
+    assert inverse_real_fft(modes, width).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("case", ["gn", "nonorm"])
+def test_residual_block_is_as_published(case):
+    state = below(UNITS, f"resblock3d_{case}.state.")
+    kernel_size = tuple(state["conv1.weight"].shape[2:])
+    block = ResBlock3d(4, 6, kernel_size, use_norm=case == "gn")
+    block.load_state_dict(state)
+    assert_close(block(UNITS["blocks.x"]), UNITS[f"resblock3d_{case}.y"])
+
+
+def test_residual_block_without_kernel_in_time_keeps_frames_apart():
+    block = ResBlock3d(3, 3, kernel_size=(1, 3, 3), use_norm=False)
+    x = torch.randn(2, 3, 4, 5, 7)
+    torch.testing.assert_close(block(x)[:, :, 1:2], block(x[:, :, 1:2]))
+    assert isinstance(block.proj, torch.nn.Identity)
+
+
+def test_mlp_widens_and_narrows():
+    assert MLP(3, 12, 5)(torch.randn(2, 4, 3)).shape == (2, 4, 5)
+
+
+# float32 holds angles near 1000 to 6e-5 only, and exp differs by a rounding between CPUs.
+ANGLE_TOLERANCE = 1e-4
+
+
+@pytest.mark.parametrize("kind", ["temb", "temb_float"])
+@pytest.mark.parametrize("size", [8, 256])
+def test_sinusoids_embed_diffusion_steps_as_published(kind, size):
+    step = UNITS["temb.t" if kind == "temb" else "temb.t_float"]
+    sine, cosine = sinusoids(step, size // 2)
+    assert_close(torch.cat([cosine, sine], -1), UNITS[f"{kind}.{size}"], ANGLE_TOLERANCE)
+
+
+@pytest.mark.parametrize("index", [1, 2])
+@pytest.mark.parametrize("size", [16, 128])
+def test_sinusoids_embed_frames_as_published(index, size):
+    sine, cosine = sinusoids(UNITS[f"pe.pos{index}"], size // 2)
+    assert_close(torch.cat([sine, cosine], -1), UNITS[f"pe{index}.{size}"])
+
+
+def test_sinusoids_have_frequencies_from_one_downwards():
+    sine, cosine = sinusoids(torch.tensor([[0, 1], [2, 3]]), 2)
+    assert sine.shape == cosine.shape == (2, 2, 2)
+    assert_close(sine[1, 1], torch.tensor([3.0, 0.03]).sin())  # 1 and 10000^(-1/2)
+    assert_close(cosine[0, 0], torch.ones(2))
+
+
+def test_storing_channels_last_changes_no_value():
+    conv = torch.nn.Conv3d(4, 5, 3)
+    before = conv.weight.clone()
+    store_channels_last(conv)
+    assert torch.equal(conv.weight, before)
+    assert conv.weight.stride(1) == 1  # channels are the innermost axis

@@ -1,0 +1,85 @@
+"""The presets, and the learning rate as a function of the iteration alone."""
+
+import json
+
+import pytest
+
+from ldcast.config import (
+    AUTOENCODER_PRESETS,
+    DIFFUSION_PRESETS,
+    AutoencoderTraining,
+    DataConfig,
+    DiffusionConfig,
+    DiffusionTraining,
+    LoopConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
+from ldcast.errors import InputError
+from ldcast.settings import flat_fields, from_dict, to_dict
+
+PRESETS = ["tiny", "small", "paper", "paper_256"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name):
+    for cls, presets in (
+        (AutoencoderTraining, AUTOENCODER_PRESETS),
+        (DiffusionTraining, DIFFUSION_PRESETS),
+    ):
+        settings = presets[name]
+        assert from_dict(cls, json.loads(json.dumps(to_dict(settings)))) == settings
+
+
+def test_both_stages_have_the_same_presets():
+    assert list(AUTOENCODER_PRESETS) == list(DIFFUSION_PRESETS) == PRESETS
+
+
+@pytest.mark.parametrize("cls", [AutoencoderTraining, DiffusionTraining, ModelConfig])
+def test_every_leaf_has_a_default_and_a_help_text(cls):
+    for name, leaf, value in flat_fields(cls()):
+        assert leaf.metadata.get("help"), name
+        assert value is not None, name
+
+
+def test_published_sizes_are_the_defaults():
+    config = ModelConfig()
+    assert (config.autoencoder.channels, config.autoencoder.latent_channels) == (64, 32)
+    assert config.conditioner.context_channels == (128, 256, 512)
+    assert config.denoiser.level_channels == (256, 512, 1024)
+    assert config.denoiser.step_channels == 1024
+    assert config.diffusion.num_sampling_steps == 50
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (DataConfig, {"crop_size": 40}, "crop_size: got 40, expected a multiple of 16"),
+        (DataConfig, {"crop_picker": "best"}, "expected one of uniform, equal_frequency"),
+        (LoopConfig, {"batch_size": 6, "num_micro_batches": 4}, "expected a divisor of the batch"),
+        (DiffusionConfig, {"prediction": "z"}, "expected one of noise, v"),
+        (DiffusionConfig, {"schedule": "linear"}, "expected one of sqrt_linear, cosine"),
+        (DiffusionConfig, {"sampler": "ddim"}, "expected one of plms"),
+        (OptimizerConfig, {"lr": -1e-4}, "lr: got -0.0001, expected 0 or more"),
+    ],
+)
+def test_impossible_settings_are_refused(cls, values, message):
+    with pytest.raises(InputError, match=message):
+        cls(**values)
+
+
+def test_micro_batches_that_divide_the_batch_pass():
+    assert LoopConfig(batch_size=6, num_micro_batches=3).num_micro_batches == 3
+
+
+def test_learning_rate_rises_linearly_stays_and_falls_with_the_root():
+    optimizer = OptimizerConfig(lr=0.8, warmup_iterations=4, decay_after=100)
+    rates = [optimizer.lr_at(iteration) for iteration in range(400)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+    assert rates[4:100] == pytest.approx([0.8] * 96)
+    assert rates[399] == pytest.approx(0.8 / 2)  # four times as late, half the rate
+    assert rates[99:] == sorted(rates[99:], reverse=True)
+
+
+def test_learning_rate_without_warm_up_starts_at_the_top():
+    assert OptimizerConfig(lr=0.5, warmup_iterations=0).lr_at(0) == 0.5

@@ -1,0 +1,418 @@
+"""Both training scripts, run as a user runs them, with the tiny preset on synthetic rain."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import infer
+import train_autoenc
+import train_diffusion
+from ldcast import LDCast
+from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.synthetic import synthetic_event
+from ldcast.errors import run_script
+from ldcast.training.ema import EMA
+
+SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}
+LOOP = ["--preset", "tiny", "--loop.log-interval", "1", "--loop.num-validation-examples", "2"]
+
+
+@pytest.fixture(scope="module")
+def event_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """52 frames of 64 x 80 pixels: 24 to hold out, 28 to train on; a corner without data."""
+    event = synthetic_event(seed=3, num_frames=52, height=64, width=80)
+    rain_rate = event.rain_rate.astype(np.float16)
+    rain_rate[:, :8, :8] = np.nan
+    path = tmp_path_factory.mktemp("data") / "event.npz"
+    write_event(RainEvent(rain_rate, event.time, event.grid, "event"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def autoencoder_run(event_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "autoenc"
+    arguments = [*LOOP, "--data", str(event_path), "--out", str(out), "--iterations", "2"]
+    train_autoenc.main(arguments)
+    return out
+
+
+class Stage:
+    """One of the two scripts with its inputs: `run` trains a few iterations into a folder."""
+
+    def __init__(self, name: str, event_path: Path, autoencoder_run: Path) -> None:
+        self.script = SCRIPTS[name]
+        self.inputs = ["--data", str(event_path)]
+        if name == "diffusion":
+            self.inputs += ["--autoencoder", str(autoencoder_run)]
+
+    def arguments(self, out: Path, iterations: int, *more: str) -> list[str]:
+        return [*LOOP, *self.inputs, "--out", str(out), "--iterations", str(iterations), *more]
+
+    def run(self, out: Path, iterations: int, *more: str) -> Path:
+        self.script.main(self.arguments(out, iterations, *more))
+        return out
+
+    def fails(self, capsys: pytest.CaptureFixture[str], out: Path, *more: str) -> str:
+        """The one line that the script prints where it exits with status 2."""
+        assert run_script(lambda: self.script.main(self.arguments(out, 2, *more))) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("error: ")
+        return lines[-1]
+
+
+@pytest.fixture(params=["autoencoder", "diffusion"])
+def stage(request: pytest.FixtureRequest, event_path: Path, autoencoder_run: Path) -> Stage:
+    return Stage(request.param, event_path, autoencoder_run)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    """Lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    clock = ("elapsed_s", "examples_per_s")
+    return [{name: v for name, v in line.items() if name not in clock} for line in lines]
+
+
+def state(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "state.safetensors")
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+# ---- a run and what it leaves --------------------------------------------------------------------
+
+
+def test_the_scripts_chain_without_repeated_arguments(
+    event_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_autoenc.main([*LOOP, "--iterations", "1", "--data", str(event_path)])
+    train_diffusion.main([*LOOP, "--iterations", "1"])
+    infer.main(["--model", "runs/ldcast", "--data", str(event_path), "--members", "1"])
+    with np.load("forecast.npz", allow_pickle=False) as forecast:
+        assert forecast["rain_rate"].shape == (1, 20, 64, 80)
+
+
+def test_a_run_folder_holds_a_fixed_set_of_files(stage: Stage, tmp_path: Path) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    names = {path.name for path in out.iterdir()}
+    expected = "config.json metrics.jsonl model.safetensors state.json state.safetensors"
+    assert names == set(expected.split())
+
+
+def test_validation_names_raw_and_averaged_weights_apart(stage: Stage, tmp_path: Path) -> None:
+    out = stage.run(tmp_path / "run", 3)
+    last = [line for line in metrics(out) if "val_loss" in line][-1]
+    assert last["iteration"] == 3
+    assert last["val_loss"] != last["val_loss_ema"]
+
+
+def test_training_lowers_the_loss(stage: Stage, tmp_path: Path) -> None:
+    out = stage.run(tmp_path / "run", 40, "--optimizer.warmup-iterations", "1")
+    scores = [line["val_loss_ema"] for line in metrics(out) if "val_loss" in line]
+    assert scores[-1] < 0.9 * scores[0]
+
+
+def test_the_model_folder_holds_the_averaged_weights(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    out = Stage("diffusion", event_path, autoencoder_run).run(tmp_path / "run", 3)
+    saved = load_file(out / "model.safetensors")
+    for name, tensor in state(out).items():
+        if name.startswith("ema."):
+            assert torch.equal(saved[name.removeprefix("ema.")], tensor)
+    raw = state(out)["denoiser.leave.2.1.weight"]
+    assert not torch.equal(saved["denoiser.leave.2.1.weight"], raw)
+
+
+def test_a_run_folder_is_a_model_folder_from_iteration_0(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EMA, "update", stop)
+    diffusion = Stage("diffusion", event_path, autoencoder_run)
+    assert run_script(lambda: diffusion.run(tmp_path / "run", 5) and None) == 130
+    LDCast.from_pretrained(tmp_path / "run", device="cpu")
+
+
+def test_without_anything_to_hold_out_one_line_says_so(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.inputs[1] = "synthetic:3@/2000-01-01T03:00"  # 36 frames
+    out = stage.run(tmp_path / "run", 2)
+    assert "without validation" in capsys.readouterr().out
+    assert not any("val_loss" in line for line in metrics(out))
+    saved = load_file(out / "model.safetensors")
+    averaged = {n.removeprefix("ema."): t for n, t in state(out).items() if n.startswith("ema.")}
+    assert all(torch.equal(saved[name], tensor) for name, tensor in averaged.items())
+
+
+# ---- the same run again --------------------------------------------------------------------------
+
+
+def test_two_runs_are_equal(stage: Stage, tmp_path: Path) -> None:
+    first, second = (stage.run(tmp_path / name, 2) for name in "ab")
+    assert same_tensors(state(first), state(second))
+    assert metrics(first) == metrics(second)
+
+
+def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
+    first, second = (stage.run(tmp_path / seed, 1, "--seed", seed) for seed in "01")
+    assert not same_tensors(state(first), state(second))
+
+
+@pytest.mark.parametrize("more", [(), ("--amp", "bf16", "--loop.num-micro-batches", "2")])
+def test_a_run_stopped_by_ctrl_c_resumes_exactly(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    more = (*more, "--loop.log-interval", "4")
+    unbroken = stage.run(tmp_path / "unbroken", 5, *more)
+    update = EMA.update
+
+    def update_and_interrupt(ema: EMA) -> None:
+        update(ema)
+        if ema.num_updates == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(EMA, "update", update_and_interrupt)
+    broken = stage.run(tmp_path / "broken", 5, *more)
+    assert state(broken).keys() == state(unbroken).keys()
+    assert not same_tensors(state(broken), state(unbroken))
+    monkeypatch.setattr(EMA, "update", update)
+    stage.run(broken, 5, *more)
+    assert same_tensors(state(broken), state(unbroken))
+    assert metrics(broken) == metrics(unbroken)
+
+
+def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
+    whole = stage.run(tmp_path / "whole", 4)
+    parts = stage.run(stage.run(tmp_path / "parts", 2), 4)
+    assert same_tensors(state(whole), state(parts))
+
+
+def test_a_finished_run_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:
+    out = stage.run(tmp_path / "run", 2)
+    before = metrics(out), state(out)
+    stage.run(out, 2)
+    assert metrics(out) == before[0]
+    assert same_tensors(state(out), before[1])
+
+
+def test_lines_of_metrics_beyond_the_checkpoint_are_cut(stage: Stage, tmp_path: Path) -> None:
+    out = stage.run(tmp_path / "run", 2)
+    before = metrics(out)
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write('{"iteration": 3, "loss": 1.0}\n{"iteration": 4, "lo')
+    stage.run(out, 2)
+    assert metrics(out) == before
+
+
+def test_micro_batches_change_nothing_but_rounding(stage: Stage, tmp_path: Path) -> None:
+    whole = stage.run(tmp_path / "whole", 2)
+    parts = stage.run(tmp_path / "parts", 2, "--loop.num-micro-batches", "2")
+    for name, tensor in state(whole).items():
+        # AdamW's first updates are near lr * sign(gradient), so rounding shows where it is tiny.
+        torch.testing.assert_close(state(parts)[name], tensor, rtol=1e-3, atol=2e-4)
+
+
+# ---- numbers that go wrong -----------------------------------------------------------------------
+
+
+def nan_at(monkeypatch: pytest.MonkeyPatch, stage: Stage, bad_calls: range) -> None:
+    """Makes the training loss NaN at these calls, counted from 0; validation calls count too."""
+    loss, calls = stage.script.training_loss, iter(range(10_000))
+
+    def sometimes_nan(*args: object) -> torch.Tensor:
+        return loss(*args) * (torch.nan if next(calls) in bad_calls else 1.0)
+
+    monkeypatch.setattr(stage.script, "training_loss", sometimes_nan)
+
+
+def test_a_bad_update_is_skipped_and_counted(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan_at(monkeypatch, stage, range(5, 6))  # 2 x 2 validation calls come first
+    out = stage.run(tmp_path / "run", 3)
+    assert [line["num_skipped"] for line in metrics(out) if "lr" in line] == [0, 1, 1]
+    assert all(tensor.isfinite().all() for tensor in state(out).values())
+    assert state(out)["optimizer.0.step"] == 2
+
+
+def test_bad_updates_in_a_row_stop_the_run(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nan_at(monkeypatch, stage, range(4, 10_000))
+    line = stage.fails(capsys, tmp_path / "run", "--loop.max-bad-updates", "2")
+    assert "not finite 2 times in a row" in line
+    assert "lower --lr" in line
+
+
+def largest_moment(out: Path) -> float:
+    moments = [tensor for name, tensor in state(out).items() if name.endswith(".exp_avg")]
+    return max(tensor.abs().max().item() for tensor in moments)
+
+
+def test_the_gradient_norm_is_logged_before_it_is_clipped(stage: Stage, tmp_path: Path) -> None:
+    clip = ("--optimizer.clip-norm", "1e-6")
+    clipped = stage.run(tmp_path / "clipped", 1, *clip)
+    free = stage.run(tmp_path / "free", 1)
+    norms = [metrics(out)[1]["grad_norm"] for out in (clipped, free)]
+    assert norms[0] == norms[1] > 1e-3
+    assert largest_moment(clipped) < 1e-3 * largest_moment(free)
+
+
+# ---- every option does something -----------------------------------------------------------------
+
+BOTH = [
+    ("--lr", "1e-5"),
+    ("--batch-size", "1"),
+    ("--crop-size", "32"),
+    ("--amp", "bf16"),
+    ("--optimizer.betas", "0.5,0.9"),
+    ("--optimizer.weight-decay", "0.5"),
+    ("--optimizer.warmup-iterations", "100"),
+    ("--optimizer.decay-after", "1"),
+    ("--data.crop-picker", "uniform"),
+    ("--data.use-augmentation", "false"),
+    ("--loop.ema-decay", "0.01"),
+]
+ONLY = {
+    "autoencoder": [
+        ("--autoencoder.kl-weight", "1"),
+        ("--autoencoder.channels", "4"),
+        ("--rain.wet-threshold", "0.5"),
+    ],
+    "diffusion": [
+        ("--loss-norm", "l1"),
+        ("--diffusion.prediction", "v"),
+        ("--diffusion.schedule", "cosine"),
+        ("--conditioner.channels", "16"),
+        ("--denoiser.num-res-blocks", "2"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option) for name in SCRIPTS for option in (*BOTH, *ONLY[name])],
+    ids=str,
+)
+def test_an_option_changes_the_run(
+    name: str, option: tuple[str, str], event_path: Path, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    stage = Stage(name, event_path, autoencoder_run)
+    usual = stage.run(tmp_path / "usual", 2)
+    changed = stage.run(tmp_path / "changed", 2, *option)
+    assert not same_tensors(state(usual), state(changed))
+
+
+def test_worker_processes_change_nothing(stage: Stage, tmp_path: Path) -> None:
+    alone = stage.run(tmp_path / "alone", 2)
+    helped = stage.run(tmp_path / "helped", 2, "--data.num-workers", "1")
+    assert same_tensors(state(alone), state(helped))
+
+
+def test_intervals_decide_when_to_log_and_to_validate(stage: Stage, tmp_path: Path) -> None:
+    more = ("--loop.log-interval", "2", "--loop.validation-interval", "3")
+    out = stage.run(tmp_path / "run", 5, *more)
+    assert [line["iteration"] for line in metrics(out) if "lr" in line] == [2, 4, 5]
+    assert [line["iteration"] for line in metrics(out) if "val_loss" in line] == [0, 3, 5]
+
+
+def test_validation_data_may_be_named(stage: Stage, event_path: Path, tmp_path: Path) -> None:
+    usual = stage.run(tmp_path / "usual", 1)
+    named = stage.run(tmp_path / "named", 1, "--validation-data", "synthetic:9@/2000-01-01T02:00")
+    assert metrics(usual)[0]["val_loss"] != metrics(named)[0]["val_loss"]
+
+
+def test_init_starts_from_a_models_sizes_and_weights(
+    stage: Stage, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    widths = {train_autoenc: "--autoencoder.channels", train_diffusion: "--denoiser.channels"}
+    first = stage.run(tmp_path / "first", 1, widths[stage.script], "16")
+    tuned = stage.run(tmp_path / "tuned", 1, "--init", str(first), "--lr", "0")
+    before, after = (load_file(out / "model.safetensors") for out in (first, tuned))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor)
+
+
+# ---- what the user can mend ----------------------------------------------------------------------
+
+
+def test_a_changed_argument_is_named(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    line = stage.fails(capsys, out, "--lr", "0.5")
+    assert "optimizer.lr" in line
+    assert "0.5" in line
+
+
+def test_too_large_a_crop_names_the_size_that_fits(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--crop-size 64" in stage.fails(capsys, tmp_path / "run", "--crop-size", "128")
+
+
+def test_a_crop_must_fit_the_networks(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "multiple of 16" in stage.fails(capsys, tmp_path / "run", "--crop-size", "40")
+
+
+def test_fewer_iterations_than_done_are_refused(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.run(tmp_path / "run", 3)
+    assert "loop.iterations" in stage.fails(capsys, out)
+
+
+def test_a_truncated_state_is_named(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    path = out / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "state.safetensors" in stage.fails(capsys, out)
+
+
+def test_a_run_folder_that_cannot_be_written_is_found_first(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in stage.fails(capsys, tmp_path / "file" / "run")
+
+
+def test_no_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert run_script(lambda: train_autoenc.main([*LOOP, *out])) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_stage_2_without_stage_1_points_to_it(
+    event_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = ["--autoencoder", str(tmp_path / "none"), "--data", str(event_path)]
+    assert run_script(lambda: train_diffusion.main([*LOOP, *missing])) == 2
+    assert "none" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_exits_with_status_2(stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        stage.run(tmp_path / "run", 1, "--optimizer.momentum", "1")
+    assert stop.value.code == 2

@@ -1,0 +1,169 @@
+"""The denoiser: as published part by part, and in other sizes than the published."""
+
+import pytest
+import torch
+from golden_arrays import (
+    assert_close,
+    below,
+    load,
+    load_denoiser,
+    record_outputs,
+    relative_error,
+)
+
+from ldcast.models import DenoiserConfig, DenoiserUNet
+from ldcast.models.unet import AFNOCrossAttention, ContextResBlock, downsample, upsample
+from ldcast.published import RES_BLOCK_RULES, rename
+
+ARRAYS = load("unet")
+UNITS = load("units")
+TINY = {
+    "channels": 8,
+    "channel_multipliers": (1, 2),
+    "num_res_blocks": 1,
+    "attention_levels": (0,),
+    "num_afno_blocks": 4,
+}
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+def published() -> DenoiserUNet:
+    config = DenoiserConfig(channels=8, num_res_blocks=1, drop_wide_modes=True)
+    network = DenoiserUNet(config, context_channels=(16, 32, 64))
+    return load_denoiser(network, below(ARRAYS, "state.")).requires_grad_(False)
+
+
+def run_published(network: DenoiserUNet) -> torch.Tensor:
+    context = [ARRAYS[f"context.{size}"] for size in ("16x16", "8x8", "4x4")]
+    return network(ARRAYS["x"], ARRAYS["t"], context)
+
+
+def test_denoiser_is_as_published():
+    assert_close(run_published(published()), ARRAYS["y"])
+
+
+def test_each_part_is_as_published():
+    """The stored parts are of the first example alone."""
+    network = published()
+    outputs = record_outputs(
+        **{
+            "time_embed": network.step_embedding,
+            "input_blocks.0": network.enter[0],
+            "input_blocks.1": network.down[0][0],
+            "middle_block": network.middle[1],
+            "output_blocks.0": network.up[0][0],
+            "output_blocks.5": network.up[2][1],
+        }
+    )
+    run_published(network)
+    for name, got in outputs.items():
+        # The embedding of steps: float32 angles, and their exp between CPUs; see test_blocks.py.
+        tolerance = 1e-4 if name == "time_embed" else 1e-5
+        assert_close(got[:1], ARRAYS[f"inter.{name}"], tolerance)
+
+
+def test_residual_block_is_as_published():
+    config = DenoiserConfig(channels=3)  # 12 channels of the step's embedding
+    block = ContextResBlock(4, 6, None, config)
+    block.load_state_dict(rename(below(UNITS, "unet_resblock.state."), res_block_rules()))
+    x = UNITS["blocks.x"]
+    assert_close(block(x, UNITS["blocks.emb"], context=None), UNITS["unet_resblock.y"])
+
+
+def res_block_rules() -> tuple[tuple[str, str], ...]:
+    return tuple((published + "(.*)", ours + r"\1") for published, ours in RES_BLOCK_RULES)
+
+
+def test_changes_of_resolution_are_as_published():
+    x = UNITS["blocks.x"]
+    layer = downsample(4)
+    layer.load_state_dict(below(UNITS, "downsample.state.op."))
+    assert_close(layer(x), UNITS["downsample.y"])
+    layers = upsample(4)
+    layers[1].load_state_dict(below(UNITS, "upsample.state.conv."))
+    assert_close(layers(x), UNITS["upsample.y"])
+
+
+def cross_attention(drop_wide_modes: bool) -> AFNOCrossAttention:
+    network = AFNOCrossAttention(8, 16, 8, drop_wide_modes)
+    network.load_state_dict(below(UNITS, "xatt.state."))
+    return network.requires_grad_(False)
+
+
+@pytest.mark.parametrize("grid", [0, 1])  # 5 x 12 x 10, and 5 x 6 x 14: wide
+def test_cross_attention_is_as_published(grid):
+    x, context, y = (UNITS[f"xatt.{grid}.{name}"] for name in ("x", "context", "y"))
+    assert_close(cross_attention(True)(x, context), y)
+    error = relative_error(cross_attention(False)(x, context), y)
+    assert error > 1e-3 if grid == 1 else error < 1e-5  # all modes differ on the wide grid only
+
+
+def make(**changes) -> tuple[DenoiserUNet, list[torch.Tensor]]:
+    """A small denoiser that answers something, and a context for latents of 8 x 12."""
+    torch.manual_seed(0)
+    config = DenoiserConfig(**(TINY | changes))
+    num_levels = len(config.channel_multipliers)
+    widths = [8 * 2**level for level in range(num_levels)]
+    network = DenoiserUNet(config, latent_channels=3, context_channels=widths)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    context = [torch.randn(2, width, 5, 8 >> k, 12 >> k) for k, width in enumerate(widths)]
+    return network, context
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("channels", (8, 16)),
+        ("channel_multipliers", ((1, 2), (1, 1, 3))),
+        ("num_res_blocks", (1, 2)),
+        ("attention_levels", ((), (0, 1))),
+        ("num_afno_blocks", (2, 8)),
+        ("drop_wide_modes", (False, True)),
+    ],
+)
+def test_every_setting_runs_and_changes_the_network(name, values):
+    made = []
+    for value in values:
+        network, context = make(**{name: value})
+        z_noisy = torch.randn(2, 3, 5, 8, 12, generator=torch.Generator().manual_seed(1))
+        prediction = network(z_noisy, torch.tensor([3, 900]), context)
+        assert prediction.shape == z_noisy.shape
+        made.append(([p.shape for p in network.parameters()], prediction))
+    (shapes, prediction), (other_shapes, other_prediction) = made
+    assert shapes != other_shapes or not torch.equal(prediction, other_prediction)
+
+
+@torch.no_grad()
+def test_prediction_depends_on_step_and_context_of_every_level():
+    network, context = make(attention_levels=(0, 1))
+    z_noisy = torch.randn(2, 3, 5, 8, 12)
+    step = torch.tensor([3, 900])
+    before = network(z_noisy, step, context)
+    after = network(z_noisy, torch.tensor([3, 901]), context)
+    assert torch.equal(after[0], before[0])  # examples do not see one another
+    assert not torch.equal(after[1], before[1])
+    for level in range(len(context)):
+        changed = [c + 1 if k == level else c for k, c in enumerate(context)]
+        assert not torch.equal(network(z_noisy, step, changed), before)
+
+
+def test_fresh_denoiser_answers_zero():
+    network = DenoiserUNet(DenoiserConfig(**TINY), 3, context_channels=(8, 16))
+    context = [torch.randn(1, 8, 5, 4, 8), torch.randn(1, 16, 5, 2, 4)]
+    assert not network(torch.randn(1, 3, 5, 4, 8), torch.tensor([10]), context).any()
+
+
+def test_context_resolutions_must_be_the_levels():
+    with pytest.raises(ValueError, match="got 3 context resolutions for 2 levels"):
+        DenoiserUNet(DenoiserConfig(**TINY), 3, context_channels=(8, 16, 32))
+
+
+def test_published_size_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        network = DenoiserUNet()
+    assert sum(p.numel() for p in network.parameters()) == 664_938_656
