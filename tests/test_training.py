@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -95,7 +96,14 @@ def test_the_scripts_chain_without_repeated_arguments(
     event_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train_autoenc.main([*LOOP, "--iterations", "1", "--data", str(event_path)])
+    shutil.copy(event_path, "event.npz")
+    spans = [
+        "--data",
+        "event.npz@/2000-01-01T02:20",
+        "--validation-data",
+        "event.npz@2000-01-01T02:20/",
+    ]
+    train_autoenc.main([*LOOP, "--iterations", "1", *spans])
     train_diffusion.main([*LOOP, "--iterations", "1"])
     infer.main(["--model", "runs/ldcast", "--data", str(event_path), "--members", "1"])
     with np.load("forecast.npz", allow_pickle=False) as forecast:

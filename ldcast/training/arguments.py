@@ -1,6 +1,7 @@
 """The command line that both training scripts share."""
 
 import argparse
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -108,4 +109,6 @@ def run_arguments(settings: Settings, flags: argparse.Namespace) -> dict[str, An
 
 def absolute_specs(specs: list[str]) -> list[str]:
     """Data specifications that hold from any working folder."""
-    return [spec if spec.startswith("synthetic") else str(Path(spec).absolute()) for spec in specs]
+    # Joined as text: a Path would drop the slash that ends PATH@START/.
+    is_path = [not spec.startswith("synthetic") for spec in specs]
+    return [os.path.join(Path.cwd(), s) if p else s for s, p in zip(specs, is_path, strict=True)]

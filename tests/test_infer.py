@@ -1,0 +1,218 @@
+"""infer.py, run as a user runs it, with a tiny untrained model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import infer
+from ldcast import LDCast
+from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.synthetic import synthetic_event
+from ldcast.errors import run_script
+from tests.tiny_models import tiny_model
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def event() -> RainEvent:
+    return synthetic_event(seed=1, num_frames=6, height=40, width=56)
+
+
+@pytest.fixture
+def call(model_folder: Path, event: RainEvent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the script in an empty folder that holds `event.npz`; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    write_event(event, tmp_path / "event.npz")
+
+    def run(*arguments: str) -> int:
+        usual = ["--model", str(model_folder), "--data", "event.npz", "--members", "2"]
+        return run_script(lambda: infer.main([*usual, "--steps", "1", *arguments]))
+
+    return run
+
+
+def read(path: str = "forecast.npz") -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def save_changed(event: RainEvent, **changes: object) -> None:
+    """Writes `event.npz` with some of its arrays replaced."""
+    arrays = {"rain_rate": event.rain_rate, "time": event.time, **changes}
+    np.savez("event.npz", **arrays)
+
+
+# ---- the forecast file ---------------------------------------------------------------------------
+
+
+def test_the_file_says_what_was_forecast_and_how(call, event, model_folder) -> None:
+    assert call("--seed", "5") == 0
+    forecast = read()
+    assert forecast["rain_rate"].shape == (2, 20, 40, 56)
+    assert forecast["rain_rate"].dtype == np.float32
+    assert forecast["lead_minutes"].tolist() == list(range(5, 105, 5))
+    assert forecast["issue_time"] == event.time[-1]
+    assert forecast["time"][0] == event.time[-1] + np.timedelta64(300, "s")
+    assert forecast["pixel_size_m"] == event.grid["pixel_size_m"]
+    assert forecast["seed"] == 5
+    assert forecast["model"] == str(model_folder)
+    assert forecast["sampler"] == "plms"
+    assert forecast["num_sampling_steps"] == 1
+
+
+def test_the_forecast_is_that_of_predict(call, event, model_folder) -> None:
+    assert call("--seed", "3") == 0
+    model = LDCast.from_pretrained(model_folder, device="cpu")
+    expected = model.predict(event.rain_rate[-4:], 2, seed=3, num_sampling_steps=1)
+    np.testing.assert_array_equal(read()["rain_rate"], expected)
+
+
+def test_issue_time_chooses_the_newest_frame(call, event) -> None:
+    assert call("--issue-time", str(event.time[3])) == 0
+    assert read()["issue_time"] == event.time[3]
+
+
+def test_steps_are_exact_and_default_to_the_models(call, monkeypatch) -> None:
+    calls = []
+    predict = LDCast.predict
+
+    def counting(self, *arguments, progress, **more):
+        return predict(self, *arguments, progress=lambda *n: calls.append(n), **more)
+
+    monkeypatch.setattr(LDCast, "predict", counting)
+    assert call("--steps", "3") == 0
+    assert calls[-1] == (4, 4)
+    assert read()["num_sampling_steps"] == 3
+
+
+def test_the_sampler_can_be_named(call) -> None:
+    assert call("--sampler", "plms") == 0
+    assert read()["sampler"] == "plms"
+
+
+def test_amp_bf16_changes_little(call) -> None:
+    assert call("--out", "exact.npz") == call("--out", "half.npz", "--amp", "bf16") == 0
+    exact, half = read("exact.npz")["rain_rate"], read("half.npz")["rain_rate"]
+    assert not np.array_equal(exact, half)
+    assert np.abs(exact - half).mean() < 0.1 * exact.mean() + 0.05
+
+
+def test_without_data_the_seed_makes_the_rain() -> None:
+    event, past, issue_time = infer.read_past(infer.parse_flags(["--seed", "7"]))
+    assert event.name == "synthetic:7"
+    assert past.shape == (4, 256, 256)
+    assert issue_time == event.time[-1]
+
+
+def test_the_summary_is_printed(call, capsys) -> None:
+    assert call() == 0
+    assert "Rain forecast from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["picture.png", "film.gif"])
+def test_a_picture_is_drawn(call, name) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    assert call("--plot", name) == 0
+    assert Path(name).stat().st_size > 1000
+
+
+# ---- what the user can mend: one line, status 2, nothing written ---------------------------------
+
+
+def refused(call, capsys, *arguments: str) -> str:
+    assert call(*arguments) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.strip().splitlines()) == 1
+    assert not Path("forecast.npz").exists()
+    return captured.err
+
+
+def test_too_few_frames(call, event, capsys) -> None:
+    save_changed(event, rain_rate=event.rain_rate[:3], time=event.time[:3])
+    assert "got 3 frames, expected 4" in refused(call, capsys)
+
+
+def test_a_missing_frame_is_named(call, event, capsys) -> None:
+    keep = [0, 1, 3, 4]
+    save_changed(event, rain_rate=event.rain_rate[keep], time=event.time[keep])
+    line = refused(call, capsys)
+    assert str(event.time[1])[:16] in line
+    assert str(event.time[3])[:16] in line
+
+
+@pytest.mark.parametrize(("value", "word"), [(-5.0, "dBZ"), (np.inf, "infinite")])
+def test_impossible_rain(call, event, capsys, value, word) -> None:
+    rain_rate = event.rain_rate.copy()
+    rain_rate[-1, 3, 3] = value
+    save_changed(event, rain_rate=rain_rate)
+    assert word in refused(call, capsys)
+
+
+def test_no_data_at_all(call, event, capsys) -> None:
+    save_changed(event, rain_rate=np.full_like(event.rain_rate, np.nan))
+    assert "NaN" in refused(call, capsys)
+
+
+def test_integers_are_not_rain(call, event, capsys) -> None:
+    save_changed(event, rain_rate=event.rain_rate.astype(np.int16))
+    assert "int16" in refused(call, capsys)
+
+
+def test_units_of_reflectivity_are_not_rain(call, event, capsys) -> None:
+    save_changed(event, units=np.array("dBZ"))
+    assert "dBZ" in refused(call, capsys)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 4, 3, 5], [0, 1, 2, 3, 3, 5]])
+def test_times_out_of_order(call, event, capsys, order) -> None:
+    save_changed(event, time=event.time[order])
+    assert str(event.time[3])[:16] in refused(call, capsys)
+
+
+def test_another_cadence_is_named(call, event, capsys) -> None:
+    minutes = 10 * np.arange(6).astype("timedelta64[m]")
+    save_changed(event, time=event.time[0] + minutes)
+    assert "10" in refused(call, capsys)
+
+
+def test_a_missing_file(call, capsys) -> None:
+    assert "nowhere.npz" in refused(call, capsys, "--data", "nowhere.npz")
+
+
+def test_a_folder_without_a_model(call, capsys) -> None:
+    assert "config.json" in refused(call, capsys, "--model", ".")
+
+
+def test_a_model_folder_that_does_not_exist(call, capsys) -> None:
+    assert "no such folder" in refused(call, capsys, "--model", "nowhere")
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--members"])
+def test_zero_of_something(call, capsys, flag) -> None:
+    assert "got 0" in refused(call, capsys, flag, "0")
+
+
+def test_a_negative_seed(call, capsys) -> None:
+    assert "--seed -1" in refused(call, capsys, "--seed", "-1")
+
+
+@pytest.mark.parametrize("flag", ["--out", "--plot"])
+def test_what_cannot_be_written_is_found_before_the_work(call, capsys, monkeypatch, flag) -> None:
+    monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
+    suffix = {"--out": "npz", "--plot": "png"}[flag]
+    assert "nowhere" in refused(call, capsys, flag, f"nowhere/forecast.{suffix}")
+
+
+def test_another_ending_is_refused(call, capsys) -> None:
+    assert ".npz" in refused(call, capsys, "--out", "forecast.tif")
+
+
+def test_a_device_that_does_not_exist(call, capsys) -> None:
+    assert "cuda:99" in refused(call, capsys, "--device", "cuda:99")
