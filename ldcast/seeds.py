@@ -21,6 +21,7 @@ STREAM_NOISE = 1  # diffusion step and noise of a training example
 STREAM_LATENT = 2  # the autoencoder's draw from its latent distribution
 STREAM_MEMBER = 3  # initial noise of an ensemble member
 STREAM_VALIDATION = 4  # the fixed validation set: windows, diffusion steps and noise
+STREAM_CASE = 5  # the cases that verification scores, and the seeds of their forecasts
 
 _KEY_LIMIT = 2**64
 

@@ -7,8 +7,6 @@ from torch.utils.data import DataLoader
 
 from ldcast.data.archive import RainEvent, hold_out
 from ldcast.data.crops import (
-    CLASS_EDGES,
-    TILE,
     BatchKeys,
     EqualFrequencyPicker,
     TrainingCrops,
@@ -16,11 +14,10 @@ from ldcast.data.crops import (
     ValidationCrops,
     augment,
     read_window,
-    tile_classes,
-    tile_valid_share,
     valid_share,
     wet_share,
 )
+from ldcast.data.tiles import CLASS_EDGES, TILE, tile_classes, tile_valid_share
 from ldcast.errors import InputError
 from ldcast.seeds import keyed_rng
 

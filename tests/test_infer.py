@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import tiny_model
 
 import infer
 from ldcast import LDCast
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
-from tests.tiny_models import tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -290,6 +290,7 @@ BOTH = [
     ("--batch-size", "1"),
     ("--crop-size", "32"),
     ("--amp", "bf16"),
+    ("--amp", "fp16"),
     ("--optimizer.betas", "0.5,0.9"),
     ("--optimizer.weight-decay", "0.5"),
     ("--optimizer.warmup-iterations", "100"),

@@ -8,7 +8,6 @@ Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]` and `.shape`.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import einops
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,13 +15,18 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ldcast.data.archive import RainEvent, check_cadence
+from ldcast.data.tiles import (
+    CLASS_EDGES,
+    TILE,
+    starts_by_tile,
+    tile_classes,
+    tile_valid_share,
+    windows_with_data,
+)
 from ldcast.errors import InputError
 from ldcast.rain import RainScale
 from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
 
-TILE = 32  # pixels; windows are judged by tiles of this size
-MIN_VALID_SHARE = 0.5  # of a tile or window, for it to count
-CLASS_EDGES = np.geomspace(0.2, 50.0, 10)  # mm/h: 11 classes, of Leinonen et al. 2023
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h
 CROP_STEP = 16  # pixels; the networks take crops of multiples of this
 
@@ -67,11 +71,11 @@ class _WindowCells:
     """
 
     def __init__(self, event: RainEvent, num_frames: int, crop_size: int):
-        has_data = _windows_with_data(tile_valid_share(event), num_frames, crop_size)
+        has_data = windows_with_data(tile_valid_share(event), num_frames, crop_size)
         _, height, width = event.rain_rate.shape
         self._shape = has_data.shape
-        self._rows = _starts_by_tile(height - crop_size + 1, self._shape[1])
-        self._columns = _starts_by_tile(width - crop_size + 1, self._shape[2])
+        self._rows = starts_by_tile(height - crop_size + 1, self._shape[1])
+        self._columns = starts_by_tile(width - crop_size + 1, self._shape[2])
         windows_per_tile = np.outer(np.diff(self._rows), np.diff(self._columns))
         self._last_window = np.cumsum(has_data * windows_per_tile)
         self.num_windows = int(self._last_window[-1])
@@ -327,82 +331,3 @@ def valid_share(rain_rate: Tensor, factor: tuple[int, int, int] = (4, 4, 4)) -> 
     sizes = rain_rate.shape[2:]
     assert all(size % cell == 0 for size, cell in zip(sizes, factor, strict=True)), (sizes, factor)
     return F.avg_pool3d((~rain_rate.isnan()).float(), factor)
-
-
-# ---- tables of tiles -----------------------------------------------------------------------------
-
-
-def tile_valid_share(event: RainEvent) -> np.ndarray:
-    """(T, ceil(H / 32), ceil(W / 32)) float32: share of pixels with data in each tile, the partial
-    tiles at the end of rows and columns included."""
-    _, height, width = event.rain_rate.shape
-    rows, columns = np.arange(0, height, TILE), np.arange(0, width, TILE)
-    num_pixels = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
-    shares = []
-    for frame in _frames(event):
-        has_data = (~np.isnan(frame)).astype(np.int32)
-        num_valid = np.add.reduceat(np.add.reduceat(has_data, rows, axis=0), columns, axis=1)
-        shares.append((num_valid / num_pixels).astype(np.float32))
-    return np.stack(shares)
-
-
-def tile_classes(event: RainEvent) -> np.ndarray:
-    """(T, H // 32, W // 32) int8: number of CLASS_EDGES that the 99th percentile of each full tile
-    reaches, 0..10; -1 where less than half of the tile has data."""
-    return np.stack([_classes_of_frame(frame) for frame in _frames(event)])
-
-
-def _frames(event: RainEvent) -> Iterator[np.ndarray]:
-    """Frames one by one, (H, W) float32, so that an archive is never in memory at once."""
-    num_frames, height, width = event.rain_rate.shape
-    for frame in range(num_frames):
-        rain_rate = event.rain_rate[frame : frame + 1, 0:height, 0:width]
-        yield np.asarray(rain_rate[0], dtype=np.float32)
-
-
-def _classes_of_frame(rain_rate: np.ndarray) -> np.ndarray:
-    """Classes of the tiles of one frame (H, W) mm/h."""
-    num_rows, num_columns = (size // TILE for size in rain_rate.shape)
-    pixels = einops.rearrange(
-        rain_rate[: num_rows * TILE, : num_columns * TILE],
-        "(row y) (column x) -> row column (y x)",
-        y=TILE,
-        x=TILE,
-    )
-    has_data = ~np.isnan(pixels)
-    num_valid = has_data.sum(axis=-1)
-    classes = np.full((num_rows, num_columns), -1, dtype=np.int8)
-    counts = num_valid >= MIN_VALID_SHARE * TILE**2
-    pixels = np.where(has_data, pixels, -1.0)[counts]  # no data sorts below all rain
-    percentile = _percentile_99(pixels, num_valid[counts])
-    classes[counts] = np.searchsorted(CLASS_EDGES, percentile, side="right")
-    return classes
-
-
-def _percentile_99(pixels: np.ndarray, num_valid: np.ndarray) -> np.ndarray:
-    """(N,) smallest value that at least 99 % of the `num_valid` (N,) largest of `pixels` (N, P) do
-    not exceed. Only the largest hundredth needs sorting."""
-    num_above = num_valid // 100  # values that may exceed the percentile
-    num_top = pixels.shape[1] // 100 + 1
-    top = np.sort(np.partition(pixels, -num_top, axis=1)[:, -num_top:], axis=1)
-    return np.take_along_axis(top, num_top - 1 - num_above[:, None], axis=1)[:, 0]
-
-
-def _windows_with_data(shares: np.ndarray, num_frames: int, crop_size: int) -> np.ndarray:
-    """Whether the window that starts at each frame and tile has data in half of its pixels.
-
-    shares: (T, rows, columns) share of data in each tile.
-    Returns bool (T - num_frames + 1, rows - k + 1, columns - k + 1), with windows of k x k tiles.
-    """
-    num_tiles = max(1, round(crop_size / TILE))
-    window = (num_frames, num_tiles, num_tiles)
-    mean = F.avg_pool3d(torch.from_numpy(shares)[None], window, stride=1)[0]
-    return (mean >= MIN_VALID_SHARE).numpy()
-
-
-def _starts_by_tile(num_starts: int, num_tiles: int) -> np.ndarray:
-    """(num_tiles + 1,) bounds: starts bounds[i] .. bounds[i+1]-1 are nearest to tile i; the last
-    tile takes those beyond it."""
-    bounds = np.arange(num_tiles + 1) * TILE - TILE // 2
-    bounds[0], bounds[-1] = 0, num_starts
-    return np.minimum(bounds, num_starts)

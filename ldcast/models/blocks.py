@@ -102,28 +102,30 @@ class AFNOFilter(nn.Module):
         return inverse_real_fft(modes, width)
 
     def _mix_channels(self, modes: Tensor) -> Tensor:
-        """The two-layer complex network of each block, on real and imaginary parts side by side."""
-        *grid, _ = modes.shape
-        parts = torch.view_as_real(modes)
-        z = rearrange(parts, "b l h w (n c) r -> n (b l h w) (r c)", n=self.num_blocks)
+        """The two-layer complex network of each block; modes (B, L, h, w, C) complex."""
+        z = torch.view_as_real(modes).flatten(0, 3)  # (modes, C, real and imaginary)
+        z = rearrange(z, "m (n c) r -> n m (c r)", n=self.num_blocks)
         # ReLU and shrinkage treat real and imaginary parts apart; shrinkage follows the bias.
-        z = torch.relu(torch.baddbmm(_side_by_side(self.b1), z, _as_real_matrix(self.w1)))
-        z = torch.baddbmm(_side_by_side(self.b2), z, _as_real_matrix(self.w2))
+        z = torch.relu(torch.baddbmm(_as_real_vector(self.b1), z, _as_real_matrix(self.w1)))
+        z = torch.baddbmm(_as_real_vector(self.b2), z, _as_real_matrix(self.w2))
         z = nn.functional.softshrink(z, self.SHRINKAGE)
-        sizes = dict(zip("blhw", grid, strict=True))
-        z = rearrange(z, "n (b l h w) (r c) -> b l h w (n c) r", r=2, **sizes)
-        return torch.view_as_complex(z.contiguous())
+        z = rearrange(z, "n m (c r) -> m (n c) r", r=2).contiguous()
+        return torch.view_as_complex(z).reshape(modes.shape)
 
 
-def _side_by_side(bias: Tensor) -> Tensor:
-    """(2, n, c) complex bias -> (n, 1, 2c) with real parts first."""
-    return rearrange(bias, "r n c -> n 1 (r c)")
+def _as_real_vector(bias: Tensor) -> Tensor:
+    """(2, n, c) complex bias -> (n, 1, 2c), each real part before its imaginary part."""
+    return rearrange(bias, "r n c -> n 1 (c r)")
 
 
 def _as_real_matrix(weight: Tensor) -> Tensor:
-    """(2, n, c, d) complex matrices -> (n, 2c, 2d) real ones: [re, im] @ [[re, im], [-im, re]]."""
-    real, imag = weight
-    return torch.cat([torch.cat([real, imag], dim=2), torch.cat([-imag, real], dim=2)], dim=1)
+    """(2, n, c, d) complex matrices -> (n, 2c, 2d) real ones for such vectors.
+
+    z (a + ib) in real parts: [re z, im z] times [[a, b], [-b, a]].
+    """
+    a, b = weight
+    rows = torch.stack([torch.stack([a, b], dim=-1), torch.stack([-b, a], dim=-1)], dim=2)
+    return rearrange(rows, "n c r d s -> n (c r) (d s)")
 
 
 def inverse_real_fft(modes: Tensor, width: int) -> Tensor:

@@ -6,15 +6,14 @@ import numpy as np
 
 from ldcast.config import FUTURE_FRAMES, PAST_FRAMES
 from ldcast.data.archive import RainEvent
-from ldcast.data.crops import MIN_VALID_SHARE, UniformPicker, Window, read_window, wet_share
+from ldcast.data.crops import UniformPicker, Window, read_window, wet_share
+from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError
 from ldcast.rain import valid_mask
-from ldcast.seeds import keyed_rng
+from ldcast.seeds import STREAM_CASE, keyed_rng
 
 CASE_FRAMES = PAST_FRAMES + FUTURE_FRAMES
 CANDIDATES_PER_CASE = 8
-
-_STREAM = 0x6361_7365  # keeps these draws apart from others made from the same seed
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: in
     picker = UniformPicker(events, CASE_FRAMES, crop_size)
     candidates: dict[Window, Case] = {}
     for index in range(CANDIDATES_PER_CASE * num_cases):
-        rng = keyed_rng(seed, _STREAM, index)
+        rng = keyed_rng(seed, STREAM_CASE, index)
         window = picker(rng)
         rain_rate = read_window(events, window, CASE_FRAMES, crop_size)[0]
         if valid_mask(rain_rate[PAST_FRAMES - 1]).float().mean() < MIN_VALID_SHARE:
