@@ -44,6 +44,11 @@ class OptimizerConfig(Settings):
     warmup_iterations: int = setting(500, "iterations of linear learning-rate warm-up", low=0)
     decay_after: int = setting(20_000, "iteration from which lr falls as 1/sqrt(iteration)", low=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.betas) != 2 or max(self.betas) >= 1:
+            raise InputError(f"betas: got {self.betas}, expected two numbers below 1")
+
     def lr_at(self, iteration: int) -> float:
         """Learning rate of the update that follows `iteration` updates.
 

@@ -20,6 +20,7 @@ from ldcast.files import open_atomically, write_text
 from ldcast.settings import from_dict, to_dict
 
 FORMAT_VERSION = 1
+STAGES = ("autoencoder", "nowcaster")
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -59,8 +60,14 @@ def read_description(folder: str | Path) -> ModelDescription:
             f"{path} has format {version}, this code reads {FORMAT_VERSION}: update ldcast to read "
             "a newer one"
         )
-    model = from_dict(ModelConfig, content.get("model", {}))
-    return ModelDescription(content.get("stage", ""), model, content.get("trained_on", {}))
+    stage = content.get("stage")
+    if stage not in STAGES:
+        raise InputError(f"{path} has stage {stage!r}, expected {' or '.join(STAGES)}")
+    try:
+        model = from_dict(ModelConfig, content.get("model", {}))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return ModelDescription(stage, model, content.get("trained_on", {}))
 
 
 def write_description(folder: Path, stage: str, model: ModelConfig, trained_on: dict) -> None:

@@ -25,7 +25,6 @@ from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
 from ldcast.rain import RainScale, check_rain_rate, from_model_units, to_model_units
 from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generator
 
-RAIN_MULTIPLE = 16  # pixels: 4 in the autoencoder, 4 in the coarsest level of the denoiser
 SAMPLERS = {"plms": PLMSSampler}
 SAMPLER_NAMES = {sampler: name for name, sampler in SAMPLERS.items()}
 
@@ -172,6 +171,12 @@ class LDCast(nn.Module):
         }
 
     @property
+    def rain_multiple(self) -> int:
+        """Height and width that the networks take are multiples of this: 16 pixels as published."""
+        num_halvings = len(self.latent_nowcaster.denoiser.config.channel_multipliers) - 1
+        return AutoencoderKL.COMPRESSION * 2**num_halvings
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -200,14 +205,13 @@ class LDCast(nn.Module):
         Returns NaN where the newest past frame has no data.
         Raises InputError for wrong shapes or types, negative or infinite rain, and no data at all.
         """
-        is_numpy = isinstance(past, np.ndarray)
-        past_rain = torch.tensor(past) if is_numpy else past
+        past_rain = _as_tensor(past)
         _check_past(past_rain)
         _check_count("members", num_members)
         _check_count("members per batch", members_per_batch)
         sampler = self._inference_sampler(num_sampling_steps)
         height, width = past_rain.shape[1:]
-        rain_rate = pad_to_multiple(past_rain.to(self.device), RAIN_MULTIPLE)
+        rain_rate = pad_to_multiple(past_rain.to(self.device), self.rain_multiple)
         noise = self._initial_noise(noise, num_members, seed, rain_rate.shape[1:])
 
         forecast = []
@@ -224,7 +228,7 @@ class LDCast(nn.Module):
                     forecast.append(rain.to(past_rain.device))
         forecast = torch.cat(forecast)  # (E, T, H, W)
         forecast[:, :, torch.isnan(past_rain[-1])] = torch.nan
-        return forecast.numpy() if is_numpy else forecast
+        return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
     def _context(self, rain_rate: Tensor) -> tuple[Tensor, ...]:
         """The conditioner's context for one case; rain_rate (T, H, W) mm/h, already padded."""
@@ -242,6 +246,7 @@ class LDCast(nn.Module):
         sampler = self.latent_nowcaster.inference_sampler
         if num_sampling_steps is None:
             return sampler
+        _check_count("sampling steps", num_sampling_steps)
         try:
             return replace(sampler, num_sampling_steps=num_sampling_steps)
         except ValueError as error:
@@ -261,14 +266,29 @@ class LDCast(nn.Module):
             members = range(num_members)
             generators = [keyed_generator(seed, STREAM_MEMBER, member) for member in members]
             return draw_noise(shape, generators)
-        if tuple(noise.shape) != shape:
-            raise InputError(f"got noise of shape {tuple(noise.shape)}, expected {shape}")
+        noise = torch.as_tensor(noise)
+        if tuple(noise.shape) != shape or not torch.isfinite(noise).all():
+            raise InputError(
+                f"got noise of shape {tuple(noise.shape)}, expected finite numbers of shape {shape}"
+            )
         return noise.float()
 
 
 def _check_count(what: str, number: int) -> None:
-    if number < 1:
-        raise InputError(f"got {number} {what}, expected at least 1")
+    if not isinstance(number, int) or number < 1:
+        raise InputError(f"got {number} {what}, expected a whole number of at least 1")
+
+
+def _as_tensor(past: np.ndarray | Tensor) -> Tensor:
+    """A tensor of its own for an array of any layout, byte order and mask (masked = no data)."""
+    if isinstance(past, Tensor):
+        return past
+    if not isinstance(past, np.ndarray):
+        raise InputError(f"got {type(past).__name__}, expected a NumPy array or a tensor")
+    if np.issubdtype(past.dtype, np.floating):
+        past = past.astype(np.float64 if past.itemsize >= 8 else np.float32)
+        past = np.ma.filled(past, np.nan)
+    return torch.tensor(np.ascontiguousarray(past))
 
 
 def _check_past(past: Tensor) -> None:

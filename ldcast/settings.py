@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ldcast.errors import InputError
 
@@ -47,6 +47,9 @@ def from_dict(cls: type[SettingsT], values: Mapping[str, Any], path: str = "") -
 
     Raises InputError for an unknown key, naming the nearest known one, and for a wrong type.
     """
+    if not isinstance(values, Mapping):
+        name = path.rstrip(".") or "settings"
+        raise InputError(f"{name}: got {values!r}, expected a table of settings")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -56,8 +59,6 @@ def from_dict(cls: type[SettingsT], values: Mapping[str, Any], path: str = "") -
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{path}: got {value!r}, expected a table of settings")
         return from_dict(hint, value, path + ".")
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
@@ -77,26 +78,36 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"unknown setting {name}: {hint}"
 
 
-def flat_fields(settings: Settings, path: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
-    """(dotted name, field, value) of every leaf, in order of declaration."""
+class Leaf(NamedTuple):
+    """A setting that holds a value rather than more settings."""
+
+    name: str  # dotted
+    hint: Any  # its type
+    text: str  # for --help
+    value: Any
+
+
+def leaves(settings: Settings, path: str = "") -> Iterator[Leaf]:
+    """Every leaf, in order of declaration."""
+    hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, Settings):
-            yield from flat_fields(value, f"{path}{field.name}.")
+            yield from leaves(value, f"{path}{field.name}.")
         else:
-            yield f"{path}{field.name}", field, value
+            text = field.metadata.get("help", "")
+            yield Leaf(path + field.name, hints[field.name], text, value)
 
 
 def add_flags(parser: argparse._ActionsContainer, defaults: Settings) -> None:
     """A flag `--dotted.name VALUE` for every leaf; absent flags leave no trace in the namespace."""
-    for name, field, value in flat_fields(defaults):
-        text = field.metadata.get("help", "")
+    for leaf in leaves(defaults):
         parser.add_argument(
-            "--" + name.replace("_", "-"),
-            dest=name,
+            "--" + leaf.name.replace("_", "-"),
+            dest=leaf.name,
             default=argparse.SUPPRESS,
             metavar="X",
-            help=f"{text} ({_as_text(value)})".replace("%", "%%"),
+            help=f"{leaf.text} ({_as_text(leaf.value)})".replace("%", "%%"),
         )
 
 
@@ -105,13 +116,13 @@ def override(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
 
     Raises InputError for an unknown name, a text that is not of the leaf's type, or a bad range.
     """
-    leaves = {name: value for name, _, value in flat_fields(settings)}
+    hints = {leaf.name: leaf.hint for leaf in leaves(settings)}
     values = to_dict(settings)
     for name, change in changes.items():
-        if name not in leaves:
-            raise InputError(_unknown(name, list(leaves)))
+        if name not in hints:
+            raise InputError(_unknown(name, list(hints)))
         if isinstance(change, str):
-            change = _parse(change, leaves[name], name)
+            change = _parse(change, hints[name], name)
         *parents, leaf = name.split(".")
         table = values
         for parent in parents:
@@ -124,15 +135,16 @@ def _as_text(value: Any) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
 
-def _parse(text: str, like: Any, name: str) -> Any:
-    """`text` as a value of the type of `like`; tuples have commas, flags are true or false."""
-    if isinstance(like, tuple):
-        return tuple(_parse(part, like[0], name) for part in text.split(",") if part)
-    if isinstance(like, bool):
+def _parse(text: str, hint: Any, name: str) -> Any:
+    """`text` as a value of a type; tuples are written with commas, flags as true or false."""
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        return tuple(_parse(part, item, name) for part in text.split(",") if part)
+    if hint is bool:
         if text.lower() not in ("true", "false"):
             raise InputError(f"{name}: got {text!r}, expected true or false")
         return text.lower() == "true"
     try:
-        return type(like)(text)
+        return hint(text)
     except ValueError:
-        raise InputError(f"{name}: got {text!r}, expected {type(like).__name__}") from None
+        raise InputError(f"{name}: got {text!r}, expected {hint.__name__}") from None

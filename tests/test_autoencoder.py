@@ -153,8 +153,9 @@ def test_masked_pixels_carry_neither_loss_nor_gradient(filler):
     assert (reconstruction.grad[is_valid] != 0).all()
 
 
-def test_an_example_without_valid_pixels_has_no_reconstruction_loss():
-    rain_norm, latent = torch.ones(1, 1, 4, 4, 4), torch.zeros(1, 3, 1, 1, 1)
+def test_one_valid_pixel_makes_the_loss_and_none_makes_none():
+    rain_norm, latent = torch.ones(2, 1, 4, 4, 4), torch.zeros(2, 3, 1, 1, 1)
     is_valid = torch.zeros_like(rain_norm, dtype=torch.bool)
+    is_valid[0, 0, 1, 2, 3] = True
     loss = autoencoder_loss(rain_norm, -rain_norm, latent, latent, is_valid=is_valid)
-    assert loss.tolist() == [0.0]
+    assert loss.tolist() == [2.0, 0.0]

@@ -107,6 +107,18 @@ def test_inverse_fft_drops_what_no_real_field_has(width, column):
     assert inverse_real_fft(modes, width).abs().max() > 0.1
 
 
+@pytest.mark.parametrize(("width", "real_columns"), [(6, [0, 3]), (7, [0])])
+def test_inverse_fft_leaves_no_choice_to_the_library(width, real_columns, monkeypatch):
+    """Libraries differ in what they make of imaginary parts in those columns: they get none."""
+    given, irfft = [], torch.fft.irfft
+    monkeypatch.setattr(
+        torch.fft, "irfft", lambda lines, **kwargs: given.append(lines) or irfft(lines, **kwargs)
+    )
+    inverse_real_fft(torch.randn(1, 2, 4, width // 2 + 1, 1, dtype=torch.complex64), width)
+    has_imaginary = given[0].imag.abs().amax((0, 1, 2, 4)) > 0
+    assert [k for k, imaginary in enumerate(has_imaginary) if not imaginary] == real_columns
+
+
 @pytest.mark.parametrize("case", ["gn", "nonorm"])
 def test_residual_block_is_as_published(case):
     state = below(UNITS, f"resblock3d_{case}.state.")

@@ -16,7 +16,8 @@ from ldcast.config import (
     OptimizerConfig,
 )
 from ldcast.errors import InputError
-from ldcast.settings import flat_fields, from_dict, to_dict
+from ldcast.models import ConditionerConfig, DenoiserConfig
+from ldcast.settings import from_dict, leaves, to_dict
 
 PRESETS = ["tiny", "small", "paper", "paper_256"]
 
@@ -37,9 +38,9 @@ def test_both_stages_have_the_same_presets():
 
 @pytest.mark.parametrize("cls", [AutoencoderTraining, DiffusionTraining, ModelConfig])
 def test_every_leaf_has_a_default_and_a_help_text(cls):
-    for name, leaf, value in flat_fields(cls()):
-        assert leaf.metadata.get("help"), name
-        assert value is not None, name
+    for leaf in leaves(cls()):
+        assert leaf.text, leaf.name
+        assert leaf.value is not None, leaf.name
 
 
 def test_published_sizes_are_the_defaults():
@@ -58,6 +59,11 @@ def test_published_sizes_are_the_defaults():
         (DataConfig, {"crop_picker": "best"}, "expected one of uniform, equal_frequency"),
         (LoopConfig, {"batch_size": 6, "num_micro_batches": 4}, "expected a divisor of the batch"),
         (DiffusionConfig, {"prediction": "z"}, "expected one of noise, v"),
+        (DenoiserConfig, {"channel_multipliers": ()}, "expected one for each level"),
+        (DenoiserConfig, {"attention_levels": (0, 7)}, "expected levels below 3"),
+        (ConditionerConfig, {"channels": 9}, "expected an even number"),
+        (OptimizerConfig, {"betas": (0.9,)}, "expected two numbers below 1"),
+        (OptimizerConfig, {"betas": (0.9, 1.0)}, "expected two numbers below 1"),
         (DiffusionConfig, {"schedule": "linear"}, "expected one of sqrt_linear, cosine"),
         (DiffusionConfig, {"sampler": "ddim"}, "expected one of plms"),
         (OptimizerConfig, {"lr": -1e-4}, "lr: got -0.0001, expected 0 or more"),

@@ -238,3 +238,15 @@ def test_samplers_need_not_be_those_that_build_makes(tmp_path):
     model.latent_nowcaster.inference_sampler = PLMSSampler(schedule, 11)
     model.save_pretrained(tmp_path)
     assert LDCast.from_pretrained(tmp_path, device="cpu").config.diffusion.num_sampling_steps == 11
+
+
+@pytest.mark.parametrize("model", [3, []])
+def test_a_model_that_is_no_table_is_refused(copied, model):
+    change_config(copied, model=model)
+    assert "expected a table of settings" in refusal(copied)
+
+
+@pytest.mark.parametrize("stage", ["decoder", None])
+def test_an_unknown_stage_is_refused(copied, stage):
+    change_config(copied, stage=stage)
+    assert "expected autoencoder or nowcaster" in refusal(copied)

@@ -1,10 +1,12 @@
 """The whole system: forecasts as published, members, odd sizes, missing data, and bad requests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from golden_arrays import assert_close, load, nowcaster, relative_error
-from tiny_models import NUM_CALLS, rain, tiny_model
+from tiny_models import NUM_CALLS, rain, tiny_config, tiny_model
 from torch import Tensor, nn
 
 from ldcast import LatentNowcaster, LDCast, NoiseSchedule
@@ -66,7 +68,8 @@ def test_forecast_is_as_published(monkeypatch):
     is_clear_cut = (expected - 0.1).abs() > 1e-3  # less than 0.1 mm/h is cut to 0
     compared = has_data & is_clear_cut
     assert compared.float().mean() > 0.9
-    assert_close(forecast[compared], expected[compared])
+    # 1e-6 of a decoded field that reaches 14 is 2e-5 of the rain, which is ten to its power.
+    assert_close(forecast[compared], expected[compared], 1e-4)
 
 
 # ---- members and noise
@@ -184,7 +187,7 @@ def test_a_forecast_of_odd_size_is_that_of_the_domain_padded_with_no_data(model)
     padded = torch.full((4, 48, 64), torch.nan)
     padded[:, :33, :50] = past
     expected = model.predict(padded, num_members=1)[:, :, :33, :50]
-    assert torch.equal(model.predict(past, num_members=1), expected)
+    torch.testing.assert_close(model.predict(past, num_members=1), expected)
 
 
 def test_padding_is_no_data_at_the_bottom_and_right():
@@ -250,13 +253,16 @@ def test_impossible_rain_is_refused(model, past, message):
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"num_members": 0}, "got 0 members, expected at least 1"),
+        ({"num_members": 0}, "got 0 members, expected a whole number of at least 1"),
         ({"num_members": -2}, "got -2 members"),
-        ({"members_per_batch": 0}, "got 0 members per batch, expected at least 1"),
-        ({"num_sampling_steps": 0}, "got 0 sampling steps, expected 1 to 1000"),
+        (
+            {"members_per_batch": 0},
+            "got 0 members per batch, expected a whole number of at least 1",
+        ),
+        ({"num_sampling_steps": 0}, "got 0 sampling steps, expected a whole number"),
         ({"num_sampling_steps": 1001}, "got 1001 sampling steps"),
-        ({"noise": torch.zeros(1, 4, 5, 8, 12)}, r"expected \(2, 4, 5, 8, 12\)"),
-        ({"noise": torch.zeros(2, 4, 5, 12, 8)}, r"expected \(2, 4, 5, 8, 12\)"),
+        ({"noise": torch.zeros(1, 4, 5, 8, 12)}, r"of shape \(2, 4, 5, 8, 12\)"),
+        ({"noise": torch.zeros(2, 4, 5, 12, 8)}, r"of shape \(2, 4, 5, 8, 12\)"),
         ({"seed": -1}, "use a seed that is not negative"),
         ({"amp": "fp8"}, "expected one of auto, off, bf16, fp16"),
     ],
@@ -378,3 +384,68 @@ def test_every_parameter_gets_a_gradient_within_three_updates():
     transformer = "conditioner.temporal_transformer."
     expected = ("attn2.query.weight", "attn2.query.bias", "norm2.weight", "norm2.bias")
     assert never == {transformer + name for name in expected}
+
+
+def test_use_sampler_keeps_schedule_and_number_of_steps():
+    model = tiny_model()
+    before = model.latent_nowcaster.inference_sampler
+    model.use_sampler("plms")
+    after = model.latent_nowcaster.inference_sampler
+    assert after is not before
+    assert after.schedule is before.schedule
+    assert after.num_sampling_steps == before.num_sampling_steps
+
+
+def test_any_layout_of_an_array_gives_the_same_forecast():
+    model, past = tiny_model(), rain(16, 32).numpy()
+    expected = model.predict(past, 1)
+    flipped_twice = past[:, ::-1].copy()[:, ::-1]  # negative strides
+    big_endian = past.astype(">f4")
+    for same in (flipped_twice, big_endian):
+        np.testing.assert_array_equal(model.predict(same, 1), expected)
+    assert model.predict(past.astype(np.longdouble), 1).shape == expected.shape
+
+
+def test_what_a_masked_array_hides_is_no_data():
+    model, past = tiny_model(), rain(16, 32).numpy()
+    hidden = np.zeros(past.shape, dtype=bool)
+    hidden[:, :5, :7] = True
+    masked = np.ma.masked_array(past, hidden)
+    expected = model.predict(np.where(hidden, np.nan, past), 1)
+    assert np.isnan(expected[..., :5, :7]).all()
+    np.testing.assert_array_equal(model.predict(masked, 1), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"past": [[0.0]]}, "got list, expected a NumPy array or a tensor"),
+        ({"num_members": 1.5}, "got 1.5 members"),
+        ({"num_sampling_steps": 2.5}, "got 2.5 sampling steps"),
+        ({"noise": torch.full((1, 4, 5, 4, 8), torch.nan)}, "expected finite numbers"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, message):
+    usual = {"past": rain(16, 32), "num_members": 1}
+    with pytest.raises(InputError, match=message):
+        tiny_model().predict(**{**usual, **arguments})
+
+
+def test_noise_may_be_an_array():
+    model, past = tiny_model(), rain(16, 32)
+    noise = torch.randn(1, 4, 5, 4, 8)
+    assert torch.equal(
+        model.predict(past, 1, noise=noise), model.predict(past, 1, noise=noise.numpy())
+    )
+
+
+def test_more_levels_pad_to_larger_multiples():
+    config = tiny_config()
+    config = replace(
+        config,
+        conditioner=replace(config.conditioner, num_cascade_levels=4),
+        denoiser=replace(config.denoiser, channel_multipliers=(1, 1, 1, 1)),
+    )
+    model = build(config)
+    assert model.rain_multiple == 32
+    assert model.predict(rain(40, 20), 1).shape == (1, 20, 40, 20)

@@ -113,6 +113,13 @@ def test_mixed_precision_does_not_reach_the_rain():
         assert torch.equal(to_model_units(rain_rate, SCALE), expected)
 
 
+def test_float64_is_compared_in_float64():
+    """As published: float32 would round this up to the threshold."""
+    rain_rate = torch.tensor([[0.1 - 1e-12, 0.1]], dtype=torch.float64)
+    dry, wet = to_model_units(rain_rate, NOT_SMOOTHED)[0].tolist()
+    assert dry == pytest.approx(DRY) and wet > DRY + 1
+
+
 def test_inputs_are_left_alone():
     rain_rate = torch.tensor([[torch.nan, 0.01], [500.0, 1.0]])
     rain_norm = to_model_units(rain_rate, SCALE)
@@ -149,3 +156,10 @@ def test_wider_smoothing_spreads_more_and_none_changes_nothing():
     field[3, 3] = 1.0
     assert smooth(field, 1.0)[3, 3] < smooth(field, 0.5)[3, 3] < 1.0
     assert torch.equal(smooth(field, 0.0), field)
+
+
+def test_mixed_precision_leaves_the_transform_alone() -> None:
+    rain_rate = 10 ** torch.randn(1, 1, 2, 12, 20)
+    exact = to_model_units(rain_rate, RainScale())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(to_model_units(rain_rate, RainScale()), exact)

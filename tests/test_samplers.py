@@ -225,6 +225,7 @@ def test_weights_between_zero_and_one_make_a_weighted_mean():
     cell_error = normal(*SHAPE, seed=5).square().mean(1, keepdim=True)
     expected = (cell_error * weight).sum((1, 2, 3, 4)) / weight.sum((1, 2, 3, 4))
     torch.testing.assert_close(loss_at(weight=weight), expected)
+    torch.testing.assert_close(loss_at(weight=weight / 1000), expected)  # less than 1 in all
     torch.testing.assert_close(loss_at(weight=torch.ones_like(weight)), loss_at())
 
 

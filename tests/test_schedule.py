@@ -154,3 +154,13 @@ def test_schedule_is_frozen():
 def test_impossible_betas_are_refused(beta):
     with pytest.raises(ValueError, match="between 0 and 1"):
         NoiseSchedule(torch.tensor(beta))
+
+
+def test_short_schedules_keep_their_grid_inside():
+    for total in (2, 3, 20, 50):
+        schedule = NoiseSchedule.sqrt_linear(num=total)
+        for num in range(1, min(total, 9) + 1):
+            grid = schedule.sampling_grid(num)
+            assert len(set(grid)) == num
+            assert max(grid) < total
+            assert min(grid) >= 0

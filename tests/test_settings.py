@@ -126,3 +126,9 @@ def test_every_leaf_has_a_flag_that_leaves_no_trace_unless_given():
     assert override(Outer(), given) == Outer(Inner(rate=2.0), is_on=False)
     assert "how many, 100 % of them (3)" in parser.format_help()
     assert "some sizes (1,2)" in parser.format_help()
+
+
+def test_an_emptied_tuple_can_be_filled_again():
+    emptied = override(Outer(), {"inner.sizes": ""})
+    assert emptied.inner.sizes == ()
+    assert override(emptied, {"inner.sizes": "3,4"}).inner.sizes == (3, 4)

@@ -11,6 +11,7 @@ from golden_arrays import (
     relative_error,
 )
 
+from ldcast.errors import InputError
 from ldcast.models import DenoiserConfig, DenoiserUNet
 from ldcast.models.unet import AFNOCrossAttention, ContextResBlock, downsample, upsample
 from ldcast.published import RES_BLOCK_RULES, rename
@@ -158,6 +159,13 @@ def test_fresh_denoiser_answers_zero():
     assert not network(torch.randn(1, 3, 5, 4, 8), torch.tensor([10]), context).any()
 
 
+@pytest.mark.parametrize("out_channels", [4, 6])
+def test_fresh_residual_block_is_its_skip(out_channels):
+    block = ContextResBlock(4, out_channels, None, DenoiserConfig(channels=3))
+    x, step = UNITS["blocks.x"], UNITS["blocks.emb"]
+    assert torch.equal(block(x, step, context=None), block.proj(x))
+
+
 def test_context_resolutions_must_be_the_levels():
     with pytest.raises(ValueError, match="got 3 context resolutions for 2 levels"):
         DenoiserUNet(DenoiserConfig(**TINY), 3, context_channels=(8, 16, 32))
@@ -167,3 +175,8 @@ def test_published_size_has_the_published_number_of_parameters():
     with torch.device("meta"):
         network = DenoiserUNet()
     assert sum(p.numel() for p in network.parameters()) == 664_938_656
+
+
+def test_an_odd_width_has_no_embedding_and_is_refused():
+    with pytest.raises(InputError, match="expected an even number"):
+        DenoiserUNet(DenoiserConfig(channels=9))

@@ -30,6 +30,10 @@ class DDPMLoss:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"got {name} {getattr(self, name)!r}, expected one of {allowed}")
 
+    @property
+    def num_denoiser_calls(self) -> int:
+        return 1
+
     def __call__(
         self,
         denoiser: Denoiser,

@@ -27,6 +27,10 @@ class Sampler(Protocol):
     @property
     def schedule(self) -> NoiseSchedule: ...
 
+    @property
+    def num_denoiser_calls(self) -> int:
+        """How often one call of the sampler calls the denoiser."""
+
     def __call__(
         self,
         denoiser: Denoiser,

@@ -62,7 +62,7 @@ class NoiseSchedule:
             return list(range(total - 1, -1, -1))
         if num >= 10:
             return [k * total // num + 1 for k in reversed(range(num))]
-        noisiest = 49 * total // 50 + 1
+        noisiest = min(49 * total // 50 + 1, total - 1)
         return [noisiest - k * (noisiest - 1) // max(num - 1, 1) for k in range(num)]
 
     def add_noise(self, z: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ldcast.errors import InputError
 from ldcast.models.blocks import ResBlock3d, store_channels_last
 from ldcast.settings import Settings, setting
 
@@ -52,7 +53,7 @@ class AutoencoderKL(nn.Module):
         """Mean and log-variance of the latent, each (B, C, L, h, w).
 
         rain_norm: (B, 1, T, H, W) model units; T, H and W multiples of 4.
-        Raises ValueError for another number of channels or sizes that do not divide.
+        Raises InputError for another number of channels or sizes that do not divide.
         """
         _check_rain_shape(rain_norm, self.COMPRESSION)
         moments = self.to_moments(self.encoder(rain_norm))
@@ -81,7 +82,7 @@ def _check_rain_shape(rain_norm: Tensor, multiple: int) -> None:
         and not any(size % multiple for size in rain_norm.shape[2:])
     )
     if not is_fitting:
-        raise ValueError(
+        raise InputError(
             f"got rain of shape {tuple(rain_norm.shape)}, expected (B, 1, T, H, W) with T, H and W "
             f"multiples of {multiple}: pad or crop it first"
         )

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldcast.errors import InputError
 from ldcast.models.blocks import AFNOBlock, ResBlock3d, sinusoids, store_channels_last
 from ldcast.settings import Settings, setting
 
@@ -25,6 +26,11 @@ class ConditionerConfig(Settings):
     num_heads: int = setting(8, "heads of the temporal attention", low=1)
     head_channels: int = setting(32, "channels per attention head", low=1)
     drop_wide_modes: bool = setting(False, "lose Fourier modes on wide grids, as published")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels % 2:
+            raise InputError(f"channels: got {self.channels}, expected an even number")
 
     @property
     def context_channels(self) -> tuple[int, ...]:
@@ -72,7 +78,7 @@ class AFNOConditioner(nn.Module):
     def forward(self, z_past: Tensor) -> tuple[Tensor, ...]:
         """Context maps, finest first: (B, channels * 2^k, L_future, h / 2^k, w / 2^k).
 
-        z_past: (B, C, L_past, h, w), oldest first. Raises ValueError where h or w cannot be halved.
+        z_past: (B, C, L_past, h, w), oldest first. Raises InputError where h or w cannot be halved.
         """
         _check_latent_grid(z_past, 2 ** (self.config.num_cascade_levels - 1))
         x = rearrange(self.proj(z_past), "b c l h w -> b l h w c")
@@ -105,7 +111,7 @@ def _past_position(z_past: Tensor) -> Tensor:
 
 def _check_latent_grid(z: Tensor, multiple: int) -> None:
     if z.ndim != 5 or z.shape[3] % multiple or z.shape[4] % multiple:
-        raise ValueError(
+        raise InputError(
             f"got latents of shape {tuple(z.shape)}, expected (B, C, L, h, w) with h and w "
             f"multiples of {multiple}: rain of H and W multiples of {4 * multiple}"
         )

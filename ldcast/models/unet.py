@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldcast.errors import InputError
 from ldcast.models.blocks import MLP, AFNOFilter, sinusoids, store_channels_last
 from ldcast.settings import Settings, setting
 
@@ -23,6 +24,16 @@ class DenoiserConfig(Settings):
     attention_levels: tuple[int, ...] = setting((0, 1), "levels with cross-attention", low=0)
     num_afno_blocks: int = setting(8, "channel groups of the AFNO filter", low=1)
     drop_wide_modes: bool = setting(False, "lose Fourier modes on wide grids, as published")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        num_levels = len(self.channel_multipliers)
+        if not num_levels:
+            raise InputError("channel_multipliers: got none, expected one for each level")
+        if any(level >= num_levels for level in self.attention_levels):
+            raise InputError(
+                f"attention_levels: got {self.attention_levels}, expected levels below {num_levels}"
+            )
 
     @property
     def level_channels(self) -> tuple[int, ...]:
@@ -52,8 +63,10 @@ class DenoiserUNet(nn.Module):
         super().__init__()
         self.config = config = config or DenoiserConfig()
         widths = config.level_channels
+        if config.channels % 2:
+            raise InputError(f"channels: got {config.channels}, expected an even number")
         if len(context_channels) != len(widths):
-            raise ValueError(
+            raise InputError(
                 f"got {len(context_channels)} context resolutions for {len(widths)} levels: "
                 "num_cascade_levels must be the number of channel_multipliers"
             )

@@ -12,7 +12,7 @@ from ldcast.data.archive import RainEvent, hold_out, read_event
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.model_folder import read_description
-from ldcast.settings import Settings, add_flags, flat_fields, override, to_dict
+from ldcast.settings import Settings, add_flags, leaves, override, to_dict
 
 COMMON = {
     "iterations": ("loop.iterations", "updates in all; a larger number extends a finished run"),
@@ -72,7 +72,7 @@ def parse_train_arguments(
     add_flags(group, settings)
     flags = parser.parse_args(argv)
 
-    names = [name for name, _, _ in flat_fields(settings)]
+    names = [leaf.name for leaf in leaves(settings)]
     changes = {name: getattr(flags, name) for name in names if name in flags}
     for flag, (name, _) in COMMON.items():
         if flag in flags:
