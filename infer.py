@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ldcast import LDCast
 from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, parse_time, past_frames, read_event
-from ldcast.data.forecast import Forecast, check_output_path, write_forecast
+from ldcast.data.forecast import Forecast, check_grid, check_output_path, write_forecast
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError, run_script
 from ldcast.nowcaster import SAMPLERS
@@ -51,6 +51,8 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.seed < 0:
         raise InputError(f"got --seed {flags.seed}, expected 0 or more")
     check_output_path(flags.out, (".npz",))
+    if flags.data and flags.out.resolve() == Path(flags.data).resolve():
+        raise InputError(f"--out {flags.out} is the file of --data: name another")
     if flags.plot:
         check_output_path(flags.plot, PLOT_SUFFIXES)
         require_matplotlib()
@@ -59,6 +61,7 @@ def check_flags(flags: argparse.Namespace) -> None:
 def read_past(flags: argparse.Namespace) -> tuple[RainEvent, np.ndarray, np.datetime64]:
     """The event, its past frames (4, H, W) mm/h, and the time of the newest of them."""
     event = read_event(flags.data or f"synthetic:{flags.seed}")
+    check_grid(event.grid)
     issue_time = parse_time(flags.issue_time) if flags.issue_time else None
     return event, *past_frames(event, issue_time)
 

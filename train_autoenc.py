@@ -22,22 +22,34 @@ from tqdm import tqdm
 from ldcast.config import AUTOENCODER_PRESETS, AutoencoderTraining, ModelConfig
 from ldcast.data.crops import BatchKeys, TrainingCrops, ValidationCrops, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
-from ldcast.errors import InputError, run_script
-from ldcast.model_folder import load_weights, write_description, write_weights
+from ldcast.errors import INTERRUPTED, run_script
+from ldcast.model_folder import (
+    ModelDescription,
+    load_weights,
+    write_description,
+    write_weights,
+)
 from ldcast.models import AutoencoderKL, autoencoder_loss
 from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
 from ldcast.seeds import STREAM_LATENT, STREAM_VALIDATION, draw_noise, keyed_generators
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.checkpoint import TrainState, load_state, save_state
 from ldcast.training.ema import EMA
-from ldcast.training.run import MetricsLog, StopRequest, open_run
+from ldcast.training.run import (
+    MetricsLog,
+    StopRequest,
+    divergence,
+    lock_run,
+    open_run,
+    record_arguments,
+)
 
 NUM_FRAMES = 8  # of a training example, as published
 
 
-def sized_like(settings: AutoencoderTraining, model: ModelConfig) -> AutoencoderTraining:
+def sized_like(settings: AutoencoderTraining, start: ModelDescription) -> AutoencoderTraining:
     """The settings with the network and units of a model to start from."""
-    return replace(settings, autoencoder=model.autoencoder, rain=model.rain)
+    return replace(settings, autoencoder=start.model.autoencoder, rain=start.model.rain)
 
 
 def training_loss(
@@ -92,7 +104,7 @@ def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, ou
     write_description(out, "autoencoder", model, {**about, "iteration": state.iteration})
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     # ---- parse
     settings, flags = parse_train_arguments(
         __doc__, AUTOENCODER_PRESETS, "runs/autoenc", sized_like, argv=argv
@@ -100,6 +112,8 @@ def main(argv: list[str] | None = None) -> None:
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
     device = choose_device(flags.device)
     dtype = amp_dtype(flags.amp, device)
+    arguments = run_arguments(settings, flags)
+    is_resuming = open_run(out, arguments)
 
     # ---- data
     train_events, validation_events = read_events(flags.data, flags.validation_data)
@@ -130,11 +144,8 @@ def main(argv: list[str] | None = None) -> None:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(networks, EMA(networks, loop.ema_decay), optimizer, scaler)
 
-    # ---- run folder
-    arguments = run_arguments(settings, flags)
-    if open_run(out, arguments):
+    if is_resuming:
         load_state(state, out)
-    metrics = MetricsLog(out, state.iteration)
     about = {"data": [event.name for event in train_events], "batch_size": loop.batch_size}
 
     # ---- loop
@@ -147,11 +158,16 @@ def main(argv: list[str] | None = None) -> None:
     batches = iter(DataLoader(crops, batch_sampler=keys, num_workers=data.num_workers))
     micro_batch_size = loop.batch_size // loop.num_micro_batches
     bar = tqdm(total=loop.iterations, initial=state.iteration, desc="autoencoder", disable=None)
-    with StopRequest() as stop, bar:
+    with lock_run(out), StopRequest() as stop, bar:
+        record_arguments(out, arguments)
+        metrics = MetricsLog(out, state.iteration if is_resuming else None)
+        saved_iteration = state.iteration
         while True:
             is_done = state.iteration == loop.iterations
-            is_due = state.iteration % loop.validation_interval == 0 or is_done
-            if is_due and state.validated_at < state.iteration:
+            if state.num_bad_in_a_row >= loop.max_bad_updates:
+                raise divergence(out, state.num_bad_in_a_row, saved_iteration)
+            is_due = state.iteration % loop.validation_interval == 0 and not state.num_bad_in_a_row
+            if (is_due or is_done) and state.validated_at < state.iteration:
                 state.validated_at = state.iteration
                 is_best = True
                 if validation_crops is not None:
@@ -162,11 +178,16 @@ def main(argv: list[str] | None = None) -> None:
                     scores |= {f"val_{name}_ema": value for name, value in averaged.items()}
                     metrics.write(state.iteration, **scores)
                     bar.set_postfix(val_loss_ema=averaged["loss"])
+                    if not math.isfinite(averaged["loss"]):
+                        raise divergence(out, 1, saved_iteration)
                     is_best = averaged["loss"] < state.best_score
                     state.best_score = min(averaged["loss"], state.best_score)
+                elif state.num_bad_in_a_row:
+                    raise divergence(out, state.num_bad_in_a_row, saved_iteration)
                 if is_best or state.iteration == 0:
                     save_model(state, settings, about, out)
                 save_state(state, out)
+                saved_iteration = state.iteration
             if is_done or stop.is_set:
                 break
 
@@ -212,13 +233,8 @@ def main(argv: list[str] | None = None) -> None:
                     means["examples_per_s"] = loop.batch_size / means.pop("seconds")
                 lr = optimizer.param_groups[0]["lr"]
                 metrics.write(state.iteration, lr=lr, num_skipped=state.num_skipped, **means)
-            if state.num_bad_in_a_row >= loop.max_bad_updates:
-                raise InputError(
-                    f"loss or gradient was not finite {state.num_bad_in_a_row} times in a row, "
-                    f"now at iteration {state.iteration} (loss {batch_loss}, norm {grad_norm}): "
-                    f"{out} holds the state of iteration {state.validated_at}; lower --lr"
-                )
         save_state(state, out)
+    return 0 if is_done else INTERRUPTED
 
 
 if __name__ == "__main__":

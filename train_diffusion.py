@@ -30,27 +30,56 @@ from ldcast.config import (
 )
 from ldcast.data.crops import BatchKeys, TrainingCrops, ValidationCrops, valid_share, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
-from ldcast.errors import InputError, run_script
-from ldcast.model_folder import load_weights, read_description
+from ldcast.errors import INTERRUPTED, InputError, run_script
+from ldcast.model_folder import (
+    ModelDescription,
+    fingerprint,
+    load_weights,
+    locate,
+    read_description,
+)
 from ldcast.nowcaster import LDCast, build
 from ldcast.rain import to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generators
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.checkpoint import TrainState, load_state, save_state
 from ldcast.training.ema import EMA
-from ldcast.training.run import MetricsLog, StopRequest, open_run, read_arguments
+from ldcast.training.run import (
+    ARGUMENTS_NAME,
+    MetricsLog,
+    StopRequest,
+    divergence,
+    lock_run,
+    open_run,
+    read_arguments,
+    record_arguments,
+)
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
 
 
-def sized_like(settings: DiffusionTraining, model: ModelConfig) -> DiffusionTraining:
+def sized_like(settings: DiffusionTraining, start: ModelDescription) -> DiffusionTraining:
     """The settings with the networks and the diffusion of a model to start from."""
+    if start.stage == "autoencoder":
+        raise InputError(
+            "--init names an autoencoder only, expected a trained nowcaster: give it as "
+            "--autoencoder instead"
+        )
+    model = start.model
     return replace(
         settings,
         conditioner=model.conditioner,
         denoiser=model.denoiser,
         diffusion=model.diffusion,
     )
+
+
+def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
+    """Training and validation data of the run that trained the autoencoder."""
+    if not (autoencoder / ARGUMENTS_NAME).is_file():
+        raise InputError(f"{autoencoder} does not say what data to train on: give --data PATH")
+    recorded = read_arguments(autoencoder)
+    return recorded["data"], recorded["validation_data"]
 
 
 def training_loss(model: LDCast, rain_rate: Tensor, generators: list[torch.Generator]) -> Tensor:
@@ -83,7 +112,7 @@ def save_model(state: TrainState, model: LDCast, out: Path) -> None:
         model.save_pretrained(out)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     # ---- parse
     extra = argparse.ArgumentParser(add_help=False)
     extra.add_argument(
@@ -98,8 +127,12 @@ def main(argv: list[str] | None = None) -> None:
     dtype = amp_dtype(flags.amp, device)
     first_stage = read_description(flags.autoencoder)
     if not flags.data:
-        recorded = read_arguments(flags.autoencoder)
-        flags.data, flags.validation_data = recorded["data"], recorded["validation_data"]
+        flags.data, recorded_validation = recorded_data(flags.autoencoder)
+        flags.validation_data = flags.validation_data or recorded_validation
+    arguments = run_arguments(settings, flags)
+    arguments["autoencoder"] = str(locate(flags.autoencoder).resolve())
+    arguments["autoencoder_sha256"] = fingerprint(flags.autoencoder)
+    is_resuming = open_run(out, arguments)
 
     # ---- data
     num_frames = PAST_FRAMES + FUTURE_FRAMES
@@ -146,13 +179,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(networks, EMA(networks, loop.ema_decay), optimizer, scaler)
-
-    # ---- run folder
-    arguments = run_arguments(settings, flags)
-    arguments["autoencoder"] = str(flags.autoencoder.absolute())
-    if open_run(out, arguments):
+    if is_resuming:
         load_state(state, out)
-    metrics = MetricsLog(out, state.iteration)
 
     # ---- loop
     keys = BatchKeys(
@@ -164,11 +192,16 @@ def main(argv: list[str] | None = None) -> None:
     batches = iter(DataLoader(crops, batch_sampler=keys, num_workers=data.num_workers))
     micro_batch_size = loop.batch_size // loop.num_micro_batches
     bar = tqdm(total=loop.iterations, initial=state.iteration, desc="diffusion", disable=None)
-    with StopRequest() as stop, bar:
+    with lock_run(out), StopRequest() as stop, bar:
+        record_arguments(out, arguments)
+        metrics = MetricsLog(out, state.iteration if is_resuming else None)
+        saved_iteration = state.iteration
         while True:
             is_done = state.iteration == loop.iterations
-            is_due = state.iteration % loop.validation_interval == 0 or is_done
-            if is_due and state.validated_at < state.iteration:
+            if state.num_bad_in_a_row >= loop.max_bad_updates:
+                raise divergence(out, state.num_bad_in_a_row, saved_iteration)
+            is_due = state.iteration % loop.validation_interval == 0 and not state.num_bad_in_a_row
+            if (is_due or is_done) and state.validated_at < state.iteration:
                 state.validated_at = state.iteration
                 is_best = True
                 if validation_crops is not None:
@@ -177,11 +210,16 @@ def main(argv: list[str] | None = None) -> None:
                         averaged = validate(model, validation_crops, seed)
                     metrics.write(state.iteration, val_loss=raw, val_loss_ema=averaged)
                     bar.set_postfix(val_loss_ema=averaged)
+                    if not math.isfinite(averaged):
+                        raise divergence(out, 1, saved_iteration)
                     is_best = averaged < state.best_score
                     state.best_score = min(averaged, state.best_score)
+                elif state.num_bad_in_a_row:
+                    raise divergence(out, state.num_bad_in_a_row, saved_iteration)
                 if is_best or state.iteration == 0:
                     save_model(state, model, out)
                 save_state(state, out)
+                saved_iteration = state.iteration
             if is_done or stop.is_set:
                 break
 
@@ -227,13 +265,8 @@ def main(argv: list[str] | None = None) -> None:
                     means["examples_per_s"] = loop.batch_size / means.pop("seconds")
                 lr = optimizer.param_groups[0]["lr"]
                 metrics.write(state.iteration, lr=lr, num_skipped=state.num_skipped, **means)
-            if state.num_bad_in_a_row >= loop.max_bad_updates:
-                raise InputError(
-                    f"loss or gradient was not finite {state.num_bad_in_a_row} times in a row, "
-                    f"now at iteration {state.iteration} (loss {batch_loss}, norm {grad_norm}): "
-                    f"{out} holds the state of iteration {state.validated_at}; lower --lr"
-                )
         save_state(state, out)
+    return 0 if is_done else INTERRUPTED
 
 
 if __name__ == "__main__":

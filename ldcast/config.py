@@ -95,6 +95,8 @@ class LoopConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ema_decay >= 1:
+            raise InputError(f"ema_decay: got {self.ema_decay}, expected less than 1")
         if self.batch_size % self.num_micro_batches:
             raise InputError(
                 f"num_micro_batches: got {self.num_micro_batches}, expected a divisor of the batch "

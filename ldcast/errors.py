@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+
 
 class InputError(ValueError):
     """A request that cannot be served as made.
@@ -23,8 +25,7 @@ def run_script(main: Callable[[], int | None]) -> int:
     except OSError as error:  # a missing file, a folder that cannot be written, a full disk
         message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
     except KeyboardInterrupt:
-        message, status = "stopped by Ctrl-C", 130
-        print(message, file=sys.stderr)
-        return status
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2

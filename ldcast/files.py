@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+UNFINISHED_PATTERN = ".*.tmp"  # what a killed process leaves behind
+
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
@@ -17,8 +19,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except BaseException:  # Ctrl-C, too, must leave no rubbish behind
+    except BaseException as error:  # Ctrl-C, too, must leave no rubbish behind
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
 
 
@@ -32,4 +36,4 @@ def temporary_path(path: Path) -> Path:
     """Where a file lies until it is complete."""
     # In the same folder, because a rename is atomic only inside one file system. Not `tempfile`:
     # its files are readable by their owner alone, and would stay so after the rename.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")  # as UNFINISHED_PATTERN

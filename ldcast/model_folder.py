@@ -4,6 +4,7 @@
 `ModelConfig`) and `trained_on` (free, for people). Tensors are named `<network>.<parameter>`.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,14 @@ def write_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with open_atomically(path) as file:
         file.write(save(tensors, metadata))
+
+
+def fingerprint(folder: str | Path) -> str:
+    """SHA-256 of a model folder's weights, to notice when they change."""
+    path = locate(folder) / WEIGHTS_NAME
+    if not path.is_file():
+        raise InputError(f"{path} is missing: the folder is incomplete")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def network_tensors(**networks: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The trained parts wired together: past rain in, an ensemble of future rain out."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import FUTURE_FRAMES, PAST_FRAMES, DiffusionConfig, ModelConfig
+from ldcast.config import (
+    FUTURE_FRAMES,
+    MINUTES_PER_FRAME,
+    PAST_FRAMES,
+    DiffusionConfig,
+    ModelConfig,
+)
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.diffusion import DDPMLoss, Denoiser, PLMSSampler, Sampler
 from ldcast.diffusion.schedule import SCHEDULES
@@ -227,6 +234,11 @@ class LDCast(nn.Module):
                     rain = from_model_units(rain_norm, self.rain_scale)
                     forecast.append(rain.to(past_rain.device))
         forecast = torch.cat(forecast)  # (E, T, H, W)
+        if not torch.isfinite(forecast).all():
+            raise InputError(
+                "the networks gave values that are not finite: forecast with amp off, or with "
+                "another model; this one may have diverged in training"
+            )
         forecast[:, :, torch.isnan(past_rain[-1])] = torch.nan
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
@@ -275,7 +287,11 @@ class LDCast(nn.Module):
 
 
 def _check_count(what: str, number: int) -> None:
-    if not isinstance(number, int) or number < 1:
+    try:
+        is_count = operator.index(number) >= 1
+    except TypeError:
+        is_count = False
+    if not is_count:
         raise InputError(f"got {number} {what}, expected a whole number of at least 1")
 
 
@@ -286,23 +302,25 @@ def _as_tensor(past: np.ndarray | Tensor) -> Tensor:
     if not isinstance(past, np.ndarray):
         raise InputError(f"got {type(past).__name__}, expected a NumPy array or a tensor")
     if np.issubdtype(past.dtype, np.floating):
-        past = past.astype(np.float64 if past.itemsize >= 8 else np.float32)
+        past = past.astype({2: np.float16, 4: np.float32}.get(past.itemsize, np.float64))
         past = np.ma.filled(past, np.nan)
     return torch.tensor(np.ascontiguousarray(past))
 
 
 def _check_past(past: Tensor) -> None:
-    """Raises InputError unless past is (4, H, W) mm/h with some data in its newest frame."""
+    """Raises InputError unless past is (4, H, W) mm/h with some data in every frame."""
     if past.ndim != 3 or past.shape[0] != PAST_FRAMES or not past.numel():
         raise InputError(
             f"got past rain of shape {tuple(past.shape)}, expected ({PAST_FRAMES}, H, W): "
             f"{PAST_FRAMES} frames 5 minutes apart, oldest first"
         )
     check_rain_rate(past)
-    if torch.isnan(past[-1]).all():
-        raise InputError(
-            "the newest past frame holds no data at all, only NaN: choose another time"
-        )
+    for age, frame in enumerate(past.flip(0)):
+        if torch.isnan(frame).all():
+            raise InputError(
+                f"the past frame of {MINUTES_PER_FRAME * age} minutes ago holds no data at all, "
+                "only NaN: choose another time"
+            )
 
 
 class _CallCounter:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,24 @@ def check_rain_rate(rain_rate: Tensor) -> None:
         )
 
 
+def is_wet(rain_rate: Tensor | np.ndarray, wet_threshold: float) -> Tensor | np.ndarray:
+    """True where there is at least `wet_threshold` mm/h; same shape.
+
+    Compared in the precision of rain_rate: the float16 nearest to 0.1 is 0.09998, and is wet.
+    """
+    if isinstance(rain_rate, np.ndarray):
+        return rain_rate >= rain_rate.dtype.type(wet_threshold)
+    return rain_rate >= torch.tensor(wet_threshold, dtype=rain_rate.dtype, device=rain_rate.device)
+
+
+def as_float32(rain_rate: np.ndarray) -> np.ndarray:
+    """A float32 copy in which what was 0.1 mm/h in float16 is 0.1 again, and so still wet."""
+    copy = np.array(rain_rate, dtype=np.float32)
+    if rain_rate.dtype == np.float16:
+        copy[rain_rate == np.float16(0.1)] = 0.1
+    return copy
+
+
 def valid_mask(rain_rate: Tensor) -> Tensor:
     """True where there is data; same shape, bool."""
     return ~torch.isnan(rain_rate)
@@ -61,21 +80,21 @@ def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:
     Source: Leinonen et al. 2023, section 3.
     """
     check_rain_rate(rain_rate)
+    is_dry = ~is_wet(rain_rate, scale.wet_threshold)
     if rain_rate.dtype != torch.float64:
         rain_rate = rain_rate.float()
-    dry = torch.full((), scale.dry_value, dtype=rain_rate.dtype, device=rain_rate.device)
-    log_rain = torch.where(rain_rate >= scale.wet_threshold, rain_rate, dry).log10()
+    log_rain = rain_rate.masked_fill(is_dry, scale.dry_value).log10()
     return smooth((log_rain - scale.log_mean) / scale.log_std, scale.smoothing_sigma).float()
 
 
 def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
     """Rain in mm/h, float32, from model units of the same shape; smoothing is not undone.
 
-    Below `scale.wet_threshold` becomes 0, above `scale.max_rain_rate` becomes that.
+    Below `scale.wet_threshold` becomes 0, above `scale.max_rain_rate` becomes that; NaN stays NaN.
     """
     rain_rate = torch.pow(10.0, rain_norm.float() * scale.log_std + scale.log_mean)
     rain_rate = rain_rate.clamp(max=scale.max_rain_rate)
-    return torch.where(rain_rate >= scale.wet_threshold, rain_rate, 0.0)
+    return torch.where(rain_rate < scale.wet_threshold, 0.0, rain_rate)
 
 
 def smooth(field_2d: Tensor, sigma: float) -> Tensor:

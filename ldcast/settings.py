@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +34,8 @@ class Settings:
                 expected = ", ".join(str(choice) for choice in choices)
                 raise InputError(f"{field.name}: got {value!r}, expected one of {expected}")
             numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise InputError(f"{field.name}: got {value}, expected a finite number")
             if low is not None and any(not number >= low for number in numbers):
                 raise InputError(f"{field.name}: got {value}, expected {low} or more")
 

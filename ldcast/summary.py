@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-WET_MM_H, LIKELY_MM_H, HEAVY_MM_H = 0.1, 1.0, 10.0
+from ldcast.rain import RainScale, is_wet
+
+WET_MM_H, LIKELY_MM_H, HEAVY_MM_H = RainScale().wet_threshold, 1.0, 10.0
 # Rain intensity by rate, lower bound in mm/h: WMO-No. 8 (Guide to Instruments and Methods of
 # Observation), Volume I, chapter 14, annex on the intensity of precipitation. The Met Office uses
 # 2, 10 and 50 mm/h for showers, the AMS Glossary (entry "rain") 2.5 and 7.6 mm/h.
@@ -53,7 +55,7 @@ def summarise(
         return "\n".join([*lines, "No data: the newest radar image is empty; no forecast."])
     lines += _describe_now(now)
     last_lead = f"+{lead_minutes[-1]} min"
-    if not (rain >= WET_MM_H).any():
+    if not is_wet(rain, WET_MM_H).any():
         return "\n".join([*lines, f"Forecast: no rain in any member up to {last_lead}."])
     lines += ["", *_table(rain, lead_minutes), ""]
     lines += _describe_change(now, rain[:, -1], last_lead)
@@ -112,7 +114,7 @@ def _headline(rain: np.ndarray, issue_time: np.datetime64, grid: dict[str, Any])
 def _describe_now(now: np.ndarray) -> list[str]:
     missing = np.isnan(now).mean()
     no_data = f"; no data for {_percent(missing)} of the domain" if missing else ""
-    if not (now >= WET_MM_H).any():
+    if not is_wet(now, WET_MM_H).any():
         return [f"Now: dry, below {WET_MM_H} mm/h everywhere{no_data}."]
     mean, peak = np.nanmean(now), np.nanmax(now)
     sector = SECTORS[_sectors(now.shape).flat[np.nanargmax(now)]]
@@ -173,7 +175,7 @@ def _describe_change(now: np.ndarray, members: np.ndarray, lead: str) -> list[st
 
 def _describe_spread(members: np.ndarray, lead: str) -> str:
     """How far the members (E, H, W) at the last lead time agree on where it rains."""
-    num_wet = (members >= WET_MM_H).sum(axis=0)
+    num_wet = is_wet(members, WET_MM_H).sum(axis=0)
     if not num_wet.any():
         return f"Spread: none, every member is dry at {lead}."
     # Ordered pairs of different members that are both wet, over pairs of which the first is.
@@ -214,7 +216,7 @@ def _centre(frame: np.ndarray) -> np.ndarray:
 
 
 def _wet_share(rain_rate: np.ndarray) -> float:
-    return (rain_rate >= WET_MM_H).sum() / np.isfinite(rain_rate).sum()
+    return is_wet(rain_rate, WET_MM_H).sum() / np.isfinite(rain_rate).sum()
 
 
 def _percent(share: float) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from ldcast.data.archive import (
     RainEvent,
+    absolute_spec,
     check_cadence,
     format_time,
     hold_out,
@@ -343,3 +344,26 @@ def test_held_out_parts_are_named_by_their_spans():
     assert hold_out([make_event(10)])[0][0].name == "storm"
     (train,), _ = hold_out([replace(make_event(48), name="storm@2020-06-01T00:00/")])
     assert train.name == "storm@2020-06-01T00:00/2020-06-01T02:00"
+
+
+@pytest.mark.parametrize("units", ["mm/h", "mm h-1", "mm/hr"])
+def test_units_of_rain_rates_pass(save, units):
+    assert read_event(save(units=np.array(units))).grid["units"] == units
+
+
+@pytest.mark.parametrize("units", ["mm", "m s-1", "dBZ"])
+def test_other_units_are_refused(save, units):
+    with pytest.raises(InputError, match="expected rain_rate in mm/h"):
+        read_event(save(units=np.array(units)))
+
+
+@pytest.mark.parametrize("spec", ["a/../event.npz@/2020-01-01", "synthetic:3@/2000-01-01T01:00"])
+def test_an_absolute_spec_names_the_same_data(tmp_path, monkeypatch, spec):
+    monkeypatch.chdir(tmp_path)
+    folder = "" if spec.startswith("synthetic") else f"{tmp_path}/"
+    assert absolute_spec(spec) == folder + spec.removeprefix("a/../")
+
+
+def test_a_file_may_be_called_synthetic(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_spec("synthetic_rain.npz") == f"{tmp_path}/synthetic_rain.npz"

@@ -86,7 +86,7 @@ def test_filter_computes_in_float32_under_autocast():
 
 
 def test_filter_needs_channels_that_split_into_its_blocks():
-    with pytest.raises(ValueError, match="10 channels do not split into 8"):
+    with pytest.raises(ValueError, match="got 10 channels for 8 AFNO blocks"):
         AFNOFilter(10, 8)
 
 

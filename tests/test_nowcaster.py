@@ -449,3 +449,21 @@ def test_more_levels_pad_to_larger_multiples():
     model = build(config)
     assert model.rain_multiple == 32
     assert model.predict(rain(40, 20), 1).shape == (1, 20, 40, 20)
+
+
+def test_a_model_that_gives_nan_is_refused_rather_than_called_dry():
+    model = tiny_model()
+    model.autoencoder.to_decoder.bias.data[0] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        model.predict(rain(16, 16), 1)
+
+
+def test_a_past_frame_without_any_data_is_refused():
+    past = rain(16, 16)
+    past[1] = torch.nan
+    with pytest.raises(InputError, match="past frame of 10 minutes ago holds no data"):
+        tiny_model().predict(past, 1)
+
+
+def test_counts_may_be_numpy_integers():
+    assert tiny_model().predict(rain(16, 16), np.int64(2)).shape[0] == 2

@@ -1,11 +1,20 @@
 """Rain rates to model units and back: as published, the edges, and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 from golden_arrays import assert_close, load
 
 from ldcast.errors import InputError
-from ldcast.rain import RainScale, from_model_units, smooth, to_model_units, valid_mask
+from ldcast.rain import (
+    RainScale,
+    as_float32,
+    from_model_units,
+    is_wet,
+    smooth,
+    to_model_units,
+    valid_mask,
+)
 
 ARRAYS = load("forecast_e2e")
 UNITS = load("units")
@@ -163,3 +172,16 @@ def test_mixed_precision_leaves_the_transform_alone() -> None:
     exact = to_model_units(rain_rate, RainScale())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(to_model_units(rain_rate, RainScale()), exact)
+
+
+def test_a_tenth_stored_as_float16_is_wet():
+    tenth = np.full((1, 4, 4), 0.1, dtype=np.float16)
+    expected = to_model_units(torch.full((1, 4, 4), 0.1), RainScale())
+    for same in (torch.from_numpy(tenth), torch.from_numpy(as_float32(tenth))):
+        torch.testing.assert_close(to_model_units(same, RainScale()), expected, atol=1e-3, rtol=0)
+    assert is_wet(tenth, 0.1).all()
+
+
+def test_what_is_not_a_number_stays_so_on_the_way_back():
+    rain_norm = torch.tensor([[torch.nan, 0.0]])
+    assert torch.isnan(from_model_units(rain_norm, RainScale())).tolist() == [[True, False]]

@@ -65,7 +65,7 @@ def test_wrong_keys_and_types_are_named(values, message):
         (Outer, {"count": 0}, "count: got 0, expected 1 or more"),
         (Outer, {"kind": "three"}, "kind: got 'three', expected one of one, two"),
         (Inner, {"rate": -0.1}, "rate: got -0.1, expected 0 or more"),
-        (Inner, {"rate": float("nan")}, "rate: got nan, expected 0 or more"),
+        (Inner, {"rate": float("nan")}, "rate: got nan, expected a finite number"),
         (Inner, {"sizes": (3, 0)}, r"sizes: got \(3, 0\), expected 1 or more"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import infer
 import train_autoenc
@@ -19,6 +19,7 @@ from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.training.ema import EMA
+from ldcast.training.run import lock_run
 
 SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}
 LOOP = ["--preset", "tiny", "--loop.log-interval", "1", "--loop.num-validation-examples", "2"]
@@ -149,8 +150,8 @@ def test_a_run_folder_is_a_model_folder_from_iteration_0(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(EMA, "update", stop)
-    diffusion = Stage("diffusion", event_path, autoencoder_run)
-    assert run_script(lambda: diffusion.run(tmp_path / "run", 5) and None) == 130
+    arguments = Stage("diffusion", event_path, autoencoder_run).arguments(tmp_path / "run", 5)
+    assert run_script(lambda: train_diffusion.main(arguments)) == 130
     LDCast.from_pretrained(tmp_path / "run", device="cpu")
 
 
@@ -227,11 +228,11 @@ def test_lines_of_metrics_beyond_the_checkpoint_are_cut(stage: Stage, tmp_path: 
 
 
 def test_micro_batches_change_nothing_but_rounding(stage: Stage, tmp_path: Path) -> None:
-    whole = stage.run(tmp_path / "whole", 2)
-    parts = stage.run(tmp_path / "parts", 2, "--loop.num-micro-batches", "2")
-    for name, tensor in state(whole).items():
+    whole = state(stage.run(tmp_path / "whole", 2))
+    parts = state(stage.run(tmp_path / "parts", 2, "--loop.num-micro-batches", "2"))
+    for name, tensor in whole.items():
         # AdamW's first updates are near lr * sign(gradient), so rounding shows where it is tiny.
-        torch.testing.assert_close(state(parts)[name], tensor, rtol=1e-3, atol=2e-4)
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=2e-4)
 
 
 # ---- numbers that go wrong -----------------------------------------------------------------------
@@ -266,12 +267,32 @@ def test_bad_updates_in_a_row_stop_the_run(
     nan_at(monkeypatch, stage, range(4, 10_000))
     line = stage.fails(capsys, tmp_path / "run", "--loop.max-bad-updates", "2")
     assert "not finite 2 times in a row" in line
+    assert "state of iteration 0" in line
     assert "lower --lr" in line
 
 
 def largest_moment(out: Path) -> float:
     moments = [tensor for name, tensor in state(out).items() if name.endswith(".exp_avg")]
     return max(tensor.abs().max().item() for tensor in moments)
+
+
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_a_run_that_ends_badly_keeps_its_last_good_model(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_validation: bool,
+) -> None:
+    if not has_validation:
+        stage.inputs[1] = "synthetic:3@/2000-01-01T03:00"
+    nan_at(monkeypatch, stage, range(4 if has_validation else 0, 10_000))
+    out = tmp_path / "run"
+    line = stage.fails(capsys, out, "--loop.max-bad-updates", "100")
+    assert "state of iteration 0" in line
+    assert all(tensor.isfinite().all() for tensor in load_file(out / "model.safetensors").values())
+    if has_validation:
+        assert metrics(out)[-1]["val_loss_ema"] is None
 
 
 def test_the_gradient_norm_is_logged_before_it_is_clipped(stage: Stage, tmp_path: Path) -> None:
@@ -425,3 +446,117 @@ def test_an_unknown_flag_exits_with_status_2(stage: Stage, tmp_path: Path) -> No
     with pytest.raises(SystemExit) as stop:
         stage.run(tmp_path / "run", 1, "--optimizer.momentum", "1")
     assert stop.value.code == 2
+
+
+# ---- what a folder or a file means ---------------------------------------------------------------
+
+
+def test_training_and_validation_may_not_share_a_frame(
+    stage: Stage, event_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = ("--validation-data", f"{event_path}@2000-01-01T01:00/2000-01-01T03:30")
+    assert "share 30 frames" in stage.fails(capsys, tmp_path / "run", *same)
+
+
+def test_a_model_that_is_no_run_is_not_overwritten(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    (out / "state.json").unlink()
+    before = (out / "model.safetensors").read_bytes()
+    assert "choose another --out" in stage.fails(capsys, out)
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_two_processes_cannot_train_in_one_folder(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    with lock_run(out):
+        assert "another process" in stage.fails(capsys, out)
+
+
+def test_what_a_killed_run_left_half_written_is_cleared(stage: Stage, tmp_path: Path) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    (out / ".state.safetensors.123.tmp").write_bytes(b"half")
+    stage.run(out, 1)
+    assert not list(out.glob(".*"))
+
+
+def test_the_validation_of_iteration_0_outlives_an_early_stop(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = stage.run(tmp_path / "unbroken", 2)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        patch.setattr(EMA, "update", stop)
+        assert run_script(lambda: stage.script.main(stage.arguments(broken, 2))) == 130
+    stage.run(broken, 2)
+    assert metrics(broken) == metrics(unbroken)
+
+
+def test_a_run_stopped_by_ctrl_c_says_so_in_its_status(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = EMA.update
+
+    def update_and_interrupt(ema: EMA) -> None:
+        update(ema)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(EMA, "update", update_and_interrupt)
+    assert stage.script.main(stage.arguments(tmp_path / "run", 2)) == 130
+
+
+def test_stage_2_notices_another_autoencoder(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    autoencoder = shutil.copytree(autoencoder_run, tmp_path / "autoenc")
+    stage = Stage("diffusion", event_path, autoencoder)
+    out = stage.run(tmp_path / "run", 1)
+    tensors = load_file(autoencoder / "model.safetensors")
+    doubled = {name: 2 * tensor for name, tensor in tensors.items()}
+    save_file(doubled, autoencoder / "model.safetensors")
+    assert "autoencoder_sha256" in stage.fails(capsys, out)
+
+
+def test_stage_2_cannot_start_from_an_autoencoder(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    line = stage.fails(capsys, tmp_path / "run", "--init", str(autoencoder_run))
+    assert "give it as --autoencoder" in line
+
+
+def test_validation_data_holds_beside_recorded_training_data(
+    autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*LOOP, "--autoencoder", str(autoencoder_run), "--out", str(tmp_path / "run")]
+    arguments += ["--validation-data", "nowhere.npz"]
+    assert run_script(lambda: train_diffusion.main(arguments)) == 2
+    assert "nowhere.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("diffusion", ("--conditioner.channels", "12")),
+        ("diffusion", ("--diffusion.num-sampling-steps", "5000")),
+        ("autoencoder", ("--loop.ema-decay", "2")),
+        ("autoencoder", ("--lr", "inf")),
+    ],
+)
+def test_senseless_settings_are_refused(
+    name: str,
+    option: tuple[str, str],
+    event_path: Path,
+    autoencoder_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage = Stage(name, event_path, autoencoder_run)
+    assert option[1] in stage.fails(capsys, tmp_path / "run", *option)

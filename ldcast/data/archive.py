@@ -1,5 +1,6 @@
 """Files of radar rain in, frames out: the event file and the checks that every use of it needs."""
 
+import os
 import re
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import numpy as np
 
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
-from ldcast.rain import ROUNDING
+from ldcast.rain import ROUNDING, as_float32
 
 CADENCE_MINUTES = 5
 
@@ -21,6 +22,7 @@ _FROM_DBZ = (
     "convert it by mm/h = (10 ** (dBZ / 10) / a) ** (1 / b), for instance a = 223 and "
     "b = 1.53, with no echo as 0 and no data as NaN"
 )
+_MM_PER_HOUR = ("mm/h", "mm/hr", "mm/hour", "mmh-1", "mmhr-1", "mmh^-1", "mmh**-1", "kgm-2h-1")
 _WRITE_AGAIN = "fetch it again or write plain arrays with numpy.savez_compressed"
 _FORMS = "PATH.npz, PATH.npz@START/END with ISO times (END not included) or synthetic:SEED"
 
@@ -34,12 +36,14 @@ class RainEvent:
     grid: what the file says of its grid (`pixel_size_m`, `projection`, `x1 y1 x2 y2`, ...), to be
         copied into forecasts.
     name: short, for messages and tables.
+    source: where it was read from, the same for all its spans; empty where it was not read.
     """
 
     rain_rate: np.ndarray
     time: np.ndarray
     grid: dict[str, Any] = field(default_factory=dict)
     name: str = "event"
+    source: str = ""
 
 
 def read_event(spec: str | Path) -> RainEvent:
@@ -55,6 +59,28 @@ def read_event(spec: str | Path) -> RainEvent:
     synthetic = _SYNTHETIC.fullmatch(source)
     event = _synthetic_event(synthetic["seed"]) if synthetic else _read_npz(Path(source))
     return _select_span(event, start, end) if start or end else event
+
+
+def absolute_spec(spec: str) -> str:
+    """The same data from any working folder."""
+    source, start, end = _split_span(spec)
+    if not _SYNTHETIC.fullmatch(source):
+        source = os.path.abspath(source)
+    return f"{source}@{start}/{end}" if start or end else source
+
+
+def check_apart(train: list[RainEvent], validation: list[RainEvent]) -> None:
+    """Raises InputError where a training and a validation event share a frame."""
+    for first in train:
+        for second in validation:
+            if not first.source or first.source != second.source:
+                continue
+            shared = np.intersect1d(first.time, second.time)
+            if len(shared):
+                raise InputError(
+                    f"training and validation share {len(shared)} frames of {first.source}, from "
+                    f"{format_time(shared[0])} to {format_time(shared[-1])}: choose spans apart"
+                )
 
 
 def write_event(event: RainEvent, path: str | Path) -> None:
@@ -113,7 +139,7 @@ def past_frames(
     issue_time = np.datetime64(issue_time, "s")
     _check_past(event, issue_time, ages)
     frames = np.searchsorted(event.time, issue_time - ages)
-    past = np.stack([event.rain_rate[frame] for frame in frames]).astype(np.float32, copy=False)
+    past = as_float32(np.stack([event.rain_rate[frame] for frame in frames]))
     return past, issue_time
 
 
@@ -199,10 +225,10 @@ def _synthetic_event(seed: str | None) -> RainEvent:
     from ldcast.data.synthetic import synthetic_event  # imports RainEvent from here
 
     if seed is None:
-        return synthetic_event(0)
+        seed = "0"
     if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"seed '{seed}' of synthetic rain: expected a number, such as synthetic:3")
-    return synthetic_event(int(seed))
+    return replace(synthetic_event(int(seed)), source=f"synthetic:{int(seed)}")
 
 
 # ---- event files ---------------------------------------------------------------------------------
@@ -224,6 +250,7 @@ def _read_npz(path: Path) -> RainEvent:
         time=_checked_time(time, len(rain_rate), path),
         grid=grid,
         name=path.stem,
+        source=str(path.resolve()),
     )
 
 
@@ -249,8 +276,10 @@ def _scalar(value: np.ndarray) -> Any:
 
 
 def _check_units(units: Any, path: Path) -> None:
-    if "dbz" in str(units).lower():
-        raise InputError(f"{path}: units '{units}', expected rain_rate in mm/h; {_FROM_DBZ}")
+    if str(units).lower().replace(" ", "") in _MM_PER_HOUR:
+        return
+    mend = _FROM_DBZ if "dbz" in str(units).lower() else "convert it (mm in 5 min times 12)"
+    raise InputError(f"{path}: units '{units}', expected rain_rate in mm/h; {mend}")
 
 
 def _checked_rain_rate(rain_rate: np.ndarray, path: Path) -> np.ndarray:

@@ -24,7 +24,7 @@ from ldcast.data.tiles import (
     windows_with_data,
 )
 from ldcast.errors import InputError
-from ldcast.rain import RainScale
+from ldcast.rain import RainScale, as_float32, is_wet
 from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h
@@ -282,6 +282,8 @@ def check_events(events: list[RainEvent], num_frames: int, crop_size: int) -> No
             )
         if min(height, width) < crop_size:
             remedy = f"use --crop-size {largest_crop}" if largest_crop else "leave it out"
+            if 0 < largest_crop < TILE:
+                remedy += " and --data.crop-picker uniform"
             raise InputError(
                 f"{event.name} has {height} x {width} pixels, "
                 f"expected at least {crop_size} x {crop_size}; {remedy}"
@@ -304,7 +306,7 @@ def read_window(events: list[RainEvent], window: Window, num_frames: int, crop_s
         window.y : window.y + crop_size,
         window.x : window.x + crop_size,
     ]
-    return torch.from_numpy(np.array(rain_rate, dtype=np.float32))[None]
+    return torch.from_numpy(as_float32(rain_rate))[None]
 
 
 def augment(rain_rate: Tensor, rng: np.random.Generator) -> Tensor:
@@ -318,7 +320,7 @@ def augment(rain_rate: Tensor, rng: np.random.Generator) -> Tensor:
 def wet_share(rain_rate: Tensor) -> Tensor:
     """Share of the pixels with data that have at least 0.1 mm/h; a scalar, 0 without data."""
     num_valid = (~rain_rate.isnan()).sum()
-    return (rain_rate >= WET_THRESHOLD).sum() / num_valid.clamp(min=1)
+    return is_wet(rain_rate, WET_THRESHOLD).sum() / num_valid.clamp(min=1)
 
 
 def valid_share(rain_rate: Tensor, factor: tuple[int, int, int] = (4, 4, 4)) -> Tensor:

@@ -53,23 +53,28 @@ class Forecast:
         num_frames = len(self.lead_minutes)
         assert self.rain_rate.ndim == 4, f"rain_rate has {self.rain_rate.ndim} axes, not 4"
         assert self.rain_rate.shape[1] == num_frames, (self.rain_rate.shape, num_frames)
-        for name, value in self.grid.items():
-            if name in OWN_ENTRIES + SAVEZ_PARAMETERS:
-                raise InputError(
-                    f"the input has an entry '{name}', a name that the forecast file uses itself; "
-                    "rename that entry in the input"
-                )
-            if np.asarray(value).dtype.hasobject:
-                raise InputError(
-                    f"the input's entry '{name}' is {value!r}; a forecast file holds numbers, "
-                    "texts and arrays of them: change or remove that entry in the input"
-                )
+        check_grid(self.grid)
 
     @property
     def time(self) -> np.ndarray:
         """(T,) datetime64[s] UTC, the time that each frame is valid at."""
         minutes = np.asarray(self.lead_minutes).astype("timedelta64[m]")
         return np.datetime64(self.issue_time, "s") + minutes
+
+
+def check_grid(grid: dict[str, Any]) -> None:
+    """Raises InputError for an entry that a forecast file cannot hold; call before the work."""
+    for name, value in grid.items():
+        if name in OWN_ENTRIES + SAVEZ_PARAMETERS:
+            raise InputError(
+                f"the input has an entry '{name}', a name that the forecast file uses itself; "
+                "rename that entry in the input"
+            )
+        if np.asarray(value).dtype.hasobject:
+            raise InputError(
+                f"the input's entry '{name}' is {value!r}; a forecast file holds numbers, "
+                "texts and arrays of them: change or remove that entry in the input"
+            )
 
 
 def write_forecast(forecast: Forecast, path: Path) -> None:

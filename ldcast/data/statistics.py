@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ldcast.data.archive import RainEvent
+from ldcast.rain import RainScale, is_wet
 
-WET_THRESHOLD = 0.1  # mm/h; less is dry
+WET_THRESHOLD = RainScale().wet_threshold  # mm/h; less is dry
 DRY_DB = -15.0  # dB; 5 dB below the threshold, so that the edge of rain is a step (as in pySTEPS)
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 LAG_MINUTES = (5, 15, 30, 60)
@@ -45,7 +46,7 @@ def event_statistics(event: RainEvent) -> EventStatistics:
     """The figures of one event; pixels without data count nowhere."""
     rain_rate = event.rain_rate
     valid = np.isfinite(rain_rate)
-    wet = np.asarray(rain_rate[rain_rate >= WET_THRESHOLD], dtype=np.float32)
+    wet = np.asarray(rain_rate[is_wet(rain_rate, WET_THRESHOLD)], dtype=np.float32)
     rain_db = to_rain_db(rain_rate)
     pixel_km = float(event.grid.get("pixel_size_m", 1000.0)) / 1000
     lags = np.array(LAG_MINUTES) / _frame_minutes(event)  # frames
@@ -63,7 +64,7 @@ def event_statistics(event: RainEvent) -> EventStatistics:
 
 def to_rain_db(rain_rate: np.ndarray) -> np.ndarray:
     """10 log10(mm/h), float32, same shape; dry pixels become `DRY_DB` and NaN stays NaN."""
-    is_dry = rain_rate < WET_THRESHOLD  # in its own precision: the 0.1 of float16 is wet
+    is_dry = ~is_wet(rain_rate, WET_THRESHOLD) & ~np.isnan(rain_rate)
     rain_rate = np.maximum(rain_rate, WET_THRESHOLD, dtype=np.float32)
     return np.where(is_dry, np.float32(DRY_DB), 10 * np.log10(rain_rate))
 

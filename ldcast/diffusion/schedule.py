@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ldcast.errors import InputError
+
 NUM_DIFFUSION_STEPS = 1000
 
 
@@ -15,7 +17,8 @@ class NoiseSchedule:
 
     With a = alpha_bar[step]: z_noisy = sqrt(a) z + sqrt(1 - a) noise (Ho et al. 2020, equation 4).
     beta, alpha_bar: (N,) float64, computed on the CPU; arithmetic on latents is float32.
-    name: what config files call it. Build one with `NoiseSchedule.sqrt_linear()` or `.cosine()`.
+    name: what config files call it; a "custom" one cannot be saved with a model.
+    Build one with `NoiseSchedule.sqrt_linear()` or `NoiseSchedule.cosine()`.
     """
 
     beta: Tensor
@@ -34,14 +37,17 @@ class NoiseSchedule:
     ) -> "NoiseSchedule":
         """The published schedule: the square root of beta is linear (there called "linear")."""
         root = torch.linspace(beta_start**0.5, beta_end**0.5, num, dtype=torch.float64)
-        return cls(root.square(), "sqrt_linear")
+        is_published = (beta_start, beta_end, num) == (1e-4, 2e-2, NUM_DIFFUSION_STEPS)
+        return cls(root.square(), "sqrt_linear" if is_published else "custom")
 
     @classmethod
     def cosine(cls, offset: float = 8e-3, num: int = NUM_DIFFUSION_STEPS) -> "NoiseSchedule":
         """alpha_bar follows a squared cosine; Nichol and Dhariwal 2021, equation 17."""
         progress = torch.arange(num + 1, dtype=torch.float64) / num
         signal = torch.cos((progress + offset) / (1 + offset) * torch.pi / 2).square()
-        return cls((1 - signal[1:] / signal[:-1]).clamp(max=0.999), "cosine")
+        is_published = (offset, num) == (8e-3, NUM_DIFFUSION_STEPS)
+        beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
+        return cls(beta, "cosine" if is_published else "custom")
 
     @property
     def num_diffusion_steps(self) -> int:
@@ -53,11 +59,11 @@ class NoiseSchedule:
         From 10 steps on, floor(k * N / num) + 1, as published. Differs: there only where num
         divides N; other numbers took more steps than asked for or raised an index error. All N:
         N-1 ... 0. Fewer than 10 are spaced evenly from 981 (of 1000) down to 1.
-        Raises ValueError for less than 1 or more than N steps.
+        Raises InputError for less than 1 or more than N steps.
         """
         total = self.num_diffusion_steps
         if not 1 <= num <= total:
-            raise ValueError(f"got {num} sampling steps, expected 1 to {total}")
+            raise InputError(f"got {num} sampling steps, expected 1 to {total}")
         if num == total:
             return list(range(total - 1, -1, -1))
         if num >= 10:

@@ -6,6 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldcast.errors import InputError
+
 
 class ResBlock3d(nn.Module):
     """Residual block: (norm, SiLU, convolution) twice, around a skip.
@@ -75,7 +77,10 @@ class AFNOFilter(nn.Module):
     def __init__(self, channels: int, num_blocks: int = 8, drop_wide_modes: bool = False) -> None:
         super().__init__()
         if channels % num_blocks:
-            raise ValueError(f"{channels} channels do not split into {num_blocks} AFNO blocks")
+            raise InputError(
+                f"got {channels} channels for {num_blocks} AFNO blocks, expected a multiple: "
+                "change channels or num_afno_blocks"
+            )
         self.num_blocks = num_blocks
         self.drop_wide_modes = drop_wide_modes
         width = channels // num_blocks

@@ -162,11 +162,13 @@ class TemporalAttention(nn.Module):
         self.proj = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        height, width = x.shape[2:4]
         query = self._split_heads(self.query(x))
         key, value = (self._split_heads(t) for t in self.key_value(context).chunk(2, dim=-1))
-        y = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.proj(rearrange(y, "(b h w) n l c -> b l h w (n c)", h=height, w=width))
+        # Written out: sequences are a few frames long, but there is one at each of B h w pixels,
+        # more than the grids of fused attention kernels take.
+        scores = torch.einsum("bqhwnc,bkhwnc->bhwnqk", query, key) / query.shape[-1] ** 0.5
+        y = torch.einsum("bhwnqk,bkhwnc->bqhwnc", scores.softmax(dim=-1), value)
+        return self.proj(y.flatten(-2))
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b l h w (n c) -> (b h w) n l c", n=self.num_heads)
+        return rearrange(x, "b l h w (n c) -> b l h w n c", n=self.num_heads)

@@ -1,17 +1,15 @@
 """The command line that both training scripts share."""
 
 import argparse
-import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldcast.config import ModelConfig
-from ldcast.data.archive import RainEvent, hold_out, read_event
+from ldcast.data.archive import RainEvent, absolute_spec, check_apart, hold_out, read_event
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
-from ldcast.model_folder import read_description
+from ldcast.model_folder import ModelDescription, locate, read_description
 from ldcast.settings import Settings, add_flags, leaves, override, to_dict
 
 COMMON = {
@@ -33,7 +31,7 @@ def parse_train_arguments(
     description: str,
     presets: dict[str, Settings],
     default_out: str,
-    sized_like: Callable[[Settings, ModelConfig], Settings],
+    sized_like: Callable[[Settings, ModelDescription], Settings],
     extra: argparse.ArgumentParser | None = None,
     argv: list[str] | None = None,
 ) -> TrainArguments:
@@ -49,7 +47,7 @@ def parse_train_arguments(
     early, _ = first.parse_known_args(argv)
     settings = presets[early.preset]
     if early.init:
-        settings = sized_like(settings, read_description(early.init).model)
+        settings = sized_like(settings, read_description(early.init))
 
     parser = argparse.ArgumentParser(
         description=textwrap.dedent(description),
@@ -81,34 +79,33 @@ def parse_train_arguments(
 
 
 def read_events(
-    data: list[str] | None, validation_data: list[str] | None
+    data: list[str], validation_data: list[str] | None
 ) -> tuple[list[RainEvent], list[RainEvent]]:
     """Training and validation events; without validation_data the ends of long events are held out.
 
-    Raises InputError where there is no data or an event cannot be read.
+    Raises InputError where an event cannot be read, or frames are shared.
     """
-    if not data:
-        raise InputError("no training data: give --data PATH [PATH ...], or --data synthetic:0")
     events = [read_event(spec) for spec in data]
     if validation_data:
-        return events, [read_event(spec) for spec in validation_data]
-    return hold_out(events)
+        train, validation = events, [read_event(spec) for spec in validation_data]
+    else:
+        train, validation = hold_out(events)
+    check_apart(train, validation)
+    return train, validation
 
 
 def run_arguments(settings: Settings, flags: argparse.Namespace) -> dict[str, Any]:
-    """All that decides a run's results, for `open_run`; paths hold from any working folder."""
+    """All that decides a run's results, for `open_run`; paths hold from any working folder.
+
+    Raises InputError where there is no data.
+    """
+    if not flags.data:
+        raise InputError("no training data: give --data PATH [PATH ...], or --data synthetic:0")
     return {
         **to_dict(settings),
-        "data": absolute_specs(flags.data),
-        "validation_data": absolute_specs(flags.validation_data or []),
-        "init": str(flags.init.absolute()) if flags.init else None,
+        "data": [absolute_spec(spec) for spec in flags.data],
+        "validation_data": [absolute_spec(spec) for spec in flags.validation_data or []],
+        "init": str(locate(flags.init).resolve()) if flags.init else None,
         "seed": flags.seed,
         "amp": flags.amp,
     }
-
-
-def absolute_specs(specs: list[str]) -> list[str]:
-    """Data specifications that hold from any working folder."""
-    # Joined as text: a Path would drop the slash that ends PATH@START/.
-    is_path = [not spec.startswith("synthetic") for spec in specs]
-    return [os.path.join(Path.cwd(), s) if p else s for s, p in zip(specs, is_path, strict=True)]

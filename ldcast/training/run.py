@@ -1,16 +1,22 @@
 """The folder of a training run: what was asked, what was measured, and how it is taken up again."""
 
+import contextlib
+import fcntl
 import json
+import math
+import os
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ldcast.errors import InputError
-from ldcast.files import write_text
+from ldcast.files import UNFINISHED_PATTERN, write_text
+from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from ldcast.training.checkpoint import STATE_NAME
 
 ARGUMENTS_NAME = "state.json"
@@ -20,26 +26,68 @@ METRICS_NAME = "metrics.jsonl"
 def open_run(folder: Path, arguments: dict[str, Any]) -> bool:
     """Makes or takes up the folder of a run; True where there is a state to resume from.
 
-    arguments: nested plain values, all that decides the run's results. They are kept in
-        `state.json`; a later call must bring the same, but for a larger `loop.iterations`.
-    Raises InputError where the folder cannot be written or an argument differs.
+    arguments: nested plain values, all that decides the run's results; see `record_arguments`.
+    Raises InputError where the folder cannot be written, holds a model that is no run, or was
+    started with other arguments (a larger `loop.iterations` is fine).
     """
     check_writable(folder)
-    path = folder / ARGUMENTS_NAME
-    is_resuming = path.is_file() and (folder / STATE_NAME).is_file()
-    if is_resuming:
+    if (folder / ARGUMENTS_NAME).is_file():
         _check_same(read_arguments(folder), json.loads(json.dumps(arguments)), folder)
-    write_text(path, json.dumps(arguments, indent=2) + "\n")
-    return is_resuming
+        return (folder / STATE_NAME).is_file()
+    for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder} has {name} but no {ARGUMENTS_NAME}, so it is no run to go on with and "
+                "would be overwritten: choose another --out"
+            )
+    return False
+
+
+def record_arguments(folder: Path, arguments: dict[str, Any]) -> None:
+    """Keeps what `open_run` compares, in `state.json`."""
+    write_text(folder / ARGUMENTS_NAME, json.dumps(arguments, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process and clears what a killed one left half-written.
+
+    Raises InputError where another process trains in it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process trains in {folder}: wait for it, or choose another --out"
+            ) from None
+        for unfinished in folder.glob(UNFINISHED_PATTERN):
+            unfinished.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def divergence(folder: Path, num_bad: int, saved_iteration: int) -> InputError:
+    """The error that ends a run whose loss or gradient is not finite any more."""
+    return InputError(
+        f"loss or gradient was not finite {num_bad} times in a row; {folder} holds the state of "
+        f"iteration {saved_iteration}: start anew from there with --init {folder}, another --out "
+        "and a lower --lr"
+    )
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
     """What `open_run` kept. Raises InputError where it is missing or broken."""
     path = folder / ARGUMENTS_NAME
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        arguments = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): is {folder} a training run?") from None
+    if not isinstance(arguments, dict):
+        raise InputError(f"{path} is broken, expected a JSON table: is {folder} a training run?")
+    return arguments
 
 
 def check_writable(folder: Path) -> None:
@@ -76,21 +124,31 @@ def _leaves(table: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
 
 
 class MetricsLog:
-    """Lines of JSON, appended to `metrics.jsonl`; those beyond the resumed iteration are cut."""
+    """Lines of JSON, appended to `metrics.jsonl`.
 
-    def __init__(self, folder: Path, iteration: int) -> None:
+    iteration: that of the state which the run resumes from; later lines are cut. None for a new
+        run, which starts an empty file.
+    """
+
+    def __init__(self, folder: Path, iteration: int | None) -> None:
         self.path = folder / METRICS_NAME
-        kept = [] if iteration == 0 else _lines_until(self.path, iteration)
+        kept = [] if iteration is None else _lines_until(self.path, iteration)
         write_text(self.path, "".join(kept))
         self.start = time.monotonic()
 
     def write(self, iteration: int, **values: float) -> None:
-        """One line; numbers are rounded to 6 significant digits."""
+        """One line; numbers are rounded to 6 significant digits, null where not finite."""
         line = {"iteration": iteration}
-        line |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        line |= {name: _rounded(value) for name, value in values.items()}
         line["elapsed_s"] = round(time.monotonic() - self.start, 1)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _rounded(value: float) -> float | int | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _lines_until(path: Path, iteration: int) -> list[str]:
