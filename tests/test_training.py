@@ -37,6 +37,14 @@ def event_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def short_event_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 frames of 64 x 64 pixels: too few to hold any out."""
+    path = tmp_path_factory.mktemp("data") / "short.npz"
+    write_event(synthetic_event(seed=3, num_frames=36, height=64, width=64), path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def autoencoder_run(event_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "autoenc"
     arguments = [*LOOP, "--data", str(event_path), "--out", str(out), "--iterations", "2"]
@@ -156,9 +164,9 @@ def test_a_run_folder_is_a_model_folder_from_iteration_0(
 
 
 def test_without_anything_to_hold_out_one_line_says_so(
-    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage: Stage, short_event_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.inputs[1] = "synthetic:3@/2000-01-01T03:00"  # 36 frames
+    stage.inputs[1] = str(short_event_path)
     out = stage.run(tmp_path / "run", 2)
     assert "without validation" in capsys.readouterr().out
     assert not any("val_loss" in line for line in metrics(out))
@@ -279,13 +287,14 @@ def largest_moment(out: Path) -> float:
 @pytest.mark.parametrize("has_validation", [True, False])
 def test_a_run_that_ends_badly_keeps_its_last_good_model(
     stage: Stage,
+    short_event_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     has_validation: bool,
 ) -> None:
     if not has_validation:
-        stage.inputs[1] = "synthetic:3@/2000-01-01T03:00"
+        stage.inputs[1] = str(short_event_path)
     nan_at(monkeypatch, stage, range(4 if has_validation else 0, 10_000))
     out = tmp_path / "run"
     line = stage.fails(capsys, out, "--loop.max-bad-updates", "100")
@@ -336,18 +345,31 @@ ONLY = {
 }
 
 
+@pytest.fixture(scope="module")
+def usual_states(
+    event_path: Path, autoencoder_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The state that each script reaches in two iterations without any option."""
+    folder = tmp_path_factory.mktemp("usual")
+    stages = {name: Stage(name, event_path, autoencoder_run) for name in SCRIPTS}
+    return {name: state(stage.run(folder / name, 2)) for name, stage in stages.items()}
+
+
 @pytest.mark.parametrize(
     ("name", "option"),
     [(name, option) for name in SCRIPTS for option in (*BOTH, *ONLY[name])],
     ids=str,
 )
 def test_an_option_changes_the_run(
-    name: str, option: tuple[str, str], event_path: Path, autoencoder_run: Path, tmp_path: Path
+    name: str,
+    option: tuple[str, str],
+    event_path: Path,
+    autoencoder_run: Path,
+    usual_states: dict[str, dict[str, torch.Tensor]],
+    tmp_path: Path,
 ) -> None:
-    stage = Stage(name, event_path, autoencoder_run)
-    usual = stage.run(tmp_path / "usual", 2)
-    changed = stage.run(tmp_path / "changed", 2, *option)
-    assert not same_tensors(state(usual), state(changed))
+    changed = Stage(name, event_path, autoencoder_run).run(tmp_path / "changed", 2, *option)
+    assert not same_tensors(usual_states[name], state(changed))
 
 
 def test_worker_processes_change_nothing(stage: Stage, tmp_path: Path) -> None:
@@ -363,9 +385,9 @@ def test_intervals_decide_when_to_log_and_to_validate(stage: Stage, tmp_path: Pa
     assert [line["iteration"] for line in metrics(out) if "val_loss" in line] == [0, 3, 5]
 
 
-def test_validation_data_may_be_named(stage: Stage, event_path: Path, tmp_path: Path) -> None:
+def test_validation_data_may_be_named(stage: Stage, short_event_path: Path, tmp_path: Path) -> None:
     usual = stage.run(tmp_path / "usual", 1)
-    named = stage.run(tmp_path / "named", 1, "--validation-data", "synthetic:9@/2000-01-01T02:00")
+    named = stage.run(tmp_path / "named", 1, "--validation-data", str(short_event_path))
     assert metrics(usual)[0]["val_loss"] != metrics(named)[0]["val_loss"]
 
 

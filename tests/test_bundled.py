@@ -1,0 +1,42 @@
+"""The model that ships with the package, and the command that a newcomer types first."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ldcast import LDCast
+from ldcast.data.synthetic import synthetic_event
+from ldcast.model_folder import BUNDLED
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_bundled_model_is_small_and_has_a_card() -> None:
+    files = {path.name: path.stat().st_size for path in BUNDLED.iterdir()}
+    assert set(files) == {"config.json", "model.safetensors", "MODEL_CARD.md"}
+    assert sum(files.values()) <= 12 * 2**20
+
+
+def test_the_bundled_model_follows_the_rain_it_sees() -> None:
+    model = LDCast.from_pretrained("bundled", device="cpu")
+    dry = model.predict(np.zeros((4, 64, 64), dtype=np.float32), 2, num_sampling_steps=4)
+    wet_past = synthetic_event(seed=7, num_frames=4, height=64, width=64).rain_rate
+    wet = model.predict(wet_past, 2, num_sampling_steps=4)
+    assert np.isfinite(dry).all()
+    assert np.isfinite(wet).all()
+    assert wet[:, :3].mean() > 10 * dry[:, :3].mean()
+    near, far = (abs(wet[:, frame].mean() - wet_past[-1].mean()) for frame in (0, -1))
+    assert near < wet_past[-1].mean()
+    assert far < 5 * wet_past[-1].mean()
+
+
+def test_the_first_command_works_in_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "infer.py"), "--members", "1", "--steps", "1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr  # no bar where nobody watches
+    assert "Rain forecast from" in result.stdout
+    with np.load(tmp_path / "forecast.npz", allow_pickle=False) as forecast:
+        assert forecast["rain_rate"].shape == (1, 20, 256, 256)
