@@ -8,10 +8,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tensors are tiny: more threads only wait for one another
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    is_asked_for = "slow" in (config.option.markexpr or "")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if item.get_closest_marker("slow") and not is_asked_for:
-            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))

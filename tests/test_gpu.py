@@ -1,0 +1,46 @@
+"""A CUDA device computes what a CPU computes; skipped where there is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import rain, tiny_model
+
+import train_autoenc
+from ldcast.models.blocks import AFNOFilter
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32: by default the device rounds their inputs to 10 bits (TF32)."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 13), (12, 10)])
+def test_the_filter_treats_a_spectrum_without_symmetry_alike(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    afno_filter = AFNOFilter(16)
+    x = torch.randn(1, 3, height, width, 16)
+    on_cpu, on_gpu = afno_filter(x), afno_filter.cuda()(x.cuda()).cpu()
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-5, rtol=1e-5)
+
+
+def test_a_forecast_agrees_with_that_of_a_cpu(exact_convolutions: None) -> None:
+    model, past = tiny_model(), rain(32, 48)
+    on_cpu = model.predict(past, 2, amp="off")
+    on_gpu = model.cuda().predict(past, 2, amp="off")
+    assert on_gpu.device == past.device
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_training_runs_and_resumes(tmp_path: Path, amp: str) -> None:
+    arguments = ["--preset", "tiny", "--data", "synthetic:3", "--device", "cuda", "--amp", amp]
+    arguments += ["--out", str(tmp_path / "run"), "--loop.log-interval", "1"]
+    train_autoenc.main([*arguments, "--iterations", "2"])
+    train_autoenc.main([*arguments, "--iterations", "4"])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["iteration"] == 4
