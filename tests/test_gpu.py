@@ -10,7 +10,10 @@ from tiny_models import rain, tiny_model
 import train_autoenc
 from ldcast.models.blocks import AFNOFilter
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 @pytest.fixture

@@ -114,19 +114,19 @@ class DenoiserUNet(nn.Module):
         context: a map per level, finest first, (B, context_channels[k], L, h / 2^k, w / 2^k).
         """
         sine, cosine = sinusoids(diffusion_step, self.config.channels // 2)
-        step = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B, step_channels)
+        embedding = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B, step_channels)
         x, skips = z_noisy, []
         for enter, blocks, level_context in zip(self.enter, self.down, context, strict=True):
             x = enter(x)
             skips.append(x)
             for block in blocks:
-                x = block(x, step, level_context)
+                x = block(x, embedding, level_context)
                 skips.append(x)
         for block in self.middle:
-            x = block(x, step, context[-1])
+            x = block(x, embedding, context[-1])
         for blocks, leave, level_context in zip(self.up, self.leave, context[::-1], strict=True):
             for block in blocks:
-                x = block(torch.cat([x, skips.pop()], dim=1), step, level_context)
+                x = block(torch.cat([x, skips.pop()], dim=1), embedding, level_context)
             x = leave(x)
         return x
 
@@ -191,10 +191,13 @@ class ContextResBlock(nn.Module):
                 out_channels, context_channels, config.num_afno_blocks, config.drop_wide_modes
             )
 
-    def forward(self, x: Tensor, step: Tensor, context: Tensor) -> Tensor:
-        """(B, out_channels, L, h, w) from x (B, in_channels, L, h, w), step (B, step_channels)."""
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        """(B, out_channels, L, h, w) from x (B, in_channels, L, h, w).
+
+        embedding: (B, step_channels) of the diffusion step.
+        """
         y = self.conv1(self.activation(x))
-        y = y + self.step_proj(self.activation(step))[:, :, None, None, None]
+        y = y + self.step_proj(self.activation(embedding))[:, :, None, None, None]
         y = self.conv2(self.activation(y)) + self.proj(x)
         return y if self.attention is None else self.attention(y, context)
 
