@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import einops
 import numpy as np
 
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
+from ldcast.maps import (
+    CHANCE_SCALE,
+    CHANCE_TITLE,
+    RAIN_SCALE,
+    ColourScale,
+    add_colour_bar,
+    add_map,
+    add_no_data_key,
+    coarsen,
+)
 from ldcast.summary import LIKELY_MM_H, chance_of, choose_leads, ensemble_mean, format_time
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
@@ -21,40 +30,6 @@ if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.text import Text
 
 PLOT_SUFFIXES = (".png", ".gif")
-
-
-@dataclass(frozen=True)
-class ColourScale:
-    """Classes of a quantity: colour i is for values from bound i to the next.
-
-    Where there are as many colours as bounds, the last class is open. The colours get darker from
-    class to class (CIE lightness): they keep their order in grey and for the colour-blind.
-    """
-
-    label: str
-    bounds: tuple[float, ...]
-    bound_labels: tuple[str, ...]
-    colours: tuple[str, ...]
-
-
-RAIN_SCALE = ColourScale(
-    label="rain rate, mm/h",
-    bounds=(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100),
-    bound_labels=("0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50", "100"),
-    colours=(  # L* from 88 to 14 in equal steps, hue from ice blue through purple to maroon
-        *("#abe7f2", "#6fd3f2", "#2ebcf4", "#0da1ef", "#2a84eb"),
-        *("#6860d0", "#86399f", "#870e68", "#6e0231", "#480d17"),
-    ),
-)
-CHANCE_SCALE = ColourScale(
-    label="chance, %",
-    bounds=(0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1),
-    bound_labels=("5", "20", "40", "60", "80", "95", "100"),
-    colours=("#fbe7b5", "#f6c667", "#e79a2f", "#bd6a14", "#854109", "#4b2205"),
-)
-CHANCE_TITLE = f"chance of ≥ {LIKELY_MM_H:g} mm/h"
-DRY_COLOUR = "#fcfcfc"
-NO_DATA_STYLE = {"facecolor": "#e2e2e2", "edgecolor": "#b0b0b0", "hatch": "/////", "linewidth": 0}
 OBSERVED_COLOUR, FORECAST_COLOUR = "#505050", "#0b5394"
 
 # Inches: the longer side of a map, and what a map's texts need at least.
@@ -174,7 +149,7 @@ def _draw_sheet(story: _Story) -> Figure:
     for row, (label, row_minutes, frames, scale) in zip(cells, rows, strict=True):
         colour = FORECAST_COLOUR if row_minutes[0] > 0 else OBSERVED_COLOUR
         for axes, lead, frame in zip(row, row_minutes, frames, strict=False):
-            _add_map(axes, _coarsen(frame, SHEET_DOTS), scale, story)
+            add_map(axes, coarsen(frame, SHEET_DOTS), scale, story.pixel_aspect)
             axes.set_title(story.name_time(lead), fontsize=9, color=colour, pad=4)
         for axes in row[len(frames) :]:
             axes.set_visible(False)
@@ -183,7 +158,7 @@ def _draw_sheet(story: _Story) -> Figure:
     _add_colour_bar(fig, cells[:2], RAIN_SCALE, "right")
     if len(rain) > 1:
         _add_colour_bar(fig, cells[-1:], CHANCE_SCALE, "right")
-    _add_no_data_key(fig)
+    add_no_data_key(fig, loc="upper right")
     return fig
 
 
@@ -201,7 +176,7 @@ def _draw_film(story: _Story) -> Iterator[np.ndarray]:
         source = f"member 1 of {len(story.rain)}" if is_forecast else "radar"
         panels[0].set_title(source, fontsize=10)
         for image, values in zip(images, maps, strict=False):
-            image.set_data(_coarsen(values, FILM_DOTS))
+            image.set_data(coarsen(values, FILM_DOTS))
         for text in waiting:
             text.set_visible(not is_forecast)
         fig.canvas.draw()
@@ -216,10 +191,13 @@ def _set_stage(story: _Story) -> tuple[Figure, list[AxesImage]]:
     width, height = (FILM_MAP * side for side in story.map_shape)
     fig = _new_figure(max(len(scales) * max(width, TEXT_WIDTH) + 0.3, 5.6), height + 1.5, FILM_DPI)
     fig.supxlabel(story.title, fontsize=9)
-    _add_no_data_key(fig)
+    add_no_data_key(fig, loc="upper right")
     panels = fig.subplots(1, len(scales), squeeze=False)[0]
-    dry = _coarsen(np.zeros(story.past.shape[1:]), FILM_DOTS)
-    images = [_add_map(axes, dry, scale, story) for axes, scale in zip(panels, scales, strict=True)]
+    dry = coarsen(np.zeros(story.past.shape[1:]), FILM_DOTS)
+    images = [
+        add_map(axes, dry, scale, story.pixel_aspect)
+        for axes, scale in zip(panels, scales, strict=True)
+    ]
     _add_scale_bar(panels[0], story)
     _add_colour_bar(fig, panels[:2], RAIN_SCALE, "bottom")
     if num_members > 1:
@@ -263,69 +241,8 @@ def _new_figure(width: float, height: float, dpi: int) -> Figure:
     return fig
 
 
-def _add_map(axes: Axes, values: np.ndarray, scale: ColourScale, story: _Story) -> AxesImage:
-    """Show values (h, w), north up; pixels without a value let the hatched ground through."""
-    colour_map, norm = _colours_of(scale)
-    image = axes.imshow(
-        values,
-        cmap=colour_map,
-        norm=norm,
-        aspect=story.pixel_aspect,
-        interpolation="nearest",  # a mixture of two classes' colours would mean nothing
-    )
-    axes.patch.set(**NO_DATA_STYLE)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(color="#808080", linewidth=0.6)
-    return image
-
-
-def _coarsen(values: np.ndarray, dots: int) -> np.ndarray:
-    """Means of blocks of (H, W), so many that the longer side has at most `dots` of them.
-
-    Drawn as it is, a grid finer than the picture would lose pixels, and in a film flicker.
-    """
-    block = -(-max(values.shape) // dots)
-    padding = [(0, -side % block) for side in values.shape]
-    padded = np.pad(values.astype(np.float32), padding, mode="edge")
-    blocks = einops.rearrange(padded, "(h i) (w j) -> (i j) h w", i=block, j=block)
-    return ensemble_mean(blocks)
-
-
-def _colours_of(scale: ColourScale) -> tuple[Any, Any]:
-    """matplotlib's colour map and norm for a scale."""
-    from matplotlib.colors import BoundaryNorm, ListedColormap
-
-    num_closed = len(scale.bounds) - 1
-    colour_map = ListedColormap(scale.colours[:num_closed]).with_extremes(
-        bad=(0, 0, 0, 0), under=DRY_COLOUR, over=scale.colours[-1]
-    )
-    return colour_map, BoundaryNorm(scale.bounds, num_closed)
-
-
 def _add_colour_bar(fig: Figure, panels: np.ndarray, scale: ColourScale, location: str) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    colour_map, norm = _colours_of(scale)
-    is_open = len(scale.colours) == len(scale.bounds)
-    bar = fig.colorbar(
-        ScalarMappable(norm, colour_map),
-        ax=panels,
-        location=location,
-        spacing="uniform",  # the bounds are near to logarithmic, so this is near to a log scale
-        extend="both" if is_open else "min",
-        aspect=15 * len(panels),
-        pad=0.02,
-    )
-    bar.set_ticks(scale.bounds, labels=scale.bound_labels, fontsize=8)
-    bar.set_label(scale.label, fontsize=9)
-    bar.outline.set(color="#808080", linewidth=0.6)
-
-
-def _add_no_data_key(fig: Figure) -> None:
-    from matplotlib.patches import Patch
-
-    key = Patch(**NO_DATA_STYLE, label="no data")
-    fig.legend(handles=[key], loc="upper right", fontsize=8, handleheight=1.2, frameon=False)
+    add_colour_bar(fig, scale, ax=panels, location=location, aspect=15 * len(panels), pad=0.02)
 
 
 def _add_scale_bar(axes: Axes, story: _Story) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ldcast.errors import InputError
-from ldcast.plot import CHANCE_SCALE, RAIN_SCALE, plot_forecast, require_matplotlib
+from ldcast.maps import RAIN_SCALE
+from ldcast.plot import plot_forecast, require_matplotlib
 
 ISSUE_TIME = np.datetime64("2016-07-11T23:50:00")
 LEADS = np.arange(5, 101, 5)
@@ -157,14 +158,3 @@ def test_the_users_matplotlib_settings_neither_matter_nor_change(tmp_path: Path)
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected \.png or \.gif"):
         plot(tmp_path / "forecast.mp4", *make_rain(1, 8, 8))
-
-
-@pytest.mark.parametrize("scale", [RAIN_SCALE, CHANCE_SCALE])
-def test_colours_get_darker_step_by_step(scale: object) -> None:
-    """CIE lightness L*, from the relative luminance of sRGB (IEC 61966-2-1)."""
-    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in scale.colours])
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
-    assert (np.diff(lightness) < -6).all()
-    assert len(scale.colours) in (len(scale.bounds), len(scale.bounds) - 1)
-    assert len(scale.bound_labels) == len(scale.bounds)
