@@ -22,6 +22,8 @@ STREAM_LATENT = 2  # the autoencoder's draw from its latent distribution
 STREAM_MEMBER = 3  # initial noise of an ensemble member
 STREAM_VALIDATION = 4  # the fixed validation set: windows, diffusion steps and noise
 STREAM_CASE = 5  # the cases that verification scores, and the seeds of their forecasts
+STREAM_TIES = 6  # the ranks of observations that equal members
+STREAM_EVENTS = 7  # which events a bootstrap draws again
 
 _KEY_LIMIT = 2**64
 

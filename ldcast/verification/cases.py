@@ -24,6 +24,7 @@ class Case:
     event: name of the event. issue_time: UTC, the time of the newest past frame.
     wet_share: of the valid pixels of all frames, past and future, the share with 0.1 mm/h or more.
     seed: for the noise of this case's forecasts, different for each case.
+    pixel_km: side of a pixel; 1 where the event does not say.
     """
 
     window: Window
@@ -31,6 +32,7 @@ class Case:
     issue_time: np.datetime64
     wet_share: float
     seed: int
+    pixel_km: float = 1.0
 
 
 def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: int) -> list[Case]:
@@ -61,6 +63,7 @@ def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: in
             issue_time=event.time[window.first_frame + PAST_FRAMES - 1],
             wet_share=wet_share(rain_rate).item(),
             seed=int(rng.integers(2**31)),
+            pixel_km=float(event.grid.get("pixel_size_m", 1000.0)) / 1000,
         )
     if len(candidates) < num_cases:
         raise InputError(

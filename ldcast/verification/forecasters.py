@@ -1,0 +1,146 @@
+"""Whatever makes forecasts that can be scored, under one form, and forecasts kept on disk."""
+
+import hashlib
+import json
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldcast.config import FUTURE_FRAMES
+from ldcast.device import amp_dtype
+from ldcast.files import open_atomically
+from ldcast.model_folder import fingerprint
+from ldcast.nowcaster import LDCast
+from ldcast.settings import to_dict
+from ldcast.verification.baselines import dry, persistence
+from ldcast.verification.cases import Case
+
+PACKAGE = Path(__file__).parents[1]
+FORECAST_CODE = ("models", "diffusion", "nowcaster.py", "rain.py", "seeds.py", "device.py")
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A way to forecast: a model or a baseline.
+
+    name: what the scores call it.
+    forecast: past (4, H, W) mm/h and the case that it belongs to -> members (E, T, H, W) mm/h on
+        the same device; of the case only `seed` and `pixel_km` may matter.
+    identity: all that decides its forecasts besides past and case, plain values; None for one that
+        is too quick to be worth keeping.
+    """
+
+    name: str
+    forecast: Callable[[Tensor, Case], Tensor]
+    identity: dict[str, Any] | None = None
+
+
+def simple_baselines() -> list[Forecaster]:
+    """Persistence and a dry forecast, one member each."""
+    return [
+        Forecaster("persistence", lambda past, case: persistence(past, FUTURE_FRAMES)),
+        Forecaster("dry", lambda past, case: dry(past, FUTURE_FRAMES)),
+    ]
+
+
+def model_forecaster(
+    folder: str,
+    num_members: int,
+    num_sampling_steps: int | None,
+    device: torch.device,
+    amp: str,
+) -> Forecaster:
+    """The model in a folder, loaded, under the name that it is given by.
+
+    num_sampling_steps: None for the model's own. amp: as for `LDCast.predict`.
+    """
+    model = LDCast.from_pretrained(folder, device)
+
+    def forecast(past: Tensor, case: Case) -> Tensor:
+        return model.predict(past, num_members, case.seed, num_sampling_steps, amp=amp)
+
+    identity = {
+        "weights": fingerprint(folder),
+        "settings": to_dict(model.config),
+        "num_members": num_members,
+        "num_sampling_steps": num_sampling_steps or model.config.diffusion.num_sampling_steps,
+        "precision": str(amp_dtype(amp, device)),
+        "device": device.type,
+        "torch": torch.__version__,
+        "code": code_fingerprint(*(PACKAGE / name for name in FORECAST_CODE)),
+    }
+    return Forecaster(folder, forecast, identity)
+
+
+def code_fingerprint(*paths: Path) -> str:
+    """SHA-256 of Python files, and of those in folders: an edited sampler is another forecaster."""
+    files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+class TimedForecast(NamedTuple):
+    """members: (E, T, H, W) mm/h. seconds: wall time that they took when they were made."""
+
+    members: Tensor
+    seconds: float
+
+
+class ForecastCache:
+    """Keeps forecasts in a folder, so that none is made twice and an interrupted run goes on.
+
+    A file's name is a digest of the past frames, the case's seed and pixel size, and the
+    forecaster's `identity`, its own code included. 16 members of 256 x 256 take about 25 MB.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, forecaster: Forecaster, past: Tensor, case: Case) -> TimedForecast:
+        """The forecast as it was kept, or made now; past: (4, H, W) mm/h."""
+        if forecaster.identity is None:
+            return _make(forecaster, past, case)
+        path = self.folder / f"{_digest(forecaster.identity, past, case)}.npz"
+        kept = _read(path)
+        if kept is None:
+            kept = _make(forecaster, past, case)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open_atomically(path) as file:
+                members = kept.members.cpu().numpy()
+                np.savez_compressed(file, members=members, seconds=kept.seconds)
+        return kept._replace(members=kept.members.to(past.device))
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.npz"))
+
+
+def _make(forecaster: Forecaster, past: Tensor, case: Case) -> TimedForecast:
+    start = time.perf_counter()
+    members = forecaster.forecast(past, case)
+    if past.is_cuda:
+        torch.cuda.synchronize(past.device)
+    return TimedForecast(members, time.perf_counter() - start)
+
+
+def _read(path: Path) -> TimedForecast | None:
+    """None where there is no such file, or a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return TimedForecast(torch.from_numpy(file["members"]), float(file["seconds"]))
+    except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _digest(identity: dict[str, Any], past: Tensor, case: Case) -> str:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    digest.update(repr((tuple(past.shape), str(past.dtype), case.seed, case.pixel_km)).encode())
+    digest.update(past.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
