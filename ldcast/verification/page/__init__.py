@@ -1,0 +1,1 @@
+"""Parts of the page of figures; `ldcast/verification/figures.py` puts them together."""

@@ -1,0 +1,165 @@
+"""Panels of scores against lead time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ldcast.verification.page.lines import (
+    GUIDE_STYLE,
+    REFERENCE,
+    Line,
+    Panel,
+    Style,
+    ensemble_styles,
+    known,
+    label_plainly,
+    line_styles,
+    look_up,
+    nearest_size,
+    score_names,
+)
+
+if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
+    from matplotlib.axes import Axes
+
+LOWER, HIGHER = "lower is better", "higher is better"
+PERFECT = f"{HIGHER}, 1 is perfect"
+SIZES = (1, 8, 64)  # pixels
+LOG_CRPS = "fair_crps_log_rain_{}px"
+WORST_SKILL = -1.0  # where the axis of skill ends: far below, the good ones would be squeezed
+
+
+def lead_panels(table: dict[str, Any]) -> list[Panel]:
+    """Scores against lead time, those that the table holds."""
+    panels = [
+        *(
+            _score_panel(table, f"fair_crps_{size}px", f"fair CRPS, {size} px", LOWER, "mm/h")
+            for size in SIZES
+        ),
+        _nearest_panel(table, LOG_CRPS, 1, "fair CRPS of log rain", LOWER, "log10(mm/h)"),
+        _interior_panel(table),
+        *_skill_panels(table),
+        _spread_panel(table),
+        _nearest_panel(table, "fss_1mm_{}px", 16, "FSS, ≥ 1 mm/h", PERFECT, "FSS"),
+        _nearest_panel(table, "fss_10mm_{}px", 16, "FSS, ≥ 10 mm/h", PERFECT, "FSS"),
+        _score_panel(table, "csi_pmm_1mm", "CSI of matched mean, ≥ 1 mm/h", PERFECT, "CSI"),
+        _score_panel(table, "csi_pmm_10mm", "CSI of matched mean, ≥ 10 mm/h", PERFECT, "CSI"),
+        _score_panel(table, "brier_1mm", "Brier score, ≥ 1 mm/h", LOWER, "Brier score"),
+        *(_divergence_panel(table, size) for size in SIZES),
+    ]
+    return [panel for panel in panels if panel is not None]
+
+
+def _score_panel(
+    table: dict[str, Any], score: str, title: str, hint: str, unit: str
+) -> Panel | None:
+    lines = _score_lines(table, "models", score, line_styles(table))
+    return Panel(title, hint, _lead_drawing(table, unit, lines)) if lines else None
+
+
+def _nearest_panel(
+    table: dict[str, Any], family: str, wanted: int, title: str, hint: str, unit: str
+) -> Panel | None:
+    """Of the family the score with the size nearest to `wanted`, in pixels."""
+    size = nearest_size(score_names(table), family, wanted)
+    return _score_panel(table, family.format(size), f"{title}, {size} px", hint, unit)
+
+
+def _interior_panel(table: dict[str, Any]) -> Panel | None:
+    lines = _score_lines(table, "interior", "fair_crps_1px", line_styles(table))
+    if not lines:
+        return None
+    thin = {"linestyle": ":", "linewidth": 1.2, "marker": ""}
+    whole = _score_lines(table, "models", "fair_crps_1px", ensemble_styles(table))
+    lines += [Line(line.values, line.style | thin) for line in whole]
+    hint = f"{LOWER}; thin dots: whole crops"
+    return Panel("fair CRPS, 1 px, interior", hint, _lead_drawing(table, "mm/h", lines))
+
+
+def _skill_panels(table: dict[str, Any]) -> list[Panel]:
+    """Skill of the pooled means, and next to it the median of the cases' skill."""
+    curves = {
+        "skill, fair CRPS 1 px, pooled": _skill_lines(table, "pooled"),
+        "skill, fair CRPS 1 px, median case": _skill_lines(table, "median"),
+    }
+    values = [line.values for lines in curves.values() for line in lines]
+    lowest = np.nanmin(values) if values else 0
+    limits = {"ylim": (max(WORST_SKILL, min(lowest, 0) - 0.05), None)}  # of both, to compare them
+    return [
+        Panel(title, f"{HIGHER}, 0 = {REFERENCE}", _lead_drawing(table, "skill", lines, limits))
+        for title, lines in curves.items()
+        if lines
+    ]
+
+
+def _skill_lines(table: dict[str, Any], kind: str) -> list[Line]:
+    lines = []
+    for name, style in line_styles(table).items():
+        skill = look_up(table, "skill", name, REFERENCE, "fair_crps_1px") or {}
+        values = known(skill.get(kind))
+        if name != REFERENCE and values is not None:
+            lines.append(Line(values, style, _band(skill) if kind == "pooled" else None))
+    return lines
+
+
+def _spread_panel(table: dict[str, Any]) -> Panel | None:
+    styles = ensemble_styles(table)
+    lines = _score_lines(table, "models", "rmse", styles)
+    for line in _score_lines(table, "models", "spread", styles):
+        lines.append(Line(line.values, line.style | {"linestyle": (0, (5, 2))}))
+    title, hint = "error (solid) and spread (dashed)", f"error {LOWER}; spread should equal it"
+    return Panel(title, hint, _lead_drawing(table, "mm/h", lines)) if lines else None
+
+
+def _divergence_panel(table: dict[str, Any], size: int) -> Panel | None:
+    lines = _score_lines(table, "models", f"rank_divergence_{size}px", ensemble_styles(table))
+    if not any((line.values > 0).any() for line in lines):
+        return None
+    drawing = _lead_drawing(table, "divergence from flat", lines, {"yscale": "log"})
+    return Panel(f"rank divergence, {size} px", f"{LOWER}, 0 is flat", drawing)
+
+
+def _score_lines(
+    table: dict[str, Any], part: str, score: str, styles: dict[str, Style]
+) -> list[Line]:
+    """A line for each style's forecaster of which something is known.
+
+    part: "models" for whole crops, or "interior".
+    """
+    lines = []
+    for name, style in styles.items():
+        values = known(look_up(table, part, name, score))
+        if values is not None:
+            band = _band(look_up(table, "intervals", part, name, score) or {})
+            lines.append(Line(values, style, band))
+    return lines
+
+
+def _band(interval: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    low, high = known(interval.get("low")), known(interval.get("high"))
+    return None if low is None or high is None else (low, high)
+
+
+def _lead_drawing(
+    table: dict[str, Any], unit: str, lines: list[Line], settings: dict[str, Any] | None = None
+) -> Callable[[Axes], None]:
+    """settings: of the axes; without, the vertical one starts at zero."""
+    minutes = table["lead_minutes"]
+
+    def draw(axes: Axes) -> None:
+        for values, style, band in lines:
+            axes.plot(minutes, values, **style)
+            if band is not None:
+                shade = 0.2 if style.get("marker") else 0.1  # models' bands before baselines'
+                axes.fill_between(minutes, *band, color=style["color"], alpha=shade, linewidth=0)
+        axes.set(xlabel="lead time, min", ylabel=unit, xlim=(0, 1.02 * minutes[-1]))
+        axes.set(**({"ylim": (0, None)} if settings is None else settings))
+        if axes.get_yscale() == "log":
+            label_plainly(axes.yaxis)
+        elif axes.get_ylim()[0] < 0:
+            axes.axhline(0, **GUIDE_STYLE)
+
+    return draw

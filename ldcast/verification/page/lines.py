@@ -1,0 +1,116 @@
+"""What all panels share: how lines look, and how they are read from a table of scores.
+
+A table is the content of `scores.json`. What it lacks, or has only nulls for, is not drawn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+Style = dict[str, Any]  # of a line, as `Axes.plot` takes it
+
+REFERENCE = "persistence"
+SINGLE_MEMBER = ("extrapolation", "persistence", "dry")
+# Baselines keep to grey, and differ by their dashes; in this order in legends, after the models.
+BASELINE_STYLES: dict[str, Style] = {
+    "steps": {"color": "#303030", "linestyle": "-", "linewidth": 1.3},
+    "extrapolation": {"color": "#505050", "linestyle": (0, (7, 2, 1.5, 2)), "linewidth": 1.3},
+    "persistence": {"color": "#7a7a7a", "linestyle": (0, (5, 2)), "linewidth": 1.3},
+    "dry": {"color": "#7a7a7a", "linestyle": (0, (1, 1.5)), "linewidth": 1.5},
+}
+# Okabe and Ito's colours for the colour-blind, the dark ones first; markers for print in grey.
+MODEL_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MODEL_MARKERS = "osD^vP"
+OBSERVED_STYLE = {"color": "black", "linestyle": "-", "linewidth": 2.2, "label": "observed"}
+GUIDE_STYLE = {"color": "#909090", "linewidth": 0.8, "zorder": 1}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A diagram: its title, one line on how to read it, and what draws it into empty axes."""
+
+    title: str
+    hint: str
+    draw: Callable[[Axes], None]
+
+
+class Line(NamedTuple):
+    """values: along the horizontal axis, NaN leaving a gap. band: the same, low and high."""
+
+    values: np.ndarray
+    style: Style
+    band: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def line_styles(table: dict[str, Any]) -> dict[str, Style]:
+    """How each forecaster's lines look, label included: models first, then baselines."""
+    models = [name for name in table["models"] if name not in BASELINE_STYLES]
+    styles = {
+        name: {
+            "color": MODEL_COLOURS[i % len(MODEL_COLOURS)],
+            "linewidth": 1.9,
+            "marker": MODEL_MARKERS[i % len(MODEL_MARKERS)],
+            "markersize": 4.5,
+            "markevery": (1 + i % 4, 4),
+            "zorder": 3,
+        }
+        for i, name in enumerate(models)
+    }
+    styles |= {name: style for name, style in BASELINE_STYLES.items() if name in table["models"]}
+    return {name: style | {"label": short_name(name)} for name, style in styles.items()}
+
+
+def short_name(name: str, length: int = 34) -> str:
+    """The end of a long name: that is where paths differ."""
+    return name if len(name) <= length else "…" + name[1 - length :]
+
+
+def ensemble_styles(table: dict[str, Any]) -> dict[str, Style]:
+    """`line_styles` of the forecasters with more than one member."""
+    if table["num_members"] < 2:
+        return {}
+    return {name: look for name, look in line_styles(table).items() if name not in SINGLE_MEMBER}
+
+
+def look_up(table: dict[str, Any], *keys: str) -> Any:
+    """What nested tables hold under the keys, one after the other; None where one is missing."""
+    entry: Any = table
+    for key in keys:
+        entry = entry.get(key) if isinstance(entry, dict) else None
+    return entry
+
+
+def known(entry: Any) -> np.ndarray | None:
+    """Nested lists with None for what is unknown -> float64 with NaN; None if all is unknown."""
+    values = np.array([] if entry is None else entry, dtype=np.float64)
+    return values if np.isfinite(values).any() else None
+
+
+def score_names(table: dict[str, Any]) -> set[str]:
+    """The names of all scores that any forecaster has."""
+    return {name for scores in table["models"].values() for name in scores}
+
+
+def nearest_size(names: set[str], family: str, wanted: int) -> int | None:
+    """Of the scores called like `family`, {} being a size in pixels, the size nearest to wanted."""
+    pattern = re.escape(family).replace(r"\{\}", r"(\d+)")
+    sizes = [int(match[1]) for name in names if (match := re.fullmatch(pattern, name))]
+    return min(sizes, key=lambda size: abs(np.log(size / wanted)), default=None)
+
+
+def label_plainly(axis: Axis) -> None:
+    """0.02 instead of 2 x 10^-2 along a logarithmic axis, and 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")

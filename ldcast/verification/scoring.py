@@ -1,0 +1,123 @@
+"""Scoring: every forecaster forecasts every case, and each adds to its record."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldcast.config import PAST_FRAMES
+from ldcast.data.archive import RainEvent, format_time
+from ldcast.data.crops import read_window
+from ldcast.ensemble import THRESHOLDS
+from ldcast.errors import InputError
+from ldcast.rain import valid_mask
+from ldcast.verification.cases import CASE_FRAMES, Case
+from ldcast.verification.categorical import MatchedMeanScore
+from ldcast.verification.crps import CRPSScore
+from ldcast.verification.forecasters import ForecastCache, Forecaster, TimedForecast
+from ldcast.verification.fractions import FractionsScore
+from ldcast.verification.motion import interior_mask, mean_motion
+from ldcast.verification.probabilities import BrierScore
+from ldcast.verification.ranks import RankScore
+from ldcast.verification.score import Score
+from ldcast.verification.spectrum import SpectrumScore
+from ldcast.verification.spread import SpreadScore
+from ldcast.verification.tally import Tally
+
+BLOCK_SIZES = (1, 8, 64)  # pixels
+SCALES = (1, 4, 16, 64)  # pixels
+CASE_SCORES = ("fair_crps_1px", "fair_crps_8px", "fair_crps_64px")
+
+
+def interior_scores() -> list[Score]:
+    """The scores that make sense on a part of the pixels; a new score is a line here."""
+    return [
+        *(CRPSScore(size) for size in BLOCK_SIZES),
+        *(RankScore(size) for size in BLOCK_SIZES),
+        *(FractionsScore(threshold, SCALES) for threshold in THRESHOLDS),
+        *(BrierScore(threshold) for threshold in THRESHOLDS),
+        SpreadScore(),
+        MatchedMeanScore(THRESHOLDS),
+    ]
+
+
+def whole_scores() -> list[Score]:
+    """All scores."""
+    return [*interior_scores(), SpectrumScore()]
+
+
+@dataclass
+class Record:
+    """What is known of one forecaster.
+
+    whole: its scores on all pixels, interior: on those whose air came from inside the crop.
+    cases: of each case in turn, the `CASE_SCORES` of the whole crop, name -> (T,).
+    seconds: of each case, wall time of the forecast.
+    """
+
+    whole: Tally = field(default_factory=lambda: Tally(whole_scores()))
+    interior: Tally = field(default_factory=lambda: Tally(interior_scores()))
+    cases: list[dict[str, np.ndarray]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(
+        self, case: Case, forecast: TimedForecast, observation: Tensor, is_inside: Tensor
+    ) -> None:
+        """observation: (T, H, W) mm/h, NaN where not scored; is_inside: (T, H, W) bool."""
+        event, members, seed = case.window.event, forecast.members, case.seed
+        values = self.whole.add(event, members, observation, seed)
+        self.cases.append({name: values[name] for name in CASE_SCORES})
+        self.interior.add(event, members, observation.where(is_inside, torch.nan), seed)
+        self.seconds.append(forecast.seconds)
+
+
+def score_cases(
+    forecasters: list[Forecaster],
+    events: list[RainEvent],
+    cases: list[Case],
+    crop_size: int,
+    device: torch.device,
+    cache: ForecastCache,
+) -> tuple[dict[str, Record], list[tuple[float, float]]]:
+    """Every forecaster's record over all cases, and each case's mean motion (pixels per frame).
+
+    One forecast is in memory at a time.
+    Raises InputError where a forecast lacks a pixel that the newest past frame has.
+    """
+    records = {forecaster.name: Record() for forecaster in forecasters}
+    motions = []
+    num_forecasts = len(cases) * len(forecasters)
+    with tqdm(total=num_forecasts, desc="forecasts", disable=None) as bar:
+        for case in cases:
+            past, observation = read_case(events, case, crop_size, device)
+            motions.append(mean_motion(torch.cat([past, observation])))
+            is_inside = interior_mask(valid_mask(past[-1]), motions[-1], len(observation))
+            for forecaster in forecasters:
+                forecast = cache(forecaster, past, case)
+                _check_finite(forecast.members, observation, forecaster.name, case)
+                records[forecaster.name].add(case, forecast, observation, is_inside)
+                bar.update()
+    return records, motions
+
+
+def read_case(
+    events: list[RainEvent], case: Case, crop_size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Past (4, H, W) and observation (20, H, W), mm/h.
+
+    The observation is NaN where it is not scored: without data then, or in the newest past frame.
+    """
+    rain_rate = read_window(events, case.window, CASE_FRAMES, crop_size)[0].to(device)
+    past, observation = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
+    return past, observation.where(valid_mask(past[-1]), torch.nan)
+
+
+def _check_finite(members: Tensor, observation: Tensor, name: str, case: Case) -> None:
+    # Left out, pixels without a forecast would make a model look better than it is.
+    if not torch.isfinite(members[:, valid_mask(observation)]).all():
+        raise InputError(
+            f"{name} forecasts values that are not finite for {case.event} at "
+            f"{format_time(case.issue_time)}, expected mm/h: try --amp off, or another model"
+        )

@@ -1,0 +1,58 @@
+"""Mean motion: known shifts, no data, nothing to track; and what it says was inside the crop."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldcast.verification.motion import interior_mask, mean_motion
+
+
+def moving_rain(down: float, right: float, num_frames: int = 24) -> Tensor:
+    """Rain (T, 60, 90) that drifts without change across the crop, by whole pixels a frame."""
+    field = torch.randn(60 + 300, 90 + 300, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
+    rain_rate = 10 ** (6 * smooth).clamp(-2, 2)
+    frames = []
+    for frame in range(num_frames):
+        y, x = 150 - round(down * frame), 150 - round(right * frame)
+        frames.append(rain_rate[y : y + 60, x : x + 90])
+    return torch.stack(frames)
+
+
+@pytest.mark.parametrize("motion", [(0, 0), (2, 0), (0, -3), (-4, 5), (1.5, -0.5)])
+def test_motion_is_found_to_a_fraction_of_a_pixel(motion):
+    assert mean_motion(moving_rain(*motion)) == pytest.approx(motion, abs=0.1)
+
+
+def test_pixels_without_data_do_not_hold_the_motion_back():
+    rain_rate = moving_rain(-2, 3)
+    rain_rate[:, :, :30] = torch.nan  # an edge that stays where it is
+    rain_rate[::2, :10] = torch.nan  # and one that comes and goes
+    assert mean_motion(rain_rate) == pytest.approx((-2, 3), abs=0.1)
+
+
+@pytest.mark.parametrize("fill", [0.0, 5.0, torch.nan])
+def test_no_motion_where_there_is_nothing_to_follow(fill):
+    assert mean_motion(torch.full((24, 20, 30), fill)) == (0.0, 0.0)
+    assert mean_motion(moving_rain(2, 2, num_frames=3)) == (0.0, 0.0)
+
+
+def test_crops_smaller_than_the_reach():
+    assert mean_motion(moving_rain(1, 1)[:, :8, :6]) is not None
+
+
+def test_interior_is_what_was_inside_and_had_data():
+    has_data = torch.ones(4, 6, dtype=torch.bool)
+    has_data[3, 0] = False
+    inside = interior_mask(has_data, (-1.0, 2.0), 3)  # up and to the right
+    assert inside.shape == (3, 4, 6)
+    expected = torch.tensor([[0, 0, 1, 1, 1, 1]] * 3 + [[0] * 6], dtype=torch.bool)
+    expected[2, 2] = False  # came from the pixel without data
+    assert (inside[0] == expected).all()
+    # 3 frames: 3 rows and 6 columns have come in.
+    assert not inside[2].any()
+
+
+def test_all_is_interior_without_motion():
+    has_data = torch.rand(5, 7, generator=torch.Generator().manual_seed(0)) > 0.3
+    assert (interior_mask(has_data, (0.0, 0.0), 2) == has_data).all()

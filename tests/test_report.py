@@ -1,0 +1,114 @@
+"""The content of scores.json, and the tables on the terminal."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ldcast.data.crops import Window
+from ldcast.verification.cases import Case
+from ldcast.verification.report import (
+    describe_cases,
+    describe_scores,
+    to_plain,
+    warn_of_few_events,
+)
+
+LEADS = 20
+
+
+def test_plain_values_can_be_json():
+    value = {"a": np.array([[1.0, np.nan], [np.inf, 2]]), "b": (np.float64(0.5), np.int64(3), "x")}
+    plain = to_plain(value)
+    assert plain == {"a": [[1.0, None], [None, 2.0]], "b": [0.5, 3, "x"]}
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert to_plain(np.array(np.nan)) is None
+
+
+def test_few_events_are_warned_of():
+    assert warn_of_few_events(5) == []
+    assert "too narrow" in warn_of_few_events(4)[0]
+    assert "no intervals" in warn_of_few_events(1)[0]
+
+
+def test_cases_of_each_event():
+    cases = [
+        Case(Window(event, 0, 0, 0), name, np.datetime64("2020-06-01"), wet, 0)
+        for event, name, wet in [(0, "storm", 0.042), (1, "gale", 0.1), (0, "storm", 0.3)]
+    ]
+    assert describe_cases(cases, 64).splitlines() == [
+        "storm: 2 cases of 64 x 64 pixels, 4 to 30 % wet",
+        "gale: 1 case of 64 x 64 pixels, 10 % wet",
+    ]
+
+
+def table(**mean) -> dict:
+    """What the tables on the terminal need of `scores_table`."""
+    scores = {f"fair_crps_{size}px": [float(size)] * LEADS for size in (1, 8, 64)}
+    scores["fair_crps_64px"] = [None] * LEADS
+    return {
+        "models": {"dry": scores, "model": scores},
+        "interior": {"dry": scores, "model": {**scores, "fair_crps_1px": [0.5] * LEADS}},
+        "seconds_per_forecast": {"dry": 0.0, "model": 12.345},
+        "skill": {
+            "dry": {},
+            "model": {"dry": {"fair_crps_1px": {"mean": mean}}},
+        },
+    }
+
+
+def test_numbers_come_where_the_head_says():
+    lines = describe_scores(table(pooled=0.5, median=0.25, num_cases=3)).splitlines()
+    assert lines[1].split() == [
+        "+5",
+        "+15",
+        "+30",
+        "+60",
+        "+100",
+        "|",
+        "1",
+        "px",
+        "inside",
+        "8",
+        "px",
+        "64",
+        "px",
+        "|",
+        "s/forecast",
+    ]
+    (row,) = [line for line in lines if line.startswith("model  ") and "|" in line]
+    assert row.split() == [
+        "model",
+        *["1.000"] * 5,
+        "|",
+        "1.000",
+        "0.500",
+        "8.000",
+        "-",
+        "|",
+        "12.35",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "text"),
+    [
+        (
+            {"pooled": 0.414, "low": -0.1, "high": 0.5, "median": 0.35, "num_cases": 23},
+            "pooled +0.41 (-0.10 to +0.50), median case +0.35 of 23",
+        ),
+        ({"pooled": 0.1, "median": None, "num_cases": 0}, "pooled +0.10"),
+        ({"pooled": None, "median": None, "num_cases": 0}, "unknown: the reference is perfect"),
+    ],
+)
+def test_skill_in_words(mean, text):
+    last = describe_scores(table(**mean)).splitlines()[-1]
+    assert last.startswith("model against dry") and last.endswith(text)
+
+
+def test_unknown_values_are_dashes():
+    content = table(pooled=math.pi, median=None, num_cases=0)
+    content["models"]["dry"]["fair_crps_1px"] = [1.0] * 19 + [None]
+    row = next(line for line in describe_scores(content).splitlines() if line.startswith("dry"))
+    assert row.split()[5:8] == ["-", "|", "-"]  # at 100 minutes, and so the mean

@@ -1,0 +1,364 @@
+"""The page of figures: drawn from any table of scores, and showing all that the table holds."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ldcast.maps import CHANCE_SCALE, RAIN_SCALE
+from ldcast.verification.figures import ShownCase, draw_page, make_page
+
+LEADS = list(range(5, 101, 5))
+WAVELENGTHS = (256 / np.arange(1, 129)).tolist()
+SIZES, THRESHOLDS = (1, 8, 64), ("0.1", "1", "10")
+BASELINES = ("persistence", "dry", "extrapolation", "steps")
+SHOWN_LEADS = (15, 30, 60, 100)
+
+
+def make_table(
+    models: tuple[str, ...] = ("runs/ldcast",),
+    baselines: tuple[str, ...] = BASELINES,
+    num_members: int = 16,
+    has_intervals: bool = True,
+) -> dict[str, Any]:
+    """What `scores.json` might hold: plausible curves, different for each forecaster."""
+    names = [*baselines, *models]
+    size_of = {"steps": num_members} | dict.fromkeys(models, num_members)
+    scores = {
+        name: make_scores(index, size_of.get(name, 1), name) for index, name in enumerate(names)
+    }
+    interior = {
+        name: {key: entry for key, entry in entries.items() if "spectr" not in key}
+        for name, entries in make_interior(scores).items()
+    }
+    intervals = {"level": 0.9, "models": around(scores), "interior": around(interior)}
+    return {
+        "lead_minutes": LEADS,
+        "num_members": num_members,
+        "crop_size": 256,
+        "seed": 0,
+        "num_events": 2,
+        "cases": [{"event": f"mch_2016071{i % 2}"} for i in range(24)],
+        "models": scores,
+        "interior": interior,
+        "intervals": intervals if has_intervals else None,
+        "skill": {name: {"persistence": make_skill(i)} for i, name in enumerate(names)},
+        "wavelength_px": WAVELENGTHS,
+        "seconds_per_forecast": {name: 0.01 + i for i, name in enumerate(names)},
+        "notes": [
+            "Intervals resample 2 events: fewer than five say little of other days.",
+            "Ensembles of different sizes are compared by the fair CRPS only.",
+        ],
+    }
+
+
+def make_scores(index: int, num_members: int, name: str) -> dict[str, Any]:
+    rng = np.random.default_rng(index)
+    lead = np.array(LEADS) / 100
+    quality = {"persistence": 1.0, "dry": 0.95, "extrapolation": 0.85, "steps": 0.55}
+    level = quality.get(name, 0.45 + 0.03 * index)
+    crps = level * (0.25 * lead**0.5) if name != "dry" else 0.2 + 0 * lead
+    bins = num_members + 1
+    scores: dict[str, Any] = {}
+    for size in SIZES:
+        scores[f"crps_{size}px"] = 1.05 * crps / size**0.3
+        scores[f"fair_crps_{size}px"] = crps / size**0.3
+        scores[f"fair_crps_log_rain_{size}px"] = 1.5 * crps / size**0.3
+        bowl = 1 + 0.3 * (1 + index) * np.linspace(-1, 1, bins) ** 4 * lead[:, None]
+        histogram = bowl * rng.uniform(0.95, 1.05, bowl.shape)
+        scores[f"rank_histogram_{size}px"] = histogram / histogram.sum(axis=1, keepdims=True)
+        scores[f"rank_divergence_{size}px"] = 0.01 * (1 + index) * lead * size**0.4
+        for threshold in THRESHOLDS:
+            decay = np.exp(-(1 + level) * lead * (1 + float(threshold) ** 0.5 / 2))
+            scores[f"fss_{threshold}mm_{size}px"] = decay ** (1 / size**0.3)
+    scores["fss_1mm_16px"], scores["fss_10mm_16px"] = np.exp(-level * lead), np.exp(-3 * lead)
+    for threshold in THRESHOLDS:
+        rarity = 0.3 / (1 + float(threshold))
+        scores[f"csi_pmm_{threshold}mm"] = np.exp(-3 * level * lead * (1 + float(threshold) / 5))
+        scores[f"brier_{threshold}mm"] = level * rarity * (0.2 + lead)
+        chance = np.linspace(0, 1, bins)
+        slope = (0.6 + 0.05 * index) * chance + 0.1 * rarity
+        scores[f"observed_frequency_{threshold}mm"] = slope + 0 * lead[:, None]
+        counts = 1e6 * rarity * np.exp(-6 * chance) * (1 + lead[:, None])
+        scores[f"num_forecasts_{threshold}mm"] = np.round(counts)
+    scores["rmse"] = 2 * level * lead**0.4
+    scores["spread"] = 1.6 * level * lead**0.5 if num_members > 1 else np.full(len(LEADS), np.nan)
+    observed = 10 + 25 * np.log10(np.array(WAVELENGTHS) / 2) + 0 * lead[:, None]
+    blur = 0 if num_members > 1 else 6
+    scores["observed_power_spectrum_db"] = observed
+    scores["power_spectrum_db"] = observed - 1 - index / 2 - blur * lead[:, None]
+    return {key: plain(values) for key, values in scores.items()}
+
+
+def make_interior(scores: dict[str, Any]) -> dict[str, Any]:
+    """Slightly better than whole crops, and unknown after an hour and a half."""
+    lead = np.array(LEADS)
+    return {
+        name: {
+            key: plain(np.where(lead[:, None] <= 90, 0.9 * as_array(entry), np.nan))
+            if as_array(entry).ndim == 2
+            else plain(np.where(lead <= 90, 0.9 * as_array(entry), np.nan))
+            for key, entry in entries.items()
+        }
+        for name, entries in scores.items()
+    }
+
+
+def around(scores: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {
+            key: {"low": plain(0.85 * as_array(entry)), "high": plain(1.2 * as_array(entry))}
+            for key, entry in entries.items()
+            if as_array(entry).ndim == 1
+        }
+        for name, entries in scores.items()
+    }
+
+
+def make_skill(index: int) -> dict[str, Any]:
+    pooled = 0.1 + 0.1 * index - 0.05 * np.array(LEADS) / 100
+    return {
+        f"fair_crps_{size}px": {
+            "pooled": plain(pooled),
+            "low": plain(pooled - 0.15),
+            "high": plain(pooled + 0.1),
+            "median": plain(pooled - 0.1),
+            "num_cases": [20] * len(LEADS),
+        }
+        for size in SIZES
+    }
+
+
+def as_array(entry: Any) -> np.ndarray:
+    return np.array(entry, dtype=float)
+
+
+def plain(values: np.ndarray) -> Any:
+    """Nested lists with None for NaN, as JSON has it."""
+    return np.where(np.isnan(values), None, values).tolist()
+
+
+def make_case(
+    forecasters: dict[str, int], height: int = 24, width: int = 24, leads: tuple = SHOWN_LEADS
+) -> ShownCase:
+    """forecasters: number of members of each. A quarter of the maps has no data."""
+    rng = np.random.default_rng(0)
+
+    def rain(*shape: int) -> np.ndarray:
+        values = rng.gamma(0.2, 10.0, (*shape, height, width)).astype(np.float32)
+        values[..., : height // 4, :] = np.nan
+        return values
+
+    forecasts = {name: rain(members, len(leads)) for name, members in forecasters.items()}
+    title = "wettest: mch_20160711, 2016-07-11 22:00 UTC"
+    return ShownCase(title, leads, rain(len(leads)), forecasts)
+
+
+def nothing_known(entry: Any) -> Any:
+    """The same tables and lists with None in place of every number."""
+    if isinstance(entry, dict):
+        return {key: nothing_known(value) for key, value in entry.items()}
+    return [nothing_known(value) for value in entry] if isinstance(entry, list) else None
+
+
+def panels_of(fig: Any) -> dict[str, Any]:
+    """Axes by their titles."""
+    return {axes.get_title("left"): axes for axes in fig.axes if axes.get_title("left")}
+
+
+def names_in(axes: Any) -> list[str]:
+    return [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
+
+
+def maps_in(fig: Any) -> list[Any]:
+    return [axes for axes in fig.axes if axes.images]
+
+
+@pytest.fixture(autouse=True)
+def _matplotlib() -> None:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib, an extra")
+
+
+def test_every_score_of_every_forecaster_is_drawn() -> None:
+    panels = panels_of(make_page(make_table(("a", "b")), []))
+    assert list(panels)[:16] == [
+        *("fair CRPS, 1 px", "fair CRPS, 8 px", "fair CRPS, 64 px"),
+        *("fair CRPS of log rain, 1 px", "fair CRPS, 1 px, interior"),
+        *("skill, fair CRPS 1 px, pooled", "skill, fair CRPS 1 px, median case"),
+        *("error (solid) and spread (dashed)", "FSS, ≥ 1 mm/h, 16 px", "FSS, ≥ 10 mm/h, 16 px"),
+        *("CSI of matched mean, ≥ 1 mm/h", "CSI of matched mean, ≥ 10 mm/h"),
+        *("Brier score, ≥ 1 mm/h", "rank divergence, 1 px"),
+        *("rank divergence, 8 px", "rank divergence, 64 px"),
+    ]
+    assert list(panels)[16:] == [
+        *("rank histogram, 1 px, +30 min", "rank histogram, 1 px, +90 min"),
+        *("rank histogram, 64 px, +30 min", "rank histogram, 64 px, +90 min"),
+        *("reliability, ≥ 0.1 mm/h", "reliability, ≥ 1 mm/h", "reliability, ≥ 10 mm/h"),
+        *("power spectrum, +30 min", "power spectrum, +90 min"),
+    ]
+    ensembles, baselines = ["a", "b", "steps"], ["extrapolation", "persistence", "dry"]
+    crps = panels["fair CRPS, 1 px"]
+    assert names_in(crps) == ensembles + baselines
+    assert len(crps.collections) == 6  # the bands
+    assert names_in(panels["fair CRPS, 1 px, interior"]) == ensembles + baselines + ensembles
+    skill = panels["skill, fair CRPS 1 px, pooled"]
+    assert names_in(skill) == [*ensembles, "extrapolation", "dry"]
+    assert names_in(panels["error (solid) and spread (dashed)"]) == ensembles * 2
+    assert names_in(panels["rank divergence, 8 px"]) == ensembles
+    assert len(panels["rank histogram, 1 px, +30 min"].patches) == 3
+    assert names_in(panels["reliability, ≥ 1 mm/h"]) == ensembles
+    spectra = panels["power spectrum, +30 min"]
+    assert names_in(spectra) == [*ensembles, "extrapolation", "observed"]
+
+
+def test_lines_hold_the_tables_numbers() -> None:
+    table = make_table()
+    table["models"]["runs/ldcast"]["fair_crps_1px"][3] = None
+    panels = panels_of(make_page(table, []))
+    line = panels["fair CRPS, 1 px"].lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), LEADS)
+    expected = as_array(table["models"]["runs/ldcast"]["fair_crps_1px"])
+    np.testing.assert_array_equal(line.get_ydata(), expected)
+    assert np.isnan(expected[3])
+    histogram = panels["rank histogram, 64 px, +90 min"].patches[0].get_data()
+    shares = table["models"]["runs/ldcast"]["rank_histogram_64px"][LEADS.index(90)]
+    np.testing.assert_allclose(histogram.values, 17 * as_array(shares))
+    np.testing.assert_allclose(histogram.edges, np.arange(18) / 17)
+
+
+def test_reliability_pools_lead_times_by_their_forecasts() -> None:
+    table = make_table(baselines=(), num_members=2)
+    scores = table["models"]["runs/ldcast"]
+    for entry in ("observed_frequency_1mm", "num_forecasts_1mm"):
+        scores[entry] = [[None] * 3] * len(LEADS)
+    scores["num_forecasts_1mm"][:2] = [[100, 30, 0], [300, 10, 10]]
+    scores["observed_frequency_1mm"][:2] = [[0.1, 0.5, None], [0.3, 0.9, 1.0]]
+    panel = panels_of(make_page(table, []))["reliability, ≥ 1 mm/h"]
+    _, climatology, line = panel.lines
+    np.testing.assert_allclose(line.get_xdata(), [0, 0.5])  # ten forecasts of 1 are too few
+    np.testing.assert_allclose(line.get_ydata(), [0.25, 0.6])
+    np.testing.assert_allclose(climatology.get_ydata(), (100 + 24 + 10) / 450)
+
+
+def test_a_dry_forecast_does_not_squeeze_the_spectra() -> None:
+    table = make_table()
+    spectra = as_array(table["models"]["steps"]["power_spectrum_db"])
+    table["models"]["steps"]["power_spectrum_db"] = plain(spectra - 100)
+    panel = panels_of(make_page(table, []))["power spectrum, +30 min"]
+    assert panel.get_ylim()[0] == pytest.approx(10 - 20)  # the observed reach down to 10 dB
+    assert panel.get_ylim()[1] > 60
+
+
+def test_what_is_missing_is_left_out() -> None:
+    table = make_table(baselines=("persistence", "dry"), has_intervals=False)
+    del table["models"]["runs/ldcast"]["csi_pmm_1mm"], table["skill"], table["wavelength_px"]
+    for name in ("fss_1mm_16px", "fair_crps_log_rain_1px"):
+        for scores in table["models"].values():
+            del scores[name]
+    table["interior"] = nothing_known(table["interior"])
+    panels = panels_of(make_page(table, []))
+    assert not [title for title in panels if "skill" in title or "interior" in title]
+    assert not [title for title in panels if "spectrum" in title]
+    assert {"FSS, ≥ 1 mm/h, 8 px", "fair CRPS of log rain, 8 px"} <= set(panels)
+    assert names_in(panels["CSI of matched mean, ≥ 1 mm/h"]) == ["persistence", "dry"]
+    assert names_in(panels["CSI of matched mean, ≥ 10 mm/h"])[0] == "runs/ldcast"
+    assert not panels["fair CRPS, 1 px"].collections
+
+
+def test_one_member_has_no_panels_of_spread() -> None:
+    titles = panels_of(make_page(make_table(num_members=1), []))
+    assert "fair CRPS, 1 px" in titles
+    assert not [title for title in titles if "rank" in title or "spread" in title]
+    assert not [title for title in titles if "reliability" in title]
+
+
+def test_nothing_known_leaves_the_texts(tmp_path: Path) -> None:
+    table = make_table()
+    for part in ("models", "interior", "intervals", "skill", "seconds_per_forecast"):
+        table[part] = nothing_known(table[part])
+    fig = make_page(table, [])
+    assert fig.axes == []
+    texts = "\n".join(text.get_text() for text in fig.texts)
+    assert "24 cases, 2 events, 16 members" in texts
+    assert "12 of mch_20160710, 12 of mch_20160711" in texts
+    assert all(note in texts for note in table["notes"])
+    draw_page(table, [], tmp_path / "scores.png")
+
+
+@pytest.mark.parametrize(
+    ("forecasters", "num_rain", "num_chance"),
+    [
+        ({"persistence": 1, "dry": 1, "extrapolation": 1, "steps": 3, "a": 3}, 5, 3),
+        ({"persistence": 1, "dry": 1, "a": 3, "b": 3}, 4, 3),
+        ({"persistence": 1, "dry": 1, "a": 1}, 3, 0),
+    ],
+)
+def test_maps_of_a_case(forecasters: dict[str, int], num_rain: int, num_chance: int) -> None:
+    case = make_case(forecasters, 12, 30)
+    fig = make_page(make_table(("a", "b")), [case])
+    bars = [axes.get_xlabel() for axes in fig.axes]
+    assert bars.count(RAIN_SCALE.label) == 1
+    assert bars.count(CHANCE_SCALE.label) == (num_chance > 0)
+    images = [axes.images[0] for axes in maps_in(fig)]
+    is_rain = [image.norm.vmax == RAIN_SCALE.bounds[-1] for image in images]
+    assert (sum(is_rain), len(images)) == (4 * num_rain, 4 * (num_rain + num_chance))
+    assert {image.norm.vmax for image in images} <= {CHANCE_SCALE.bounds[-1], 100}
+    np.testing.assert_array_equal(
+        as_array(images[1].get_array().filled(np.nan)), case.observation[1]
+    )
+    assert any(axes.get_ylabel() == "persistence" for axes in fig.axes)
+    assert not any("dry" in axes.get_ylabel() for axes in maps_in(fig))
+
+
+@pytest.mark.parametrize(("shape", "leads"), [((10, 40), SHOWN_LEADS), ((40, 10), (60,))])
+def test_nothing_overlaps(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], leads: tuple[int, ...]
+) -> None:
+    from matplotlib import style
+
+    from ldcast.verification.figures import PAGE_STYLE
+
+    monkeypatch.setattr("ldcast.verification.page.layout.DPI", 60)
+    models = ("runs/a-model-with-a-long-name/ldcast-small", "runs/another-long-name/ldcast-small")
+    forecasters = dict.fromkeys((*models, "steps"), 2) | {"persistence": 1, "extrapolation": 1}
+    case = make_case(forecasters, *shape, leads)
+    with style.context(["default", PAGE_STYLE]):
+        fig = make_page(make_table(models), [case])
+    parts = [*fig.axes, *fig.texts, *fig.legends]
+    boxes = np.array([part.get_tightbbox(fig.canvas.get_renderer()).extents for part in parts])
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    shared = np.minimum(high, high.swapaxes(0, 1)) - np.maximum(low, low.swapaxes(0, 1))
+    overlaps = np.argwhere(np.triu((shared > 1).all(axis=-1), 1))  # a dot for rounding
+    assert [(parts[i], parts[j]) for i, j in overlaps] == []
+    assert (boxes > 0).all() and (boxes[:, 2:] < fig.bbox.size).all()
+
+
+def test_the_page_is_written_as_a_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ldcast.verification.page.layout.DPI", 20)
+    path = tmp_path / "scores.png"
+    case = make_case({"persistence": 1, "runs/ldcast": 2}, leads=(60,))
+    draw_page(make_table(baselines=("persistence",)), [case], path)
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("half way")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(RuntimeError):
+        draw_page(make_table(), [], path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_matplotlib_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="matplotlib"):
+        draw_page(make_table(), [], tmp_path / "scores.png")
+    assert list(tmp_path.iterdir()) == []

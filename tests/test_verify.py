@@ -1,0 +1,249 @@
+"""The command: scores of every model beside the baselines, kept forecasts, and what it refuses."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ldcast import plot, verify
+from ldcast.config import TINY_AUTOENCODER, TINY_DIFFUSION, ModelConfig
+from ldcast.data.archive import write_event
+from ldcast.data.crops import Window
+from ldcast.data.synthetic import synthetic_event
+from ldcast.errors import run_script
+from ldcast.nowcaster import LDCast, build
+from ldcast.verification.cases import Case
+from ldcast.verification.crps import crps_ensemble
+from ldcast.verification.forecasters import simple_baselines
+from ldcast.verification.scoring import Record
+
+CROP = 32  # pixels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two untrained models, `tiny` and `other`, and two events, `storm.npz` and `gale.npz`."""
+    folder = tmp_path_factory.mktemp("verify")
+    torch.manual_seed(0)
+    config = ModelConfig(
+        autoencoder=TINY_AUTOENCODER.autoencoder,
+        conditioner=TINY_DIFFUSION.conditioner,
+        denoiser=TINY_DIFFUSION.denoiser,
+        diffusion=TINY_DIFFUSION.diffusion,
+    )
+    build(config).save_pretrained(folder / "tiny")
+    build(config).save_pretrained(folder / "other")
+    write_event(synthetic_event(3, 26, 48, 80), folder / "storm.npz")
+    write_event(synthetic_event(4, 26, 48, 80), folder / "gale.npz")
+    return folder
+
+
+def arguments(folder, out, *more: str) -> list[str]:
+    argv = ["--model", str(folder / "tiny"), "--data", str(folder / "storm.npz")]
+    argv += ["--members", "3", "--cases", "2", "--crop-size", str(CROP), "--steps", "2"]
+    return [*argv, "--device", "cpu", "--out", str(out), *more]
+
+
+draw_page = verify.draw_page
+
+
+@pytest.fixture(autouse=True)
+def without_extras(monkeypatch):
+    """What needs pysteps or takes matplotlib seconds has tests of its own."""
+    monkeypatch.setattr(verify, "pysteps_baselines", lambda num_members: [])
+    monkeypatch.setattr(verify, "require_matplotlib", lambda: None)
+    monkeypatch.setattr(verify, "draw_page", lambda table, shown, path: None)
+
+
+def read_scores(out) -> dict:
+    return json.loads((out / "scores.json").read_text())
+
+
+def test_the_command_writes_the_scores_of_every_model(folder, tmp_path, capsys):
+    assert run_script(lambda: verify.main(arguments(folder, tmp_path / "out"))) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""  # no progress bar: this is not a terminal
+    tiny = str(folder / "tiny")
+    table = read_scores(tmp_path / "out")
+    assert table["lead_minutes"] == list(range(5, 101, 5))
+    assert table["num_members"] == 3 and table["crop_size"] == CROP
+    assert len(table["cases"]) == 2
+    assert {"event", "issue_time", "y", "x", "wet_share", "motion_px"} <= set(table["cases"][0])
+    for part in ("models", "interior"):
+        assert list(table[part]) == ["persistence", "dry", tiny]
+    for scores in table["models"].values():
+        assert all(len(score) == 20 for score in scores.values())
+        assert scores["crps_64px"] == [None] * 20  # the crop is a quarter of such a block
+        assert all(0 < value < 20 for value in scores["crps_1px"] + scores["crps_8px"])
+        assert all(len(shares) in (2, 4) for shares in scores["rank_histogram_1px"])
+    scores = table["models"][tiny]
+    assert all(np.array(scores["fair_crps_1px"]) < np.array(scores["crps_1px"]))
+    first, last = (table["models"]["persistence"]["crps_1px"][lead] for lead in (0, -1))
+    rows = {line.split()[0]: line for line in shown.out.splitlines() if line}
+    assert rows["persistence"].split()[1:6:4] == [f"{first:.3f}", f"{last:.3f}"]
+    skill = 1 - np.mean(scores["fair_crps_1px"]) / np.mean(
+        table["models"]["persistence"]["fair_crps_1px"]
+    )
+    against = [line for line in shown.out.splitlines() if "against persistence" in line]
+    assert f"pooled {skill:+.2f}" in against[0]
+    assert "1 event, expected at least 5: no intervals" in shown.out
+    assert table["notes"] == [
+        "1 event, expected at least 5: no intervals are given, and other days may differ"
+    ]
+
+
+def test_two_models_and_two_events_side_by_side(folder, tmp_path, capsys):
+    argv = arguments(folder, tmp_path / "out", "--cases", "8")
+    argv[1:2] = [str(folder / "tiny"), str(folder / "other")]
+    argv[argv.index("--data") + 1 : argv.index("--data") + 2] = [
+        str(folder / "storm.npz"),
+        str(folder / "gale.npz"),
+    ]
+    verify.main(argv)
+    table = read_scores(tmp_path / "out")
+    names = ["persistence", "dry", str(folder / "tiny"), str(folder / "other")]
+    assert list(table["models"]) == list(table["skill"]) == names
+    assert table["num_events"] == 2
+    assert "2 events, expected at least 5: the intervals are too narrow" in capsys.readouterr().out
+    for name in names:
+        bounds = table["intervals"]["models"][name]["crps_1px"]
+        inside = np.array([bounds["low"], table["models"][name]["crps_1px"], bounds["high"]])
+        assert (np.diff(inside, axis=0) >= 0).all()
+    # Neither model knows anything: the skill of one is not that of the other.
+    first, second = (table["skill"][name]["dry"]["fair_crps_1px"] for name in names[2:])
+    assert first["pooled"] != second["pooled"]
+    assert first["mean"]["num_cases"] <= 8
+
+
+def test_the_command_repeats_itself_and_its_forecasts_can_be_made_again(folder, tmp_path):
+    for out in ("a", "b"):
+        verify.main(arguments(folder, tmp_path / out))
+    tables = [read_scores(tmp_path / out) for out in ("a", "b")]
+    assert all(table.pop("seconds_per_forecast") for table in tables)
+    assert tables[0] == tables[1]
+    verify.main(arguments(folder, tmp_path / "c", "--cases", "1"))
+    table = read_scores(tmp_path / "c")
+    case = table["cases"][0]
+    event = synthetic_event(3, 26, 48, 80)
+    crop = event.rain_rate[:, case["y"] :, case["x"] :][:, :CROP, :CROP]
+    frame = list(event.time).index(np.datetime64(case["issue_time"]))
+    model = LDCast.from_pretrained(folder / "tiny", "cpu")
+    forecast = model.predict(
+        crop[frame - 3 : frame + 1], num_members=3, seed=case["seed"], num_sampling_steps=2
+    )
+    observation = torch.from_numpy(crop[frame + 1 : frame + 21])
+    expected = crps_ensemble(torch.from_numpy(forecast), observation).mean(dim=(-2, -1))
+    scores = table["models"][str(folder / "tiny")]["crps_1px"]
+    assert scores == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_forecasts_are_kept_and_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+    verify.main(arguments(folder, tmp_path / "whole", "--cache", str(tmp_path / "kept")))
+    assert len(list((tmp_path / "kept").iterdir())) == 2  # two cases of the one model
+    assert not (tmp_path / "whole" / "cache").exists()
+
+    predict, num_calls = LDCast.predict, []
+
+    def interrupted(self, *args, **kwargs):
+        num_calls.append(1)
+        if len(num_calls) == 2:
+            raise KeyboardInterrupt
+        return predict(self, *args, **kwargs)
+
+    monkeypatch.setattr(LDCast, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verify.main(arguments(folder, tmp_path / "out"))
+    assert not (tmp_path / "out" / "scores.json").exists()
+    verify.main(arguments(folder, tmp_path / "out"))
+    assert len(num_calls) == 3  # the first case was not forecast again
+    again, whole = (read_scores(tmp_path / out)["models"] for out in ("out", "whole"))
+    assert again == whole
+
+
+def test_pysteps_baselines_join_or_a_line_says_why_not(folder, tmp_path, capsys, monkeypatch):
+    baseline = simple_baselines()[0]
+    extrapolation = type(baseline)("extrapolation", baseline.forecast, {"version": 1})
+    monkeypatch.setattr(verify, "pysteps_baselines", lambda num_members: [extrapolation])
+    verify.main(arguments(folder, tmp_path))
+    assert "extrapolation" in read_scores(tmp_path)["models"]
+    assert "against extrapolation" in capsys.readouterr().out
+
+    def missing(num_members):
+        raise ImportError("extrapolation and STEPS need pysteps; install it")
+
+    monkeypatch.setattr(verify, "pysteps_baselines", missing)
+    verify.main(arguments(folder, tmp_path))
+    note = "skipped: extrapolation and STEPS need pysteps; install it"
+    assert note in capsys.readouterr().out.splitlines()
+    assert note in read_scores(tmp_path)["notes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--model", "no/such/model"], "no/such/model is not a model folder"),
+        (["--model", "dry"], "the name is taken"),
+        (["--data", "no-such.npz"], "no event file no-such.npz"),
+        (["--crop-size", "256"], "use --crop-size 48"),
+        (["--crop-size", "8"], "--crop-size 8: expected at least 16"),
+        (["--members", "0"], "--members 0: expected at least 1"),
+        (["--cases", "0"], "--cases 0: expected at least 1"),
+        (["--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--steps", "0"], "0"),
+    ],
+)
+def test_what_the_user_can_mend_exits_2_with_one_line(folder, tmp_path, capsys, change, message):
+    argv = arguments(folder, tmp_path / "out", *change)
+    assert run_script(lambda: verify.main(argv)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_the_output_folder_is_tried_before_the_work(folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    argv = arguments(folder, tmp_path / "file", "--model", "no/such/model")
+    assert run_script(lambda: verify.main(argv)) == 2
+    assert "cannot write into" in capsys.readouterr().err
+
+
+def test_no_figures_without_matplotlib(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(verify, "require_matplotlib", plot.require_matplotlib)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    verify.main(arguments(folder, tmp_path))
+    assert "skipped: scores.png: pictures need matplotlib" in capsys.readouterr().out
+    assert (tmp_path / "scores.json").exists()
+
+
+def test_figures_and_the_cases_in_them(folder, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    cases_shown = []
+
+    def draw(table, shown, path):
+        cases_shown.extend(shown)
+        draw_page(table, shown, path)
+
+    monkeypatch.setattr(verify, "draw_page", draw)
+    verify.main(arguments(folder, tmp_path, "--cases", "3"))
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert f"wrote {tmp_path / 'scores.png'}" in capsys.readouterr().out
+    titles = " ".join(case.title for case in cases_shown)
+    assert all(word in titles for word in ("wettest", "median", "worst"))
+    assert [len(case.forecasts) for case in cases_shown] == [3] * len(cases_shown)
+    cases = read_scores(tmp_path)["cases"]
+    assert cases[-1]["issue_time"][:10] in titles
+
+
+def test_the_worst_case_is_that_of_the_least_skill():
+    cases = [
+        Case(Window(0, 0, 0, index), "storm", None, wet, 0) for index, wet in enumerate((3, 1, 2))
+    ]
+    record, reference = (
+        Record(cases=[{"fair_crps_1px": np.full(20, score)} for score in scores])
+        for scores in ((2.0, 0.1, 9.0), (1.0, 0.001, 9.0))  # the second is nearly dry
+    )
+    chosen = verify.choose_shown(cases, record, reference)
+    assert chosen == {"wettest and worst": cases[0], "median": cases[2]}
