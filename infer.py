@@ -3,18 +3,21 @@
   python infer.py                                        bundled model, synthetic rain
   python infer.py --plot forecast.gif                    and a picture (needs matplotlib)
   python infer.py --model runs/ldcast --data event.npz   a trained model, real rain
+  python infer.py --model runs/ldcast --calibrated       corrected by the model's calibration
 
 Writes forecast.npz (see --out) and prints where it will rain, and how much.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from ldcast import LDCast
+from ldcast.calibration import read_calibration
 from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, parse_time, past_frames, read_event
 from ldcast.data.forecast import Forecast, check_grid, check_output_path, write_forecast
@@ -39,6 +42,12 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add("--sampler", choices=SAMPLERS, help="default: the model's")
     add("--steps", type=int, help="sampling steps, exactly as many; default: the model's")
     add("--seed", type=int, default=0, help="of the members' noise (%(default)s)")
+    add(
+        "--calibrated",
+        action="store_true",
+        help="correct rain rates and add exceedance probabilities to the file, as python -m "
+        "ldcast.calibrate fitted them",
+    )
     add("--out", type=Path, default=Path("forecast.npz"), help="forecast file (%(default)s)")
     add("--plot", type=Path, metavar="PATH", help="also draw a .png or an animated .gif")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
@@ -73,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     model = LDCast.from_pretrained(flags.model, flags.device)
     if flags.sampler:
         model.use_sampler(flags.sampler)
+    calibration = read_calibration(flags.model) if flags.calibrated else None
 
     with tqdm(desc="forecast", unit="call", disable=None) as bar:
 
@@ -94,6 +104,14 @@ def main(argv: list[str] | None = None) -> None:
         sampler=model.config.diffusion.sampler,
         num_sampling_steps=flags.steps or model.config.diffusion.num_sampling_steps,
     )
+    if calibration:
+        rain = calibration.calibrate_members(rain)
+        forecast = replace(
+            forecast,
+            rain_rate=rain,
+            exceedance_probability=calibration.exceedance_probability(rain),
+            exceedance_threshold=np.array(calibration.thresholds),
+        )
     write_forecast(forecast, flags.out)
     view = (past, rain, issue_time, forecast.lead_minutes, event.grid)
     print(summarise(*view))

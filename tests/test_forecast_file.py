@@ -54,6 +54,26 @@ def test_round_trip(forecast: Forecast, tmp_path: Path) -> None:
     write_forecast(back, path)  # what was read can be written again
 
 
+def test_a_calibrated_forecast_keeps_its_chances(forecast: Forecast, tmp_path: Path) -> None:
+    assert forecast.exceedance_probability is None
+    chance = np.random.default_rng(1).uniform(size=(2, 3, 6, 9))
+    threshold = np.array([0.1, 10])
+    calibrated = replace(forecast, exceedance_probability=chance, exceedance_threshold=threshold)
+    write_forecast(calibrated, tmp_path / "forecast.npz")
+    back = read_forecast(tmp_path / "forecast.npz")
+    np.testing.assert_array_equal(back.exceedance_probability, chance.astype(np.float32))
+    np.testing.assert_array_equal(back.exceedance_threshold, threshold)
+    assert back.grid.keys() == GRID.keys()
+    with pytest.raises(AssertionError, match="exceedance_probability"):
+        replace(calibrated, exceedance_threshold=threshold[:1])
+
+
+def test_a_forecast_without_chances_has_none(forecast: Forecast, tmp_path: Path) -> None:
+    write_forecast(forecast, tmp_path / "forecast.npz")
+    back = read_forecast(tmp_path / "forecast.npz")
+    assert back.exceedance_probability is back.exceedance_threshold is None
+
+
 def test_arrays_have_the_promised_names(forecast: Forecast, tmp_path: Path) -> None:
     path = tmp_path / "forecast.npz"
     write_forecast(forecast, path)
@@ -88,7 +108,13 @@ def test_the_file_is_readable_by_whom_the_umask_says(forecast: Forecast, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("seed", 3), ("file", "radar.h5"), ("history", {"a": 1})]
+    ("name", "value"),
+    [
+        ("seed", 3),
+        ("exceedance_threshold", 1.0),
+        ("file", "radar.h5"),
+        ("history", {"a": 1}),
+    ],
 )
 def test_grid_entries_that_no_file_can_hold(forecast: Forecast, name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):

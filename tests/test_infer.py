@@ -1,5 +1,6 @@
 """infer.py, run as a user runs it, with a tiny untrained model."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ from tiny_models import tiny_model
 
 import infer
 from ldcast import LDCast
+from ldcast.calibration import CALIBRATION_NAME, Calibration, write_calibration
+from ldcast.calibration.maps import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
+from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import run_script
+from ldcast.model_folder import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,78 @@ def test_a_picture_is_drawn(call, name) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
     assert call("--plot", name) == 0
     assert Path(name).stat().st_size > 1000
+
+
+# ---- calibrated ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calibrated_folder(model_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the model with a calibration that makes all rain half as strong."""
+    folder = tmp_path / "calibrated"
+    shutil.copytree(model_folder, folder)
+    num_leads = len(LEAD_MINUTES)
+    probability = np.tile([0.1, 0.3, 0.5], (len(THRESHOLDS), num_leads, 1))
+    calibration = Calibration(
+        lead_minutes=LEAD_MINUTES,
+        forecast_rain=np.tile([0.2, 100], (num_leads, 1)),
+        radar_rain=np.tile([0.1, 50], (num_leads, 1)),
+        thresholds=THRESHOLDS,
+        probability=probability,
+        num_forecasts=np.ones_like(probability),
+        fitted_on={},
+        weights=fingerprint(folder),
+    )
+    write_calibration(folder, calibration)
+    return folder
+
+
+def test_calibrated_rain_and_chances(call, calibrated_folder) -> None:
+    assert call("--out", "raw.npz") == 0
+    assert call("--model", str(calibrated_folder), "--calibrated") == 0
+    raw, calibrated = read("raw.npz"), read()
+    assert calibrated.keys() - raw.keys() == {"exceedance_probability", "exceedance_threshold"}
+    halved = np.where(raw["rain_rate"] < 0.2, 0, raw["rain_rate"] / 2)
+    assert (halved > 0).any()
+    np.testing.assert_allclose(calibrated["rain_rate"], halved, rtol=1e-5)
+    assert calibrated["exceedance_threshold"].tolist() == [0.1, 1, 10]
+    chance = calibrated["exceedance_probability"]
+    assert chance.dtype == np.float32
+    assert chance.shape == (3, 20, 40, 56)
+    num_wet = (halved >= 0.1).sum(axis=0)
+    np.testing.assert_allclose(chance[0], np.array([0.1, 0.3, 0.5])[num_wet], rtol=1e-6)
+
+
+def test_the_summary_and_the_picture_are_of_the_calibrated_rain(
+    call, calibrated_folder, monkeypatch, capsys
+) -> None:
+    shown = []
+    monkeypatch.setattr(infer, "summarise", lambda past, rain, *more: shown.append(rain))
+    monkeypatch.setattr(infer, "plot_forecast", lambda past, rain, *more: shown.append(rain))
+    monkeypatch.setattr(infer, "require_matplotlib", lambda: None)
+    assert call("--model", str(calibrated_folder), "--calibrated", "--plot", "picture.png") == 0
+    assert len(shown) == 2
+    for rain in shown:
+        np.testing.assert_array_equal(rain, read()["rain_rate"])
+
+
+def test_a_calibration_is_used_only_on_request(call, calibrated_folder) -> None:
+    assert call("--out", "raw.npz") == call("--model", str(calibrated_folder)) == 0
+    raw, forecast = read("raw.npz"), read()
+    assert forecast.keys() == raw.keys()
+    np.testing.assert_array_equal(forecast["rain_rate"], raw["rain_rate"])
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [(None, "python -m ldcast.calibrate"), ("{", "is broken")]
+)
+def test_a_bad_calibration_is_found_before_the_work(
+    call, calibrated_folder, capsys, monkeypatch, text, word
+) -> None:
+    path = calibrated_folder / CALIBRATION_NAME
+    path.unlink() if text is None else path.write_text(text)
+    monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
+    assert word in refused(call, capsys, "--model", str(calibrated_folder), "--calibrated")
 
 
 # ---- what the user can mend: one line, status 2, nothing written ---------------------------------

@@ -1,0 +1,133 @@
+"""Fits a model's calibration on forecasts of past rain, and tells whether it helps.
+
+    python -m ldcast.calibrate --model runs/ldcast --data PATH@START/END [PATH ...]
+    python infer.py --model runs/ldcast --calibrated
+
+Use rain that the model was not trained on. What the calibration is: see ldcast/calibration.py. It
+is fitted on all the data and written to DIR/calibration.json. The table says what such a fit does
+for rain that it has not seen: each event of --data is judged by a calibration that was fitted on
+the other ones. So give at least two events, from different days.
+
+Cases are drawn and forecast as `python -m ldcast.verify` does; with its --cache (DIR/cache of its
+--out), members, cases, crop size and seed, the forecasts that it made are used again.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ldcast.calibration import CALIBRATION_NAME, write_calibration
+from ldcast.calibration.fit import CaseReader, ScoredCase, fit
+from ldcast.calibration.judge import describe, draw_reliability, judge
+from ldcast.data.archive import RainEvent, read_event
+from ldcast.data.crops import CROP_STEP
+from ldcast.data.forecast import check_output_path
+from ldcast.device import AMP_MODES, choose_device
+from ldcast.errors import InputError, run_script
+from ldcast.model_folder import locate
+from ldcast.plot import require_matplotlib
+from ldcast.rain import valid_mask
+from ldcast.training.run import check_writable
+from ldcast.verification.cases import Case, draw_cases
+from ldcast.verification.forecasters import ForecastCache, Forecaster, model_forecaster
+from ldcast.verification.scoring import read_case
+
+
+def case_reader(
+    forecaster: Forecaster,
+    cache: ForecastCache,
+    events: list[RainEvent],
+    cases: list[Case],
+    crop_size: int,
+    device: torch.device,
+) -> CaseReader:
+    """Reads cases, the forecasts made on the first occasion and taken from the cache after it.
+
+    Scored are the pixels with data in the radar image of the time and in the newest past frame.
+    """
+
+    def read(what: str) -> Iterator[ScoredCase]:
+        for case in tqdm(cases, desc=what, disable=None):
+            past, observation = read_case(events, case, crop_size, device)
+            members = cache(forecaster, past, case).members
+            members = members.where(valid_mask(observation), torch.nan)
+            yield ScoredCase(case.window.event, members.cpu().numpy(), observation.cpu().numpy())
+
+    return read
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises InputError for numbers that are too small."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ldcast.calibrate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="bundled", metavar="DIR", help="model folder (%(default)s)")
+    add("--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files")
+    add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
+    add("--cases", type=int, default=32, metavar="N", help="forecasts (%(default)s)")
+    add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
+    add("--seed", type=int, default=0, help="of the choice of cases and of noise (%(default)s)")
+    add("--steps", type=int, metavar="N", help="sampling steps; default: the model's own")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    default_cache = Path("runs/calibrate/cache")
+    add("--cache", type=Path, default=default_cache, help="keeps forecasts (%(default)s)")
+    add("--plot", type=Path, metavar="PATH.png", help="also draw reliability before and after")
+    flags = parser.parse_args(argv)
+    for name, low in {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0}.items():
+        if getattr(flags, name) < low:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} {getattr(flags, name)}: expected at least {low}")
+    return flags
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = parse_arguments(argv)
+    if flags.plot:
+        check_output_path(flags.plot, (".png",))
+        require_matplotlib()
+    check_writable(flags.cache)
+    device = choose_device(flags.device)
+    forecaster = model_forecaster(flags.model, flags.members, flags.steps, device, flags.amp)
+    path = locate(flags.model) / CALIBRATION_NAME
+    check_output_path(path, (".json",))
+    events = [read_event(spec) for spec in flags.data]
+    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+
+    cache = ForecastCache(flags.cache)
+    read_cases = case_reader(forecaster, cache, events, cases, flags.crop_size, device)
+    used = sorted({case.window.event for case in cases})
+    fitted_on = {
+        "events": [events[index].name for index in used],
+        "num_cases": len(cases),
+        "crop_size": flags.crop_size,
+        "seed": flags.seed,
+        "num_members": flags.members,
+        "num_sampling_steps": forecaster.identity["num_sampling_steps"],
+    }
+    weights = forecaster.identity["weights"]
+    calibrations = fit(read_cases, used, flags.members, fitted_on, weights)
+    write_calibration(flags.model, calibrations[None])
+    print(f"wrote {path}")
+    if len(used) == 1:
+        print(
+            "all cases are of one event: nothing to judge the fit by, or to plot; give more --data"
+        )
+        return
+    judgements = judge(read_cases, events, calibrations, flags.members)
+    print("", describe(judgements), sep="\n")
+    if flags.plot:
+        draw_reliability(judgements, flags.plot)
+        print(f"wrote {flags.plot}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,219 @@
+"""Calibration of a model's forecasts: rain rates matched to the radar's, probabilities corrected.
+
+    calibration = read_calibration(folder)                # fitted by python -m ldcast.calibrate
+    matched = calibration.calibrate_members(rain)         # (E, T, H, W) mm/h
+    calibration.exceedance_probability(matched)           # (threshold, T, H, W)
+
+Two steps, each with its own map for every lead time:
+1. Probability matching: a member's rain rate becomes the rate that the radar exceeds equally
+   often, so that members rain as often and as hard as the radar, all cases together.
+   Source: Ebert 2001 (Monthly Weather Review 129, section 3b) matches pooled members to rain
+   rates by rank; between one forecast and one observation it is called quantile mapping.
+2. Isotonic recalibration: where k of E matched members reach a threshold, the probability is the
+   frequency with which the radar reached it in such places, made non-decreasing in k.
+   Source: Zadrozny and Elkan 2002 (KDD, section 3); for weather Dimitriadis, Gneiting and Jordan
+   2021 (PNAS 118, e2016191118).
+"""
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.errors import InputError
+from ldcast.files import write_text
+from ldcast.model_folder import fingerprint, locate
+from ldcast.rain import RainScale, is_wet
+
+CALIBRATION_NAME = "calibration.json"
+FORMAT_VERSION = 1
+LEAD_MINUTES = tuple(MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1))
+WET_THRESHOLD = RainScale().wet_threshold
+MAX_RAIN_RATE = RainScale().max_rain_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Maps that correct a model's forecasts, and what they were fitted on.
+
+    lead_minutes: (T,) minutes after the issue time.
+    forecast_rain, radar_rain: (T, N) mm/h, non-decreasing, at least 0.1. Equal quantiles of the
+        members and of the radar: one becomes the other, and in between it is linear.
+    thresholds: (K,) mm/h, increasing.
+    probability: (K, T, E + 1) in 0..1, non-decreasing in the last axis: the chance of at least a
+        threshold where 0, 1, ..., E of E members reach it.
+    num_forecasts: (K, T, E + 1), on how many pixels of the fit so many members did.
+    fitted_on: events, numbers of cases, members and sampling steps, ...; for people.
+    weights: fingerprint of the model's weights at the fit.
+
+    Raises InputError where the arrays are not as described.
+    """
+
+    lead_minutes: tuple[int, ...]
+    forecast_rain: np.ndarray
+    radar_rain: np.ndarray
+    thresholds: tuple[float, ...]
+    probability: np.ndarray
+    num_forecasts: np.ndarray
+    fitted_on: dict[str, Any]
+    weights: str
+
+    def __post_init__(self) -> None:
+        num_leads, num_thresholds = len(self.lead_minutes), len(self.thresholds)
+        for rain_rate in (self.forecast_rain, self.radar_rain):
+            _check_map("rain rates", rain_rate, (num_leads,), WET_THRESHOLD, math.inf)
+        _check_map("probabilities", self.probability, (num_thresholds, num_leads), 0, 1)
+        if self.forecast_rain.shape != self.radar_rain.shape:
+            raise InputError("expected as many rain rates of the radar as of the forecast")
+        if self.num_forecasts.shape != self.probability.shape or (self.num_forecasts < 0).any():
+            raise InputError("expected a count of forecasts, 0 or more, for each probability")
+
+    def calibrate_members(self, rain: np.ndarray) -> np.ndarray:
+        """Members as they are, but with the radar's distribution of rain rates.
+
+        rain: (E, T, H, W) mm/h, NaN = no forecast.
+        Returns the same shape, float32. NaN stays NaN and 0 stays 0, larger stays larger or equal.
+        Where the model rains too often its weakest rain becomes 0; where it rains too seldom dry
+        places stay dry, since nothing tells them apart. Rain beyond the last quantile is multiplied
+        by that one's factor, but not lifted above 118.428 mm/h, where forecasts end.
+        """
+        return match_rain(rain, self.forecast_rain, self.radar_rain)
+
+    def exceedance_probability(self, matched: np.ndarray) -> np.ndarray:
+        """The chance of at least each threshold, from members that `calibrate_members` returned.
+
+        matched: (E, T, H, W) mm/h; E may differ from that of the fit.
+        Returns (K, T, H, W) float32, NaN where a member is. Each threshold was fitted by itself, so
+        a higher one's chance is cut to that of the lower ones where it would exceed them.
+        """
+        table = self._probability_of_count(len(matched))
+        result = np.empty((len(self.thresholds), *matched.shape[1:]), np.float32)
+        for frame in range(len(self.lead_minutes)):
+            members = matched[:, frame]
+            for index, threshold in enumerate(self.thresholds):
+                count = is_wet(members, threshold).sum(axis=0)
+                result[index, frame] = table[index, frame][count]
+            result[:, frame, np.isnan(members).any(axis=0)] = np.nan
+            np.minimum.accumulate(result[:, frame], axis=0, out=result[:, frame])
+        return result
+
+    def _probability_of_count(self, num_members: int) -> np.ndarray:
+        """`probability` for another number of members, (K, T, num_members + 1).
+
+        For more members than at the fit, linear between the shares of members. For fewer, they
+        stand for a draw of those of the fit, which says less the fewer they are: where j of them
+        reach the threshold, the mean over all k that the draw may have come from.
+        """
+        num_fitted = self.probability.shape[-1] - 1
+        if num_members > num_fitted:
+            shares = np.linspace(0, 1, num_members + 1)
+            fitted_shares = np.linspace(0, 1, num_fitted + 1)
+            return np.apply_along_axis(
+                lambda nodes: np.interp(shares, fitted_shares, nodes), -1, self.probability
+            )
+        chance = draw_chance(num_fitted, num_members)
+        weight = self.num_forecasts + 1.0  # with one more of each, no j is without any k
+        return (weight * self.probability) @ chance / (weight @ chance)
+
+
+def match_rain(rain: np.ndarray, forecast_rain: np.ndarray, radar_rain: np.ndarray) -> np.ndarray:
+    """`Calibration.calibrate_members` for the given maps, each (T, N) mm/h."""
+    matched = np.zeros(rain.shape, np.float32)
+    for frame, nodes in enumerate(zip(forecast_rain, radar_rain, strict=True)):
+        before, after = rain[:, frame], matched[:, frame]  # one by one: a fraction of the memory
+        after[np.isnan(before)] = np.nan
+        is_kept = is_wet(before, nodes[0][0])
+        after[is_kept] = _match_wet(before[is_kept], *nodes)
+    return matched
+
+
+def _match_wet(rain: np.ndarray, forecast_rain: np.ndarray, radar_rain: np.ndarray) -> np.ndarray:
+    """(n,) mm/h that the map (N,) keeps wet -> (n,) mm/h."""
+    inside = np.interp(rain, forecast_rain, radar_rain)
+    beyond = rain * (radar_rain[-1] / forecast_rain[-1])
+    matched = np.where(rain > forecast_rain[-1], beyond, inside)
+    return np.minimum(matched, np.maximum(rain, MAX_RAIN_RATE))
+
+
+def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
+    """(num_all + 1, num_drawn + 1): the chance that of `num_drawn` members, drawn from `num_all`
+    of which k reach a threshold, j do (hypergeometric distribution).
+    """
+    return np.array(
+        [
+            [math.comb(k, j) * math.comb(num_all - k, num_drawn - j) for j in range(num_drawn + 1)]
+            for k in range(num_all + 1)
+        ]
+    ) / math.comb(num_all, num_drawn)
+
+
+def read_calibration(folder: str | Path) -> Calibration:
+    """The calibration in a model folder, or in that of "bundled".
+
+    Raises InputError where there is none, where it is broken, of a newer format, for other lead
+    times, or was fitted before the model's weights changed.
+    """
+    path = locate(folder) / CALIBRATION_NAME
+    refit = f"python -m ldcast.calibrate --model {folder} --data ..."
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: fit it with {refit}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.pop("format_version")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is broken, expected JSON with format_version: {refit}") from None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format {version}, this code reads {FORMAT_VERSION}: update ldcast to read "
+            f"a newer one, or {refit}"
+        )
+    try:
+        calibration = _from_plain(content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is broken ({error}): fit it again with {refit}") from None
+    if calibration.lead_minutes != LEAD_MINUTES:
+        raise InputError(
+            f"{path} is for lead times of {calibration.lead_minutes} minutes, expected "
+            f"{LEAD_MINUTES}: fit it again with {refit}"
+        )
+    if calibration.weights != fingerprint(folder):
+        raise InputError(
+            f"{path} was fitted to other weights than {folder} has now: the model was trained "
+            f"since; fit it again with {refit}"
+        )
+    return calibration
+
+
+def write_calibration(folder: str | Path, calibration: Calibration) -> None:
+    """Writes `calibration.json` into a model folder; a row of numbers is one line."""
+    content = {"format_version": FORMAT_VERSION} | {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in asdict(calibration).items()
+    }
+    text = json.dumps(content, indent=2, allow_nan=False)
+    one_line = re.sub(r"\[[^][{}\"]*\]", lambda row: " ".join(row[0].split()), text)
+    write_text(locate(folder) / CALIBRATION_NAME, one_line + "\n")
+
+
+def _from_plain(content: dict[str, Any]) -> Calibration:
+    """What `write_calibration` wrote. Raises ValueError, TypeError or KeyError for other things."""
+    arrays = ("forecast_rain", "radar_rain", "probability", "num_forecasts")
+    content = content | {name: np.array(content[name], dtype=float) for name in arrays}
+    content["lead_minutes"] = tuple(content["lead_minutes"])
+    content["thresholds"] = tuple(content["thresholds"])
+    return Calibration(**content)
+
+
+def _check_map(
+    what: str, nodes: np.ndarray, leading: tuple[int, ...], low: float, high: float
+) -> None:
+    """Raises InputError unless nodes (*leading, n >= 2) are in low..high and never decrease."""
+    if nodes.ndim != len(leading) + 1 or nodes.shape[:-1] != leading or nodes.shape[-1] < 2:
+        raise InputError(f"got {what} of shape {nodes.shape}, expected {leading} and some more")
+    if not ((nodes >= low) & (nodes <= high)).all() or (np.diff(nodes) < 0).any():
+        raise InputError(f"expected {what} from {low} to {high} that never decrease")
