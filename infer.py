@@ -82,7 +82,11 @@ def main(argv: list[str] | None = None) -> None:
     model = LDCast.from_pretrained(flags.model, flags.device)
     if flags.sampler:
         model.use_sampler(flags.sampler)
+    sampler = model.config.diffusion.sampler
+    num_sampling_steps = flags.steps or model.config.diffusion.num_sampling_steps
     calibration = read_calibration(flags.model) if flags.calibrated else None
+    if calibration:
+        calibration.check_sampling(sampler, num_sampling_steps)
 
     with tqdm(desc="forecast", unit="call", disable=None) as bar:
 
@@ -101,8 +105,8 @@ def main(argv: list[str] | None = None) -> None:
         grid=event.grid,
         seed=flags.seed,
         model=flags.model,
-        sampler=model.config.diffusion.sampler,
-        num_sampling_steps=flags.steps or model.config.diffusion.num_sampling_steps,
+        sampler=sampler,
+        num_sampling_steps=num_sampling_steps,
     )
     if calibration:
         rain = calibration.calibrate_members(rain)

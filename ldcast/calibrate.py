@@ -24,14 +24,14 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge
 from ldcast.data.archive import RainEvent, read_event
-from ldcast.data.crops import CROP_STEP
 from ldcast.data.forecast import check_output_path
-from ldcast.device import AMP_MODES, choose_device
-from ldcast.errors import InputError, run_script
+from ldcast.device import choose_device
+from ldcast.errors import run_script
 from ldcast.model_folder import locate
 from ldcast.plot import require_matplotlib
 from ldcast.rain import valid_mask
 from ldcast.training.run import check_writable
+from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster, model_forecaster
 from ldcast.verification.scoring import read_case
@@ -60,33 +60,14 @@ def case_reader(
     return read
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises InputError for numbers that are too small."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ldcast.calibrate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = case_parser("calibrate", __doc__)
     add = parser.add_argument
     add("--model", default="bundled", metavar="DIR", help="model folder (%(default)s)")
-    add("--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files")
-    add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
-    add("--cases", type=int, default=32, metavar="N", help="forecasts (%(default)s)")
-    add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
-    add("--seed", type=int, default=0, help="of the choice of cases and of noise (%(default)s)")
-    add("--steps", type=int, metavar="N", help="sampling steps; default: the model's own")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
     default_cache = Path("runs/calibrate/cache")
     add("--cache", type=Path, default=default_cache, help="keeps forecasts (%(default)s)")
     add("--plot", type=Path, metavar="PATH.png", help="also draw reliability before and after")
-    flags = parser.parse_args(argv)
-    for name, low in {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0}.items():
-        if getattr(flags, name) < low:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} {getattr(flags, name)}: expected at least {low}")
-    return flags
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -105,16 +86,19 @@ def main(argv: list[str] | None = None) -> None:
     cache = ForecastCache(flags.cache)
     read_cases = case_reader(forecaster, cache, events, cases, flags.crop_size, device)
     used = sorted({case.window.event for case in cases})
-    fitted_on = {
-        "events": [events[index].name for index in used],
-        "num_cases": len(cases),
-        "crop_size": flags.crop_size,
-        "seed": flags.seed,
-        "num_members": flags.members,
+    about = {
+        "fitted_on": {
+            "events": [events[index].name for index in used],
+            "num_cases": len(cases),
+            "crop_size": flags.crop_size,
+            "seed": flags.seed,
+            "num_members": flags.members,
+        },
+        "weights": forecaster.identity["weights"],
+        "sampler": forecaster.identity["settings"]["diffusion"]["sampler"],
         "num_sampling_steps": forecaster.identity["num_sampling_steps"],
     }
-    weights = forecaster.identity["weights"]
-    calibrations = fit(read_cases, used, flags.members, fitted_on, weights)
+    calibrations = fit(read_cases, used, flags.members, about)
     write_calibration(flags.model, calibrations[None])
     print(f"wrote {path}")
     if len(used) == 1:

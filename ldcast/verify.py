@@ -28,14 +28,14 @@ import numpy as np
 import torch
 
 from ldcast.data.archive import RainEvent, read_event
-from ldcast.data.crops import CROP_STEP
-from ldcast.device import AMP_MODES, choose_device
+from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
 from ldcast.plot import require_matplotlib
 from ldcast.rain import valid_mask
 from ldcast.summary import SHOWN_LEADS
 from ldcast.training.run import check_writable
+from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.figures import ShownCase, draw_page
 from ldcast.verification.forecasters import (
@@ -126,32 +126,13 @@ def show_case(
     )
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises InputError for numbers that are too small."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ldcast.verify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = case_parser("verify", __doc__)
     add = parser.add_argument
     add("--model", nargs="+", default=["bundled"], metavar="DIR", help="model folders (bundled)")
-    add("--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files")
-    add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
-    add("--cases", type=int, default=32, metavar="N", help="forecasts per model (%(default)s)")
-    add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
-    add("--seed", type=int, default=0, help="of the choice of cases and of noise (%(default)s)")
-    add("--steps", type=int, metavar="N", help="sampling steps; default: the model's own")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
     add("--cache", type=Path, metavar="DIR", help="where forecasts are kept; default: OUT/cache")
     add("--out", type=Path, required=True, metavar="DIR", help="where the scores go")
-    flags = parser.parse_args(argv)
-    for name, low in {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0}.items():
-        if getattr(flags, name) < low:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} {getattr(flags, name)}: expected at least {low}")
-    return flags
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:

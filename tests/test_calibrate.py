@@ -36,6 +36,7 @@ from ldcast.verification.forecasters import ForecastCache, Forecaster
 
 NUM_LEADS = len(LEAD_MINUTES)
 HALF = 10**-0.3  # 30 classes of rain rate
+ABOUT = {"fitted_on": {}, "weights": "1234", "sampler": "plms", "num_sampling_steps": 20}
 
 
 def gamma_rain(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -187,7 +188,7 @@ class Reader:
 
 
 def fit_to(reader: Reader) -> dict:
-    return fit(reader, [0, 1, 2], 3, {}, "1234")
+    return fit(reader, [0, 1, 2], 3, ABOUT)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def test_a_single_event_is_fitted_and_not_judged():
     def one(what: str) -> Iterator[ScoredCase]:
         return (case for case in Reader()(what) if case.event == 2)
 
-    assert list(fit(one, [2], 3, {}, "1234")) == [None]
+    assert list(fit(one, [2], 3, ABOUT)) == [None]
 
 
 def test_calibration_makes_a_biased_model_reliable(judgements):
@@ -324,8 +325,8 @@ def test_the_tool_writes_into_the_model_folder_and_judges(call, capsys, monkeypa
         "crop_size": 32,
         "seed": 3,
         "num_members": 2,
-        "num_sampling_steps": 1,
     }
+    calibration.check_sampling("plms", 1)
     output = capsys.readouterr().out
     assert "event0" in output
     assert "reliability" in output

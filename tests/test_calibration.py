@@ -39,6 +39,8 @@ def make_calibration(
         num_forecasts=np.full_like(probability, 1e6),
         fitted_on={"events": ["storm"], "num_cases": 3},
         weights="1234",
+        sampler="plms",
+        num_sampling_steps=20,
     )
     return replace(calibration, **changes)
 
@@ -258,3 +260,11 @@ def test_other_lead_times(folder: Path) -> None:
 def test_a_model_that_was_trained_since(folder: Path) -> None:
     tiny_model(seed=1).save_pretrained(folder)
     assert "trained since" in refusal(folder)
+
+
+def test_forecasts_must_be_drawn_as_those_of_the_fit():
+    calibration = make_calibration([0.1, 1], [0.1, 1])
+    calibration.check_sampling("plms", 20)
+    for sampler, num_steps in (("plms", 2), ("other", 20)):
+        with pytest.raises(InputError, match="the calibration is for 20 steps of plms, got"):
+            calibration.check_sampling(sampler, num_steps)

@@ -147,6 +147,8 @@ def calibrated_folder(model_folder: Path, tmp_path: Path) -> Path:
         num_forecasts=np.ones_like(probability),
         fitted_on={},
         weights=fingerprint(folder),
+        sampler="plms",
+        num_sampling_steps=1,
     )
     write_calibration(folder, calibration)
     return folder
@@ -198,6 +200,11 @@ def test_a_bad_calibration_is_found_before_the_work(
     path.unlink() if text is None else path.write_text(text)
     monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
     assert word in refused(call, capsys, "--model", str(calibrated_folder), "--calibrated")
+
+
+def test_other_sampling_than_at_the_fit_is_refused(call, calibrated_folder, capsys) -> None:
+    arguments = ("--model", str(calibrated_folder), "--calibrated", "--steps", "2")
+    assert "for 1 steps of plms, got 2" in refused(call, capsys, *arguments)
 
 
 # ---- what the user can mend: one line, status 2, nothing written ---------------------------------

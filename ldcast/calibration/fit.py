@@ -171,12 +171,12 @@ def fit(
     read_cases: CaseReader,
     events: list[int],
     num_members: int,
-    fitted_on: dict[str, Any],
-    weights: str,
+    about: dict[str, Any],
 ) -> dict[int | None, Calibration]:
     """The calibration on all events, under None, and, where there are several, without each one.
 
-    events: indices of those that have cases. fitted_on, weights: as in `Calibration`.
+    events: indices of those that have cases.
+    about: `fitted_on`, `weights`, `sampler` and `num_sampling_steps` of `Calibration`.
     """
     left_out = [None, *events] if len(events) > 1 else [None]
     counts = {event: np.zeros((2, len(LEAD_MINUTES), len(EDGES))) for event in events}
@@ -202,8 +202,7 @@ def fit(
             thresholds=THRESHOLDS,
             probability=fit_probability(num_forecasts, num_reached),
             num_forecasts=num_forecasts,
-            fitted_on=fitted_on,
-            weights=weights,
+            **about,
         )
     return calibrations
 

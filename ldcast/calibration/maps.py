@@ -48,8 +48,8 @@ class Calibration:
     probability: (K, T, E + 1) in 0..1, non-decreasing in the last axis: the chance of at least a
         threshold where 0, 1, ..., E of E members reach it.
     num_forecasts: (K, T, E + 1), on how many pixels of the fit so many members did.
-    fitted_on: events, numbers of cases, members and sampling steps, ...; for people.
-    weights: fingerprint of the model's weights at the fit.
+    fitted_on: events, numbers of cases and members, ...; for people.
+    weights: fingerprint of the model's weights at the fit; sampler, num_sampling_steps: likewise.
 
     Raises InputError where the arrays are not as described.
     """
@@ -62,6 +62,8 @@ class Calibration:
     num_forecasts: np.ndarray
     fitted_on: dict[str, Any]
     weights: str
+    sampler: str
+    num_sampling_steps: int
 
     def __post_init__(self) -> None:
         num_leads, num_thresholds = len(self.lead_minutes), len(self.thresholds)
@@ -72,6 +74,15 @@ class Calibration:
             raise InputError("expected as many rain rates of the radar as of the forecast")
         if self.num_forecasts.shape != self.probability.shape or (self.num_forecasts < 0).any():
             raise InputError("expected a count of forecasts, 0 or more, for each probability")
+
+    def check_sampling(self, sampler: str, num_sampling_steps: int) -> None:
+        """Raises InputError unless forecasts are drawn as those of the fit were."""
+        if (sampler, num_sampling_steps) != (self.sampler, self.num_sampling_steps):
+            raise InputError(
+                f"the calibration is for {self.num_sampling_steps} steps of {self.sampler}, got "
+                f"{num_sampling_steps} of {sampler}: forecast with those, or fit it again with "
+                "python -m ldcast.calibrate --steps ..."
+            )
 
     def calibrate_members(self, rain: np.ndarray) -> np.ndarray:
         """Members as they are, but with the radar's distribution of rain rates.

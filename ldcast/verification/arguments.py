@@ -1,0 +1,39 @@
+"""The command line that verify and calibrate share: which cases are forecast, and how."""
+
+import argparse
+
+from ldcast.data.crops import CROP_STEP
+from ldcast.device import AMP_MODES
+from ldcast.errors import InputError
+
+LOWEST = {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0}
+
+
+def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
+    """A parser that has the shared flags; equal ones find each other's forecasts in a cache."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ldcast.{tool}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files")
+    add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
+    add("--cases", type=int, default=32, metavar="N", help="forecasts per model (%(default)s)")
+    add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
+    add("--seed", type=int, default=0, help="of the choice of cases and of noise (%(default)s)")
+    add("--steps", type=int, metavar="N", help="sampling steps; default: the model's own")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The command line. Raises InputError for numbers that are too small."""
+    flags = parser.parse_args(argv)
+    for name, low in LOWEST.items():
+        if getattr(flags, name) < low:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} {getattr(flags, name)}: expected at least {low}")
+    return flags
