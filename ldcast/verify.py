@@ -14,8 +14,11 @@ figures, with three cases to look at, in DIR/scores.png.
     lead_minutes, num_members, crop_size, seed, num_events, cases, wavelength_px, notes
     models: name -> score -> one number, histogram or curve per lead time; null where unknown
     interior: the same for pixels whose air came from inside the crop, by the case's mean motion
-    intervals: 90 % bootstrap intervals of the scores, over events
-    skill: name -> reference -> fair CRPS, pooled over the cases and of the median case
+    interior_share: of the scored pixels, by lead time; a case of unknown motion has none
+    intervals: 90 % bootstrap intervals of the scores, over events (files)
+    skill, interior_skill: name -> reference -> fair CRPS, pooled over the cases and of the median
+        case, by lead time and, under "mean", of all leads (inside: of those with a share of 20 %)
+    seconds_per_forecast: median of what forecasts took when they were made, by an earlier run too
 Names of scores are explained in the modules of ldcast/verification that compute them.
 """
 
@@ -39,6 +42,8 @@ from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.figures import ShownCase, draw_page
 from ldcast.verification.forecasters import (
+    BASELINES,
+    REFERENCE,
     ForecastCache,
     Forecaster,
     model_forecaster,
@@ -46,16 +51,15 @@ from ldcast.verification.forecasters import (
 )
 from ldcast.verification.pysteps_baselines import pysteps_baselines
 from ldcast.verification.report import (
-    BASELINES,
     LEAD_MINUTES,
-    REFERENCE,
     describe_cases,
     describe_scores,
     scores_table,
+    warn_of_blocks,
     warn_of_few_events,
 )
-from ldcast.verification.scoring import Record, read_case, score_cases
-from ldcast.verification.skill import MIN_REFERENCE, skill
+from ldcast.verification.scoring import BLOCK_SIZES, Record, read_case, score_cases
+from ldcast.verification.skill import MIN_REFERENCE, mean_of_leads, skill
 
 SCORES_NAME = "scores.json"
 FIGURES_NAME = "scores.png"
@@ -71,11 +75,10 @@ def make_forecasters(
     except ImportError as error:
         notes.append(f"skipped: {error}")
     for folder in flags.model:
-        if folder in BASELINES or folder in [forecaster.name for forecaster in forecasters]:
-            raise InputError(
-                f"--model {folder}: the name is taken, expected each folder once; write "
-                f"./{folder} for a folder that is called like a baseline"
-            )
+        if folder in BASELINES:
+            raise InputError(f"--model {folder}: a baseline is called so; write ./{folder}")
+        if folder in [forecaster.name for forecaster in forecasters]:
+            raise InputError(f"--model {folder} is given twice: name each folder once")
         forecasters.append(model_forecaster(folder, flags.members, flags.steps, device, flags.amp))
     return forecasters, notes
 
@@ -88,8 +91,12 @@ def choose_shown(cases: list[Case], record: Record, reference: Record) -> dict[s
     """
     order = sorted(range(len(cases)), key=lambda index: cases[index].wet_share)
     chosen = {"wettest": order[-1], "median": order[len(order) // 2]}
-    scores, references = (
-        np.array([case["fair_crps_1px"].mean() for case in of.cases]) for of in (record, reference)
+    scores, references = mean_of_leads(
+        *(
+            np.stack([case["fair_crps_1px"] for case in of.whole.cases])
+            for of in (record, reference)
+        ),
+        np.array(True),
     )
     skills = np.where(references > MIN_REFERENCE, skill(scores, references), np.nan)
     if not np.isnan(skills).all():
@@ -139,19 +146,22 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv)
     check_writable(flags.out)
     cache = ForecastCache(flags.cache or flags.out / "cache")
-    check_writable(cache.folder)
+    check_writable(cache.folder, "--cache")
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
     events = [read_event(spec) for spec in flags.data]
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
-    notes += warn_of_few_events(len({case.window.event for case in cases}))
-    print(describe_cases(cases, flags.crop_size), *notes, sep="\n")
+    notes += warn_of_few_events(len({case.source for case in cases}))
+    notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))
+    print(describe_cases(events, cases, flags.crop_size), *notes, sep="\n")
 
     records, motions = score_cases(forecasters, events, cases, flags.crop_size, device, cache)
     settings = {"num_members": flags.members, "crop_size": flags.crop_size, "seed": flags.seed}
     table = scores_table(records, cases, motions, settings, notes)
+    (flags.out / FIGURES_NAME).unlink(missing_ok=True)  # of an earlier run
     write_text(flags.out / SCORES_NAME, json.dumps(table, indent=2, allow_nan=False) + "\n")
     print("", describe_scores(table), "", f"wrote {flags.out / SCORES_NAME}", sep="\n")
+    print(f"forecasts are kept in {cache.folder}, {cache.size() / 1e6:.0f} MB in all")
 
     try:
         require_matplotlib()

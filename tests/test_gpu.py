@@ -9,6 +9,8 @@ from tiny_models import rain, tiny_model
 
 import train_autoenc
 from ldcast.models.blocks import AFNOFilter
+from ldcast.verification.motion import mean_motion
+from ldcast.verification.scoring import whole_scores
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,6 +39,21 @@ def test_a_forecast_agrees_with_that_of_a_cpu(exact_convolutions: None) -> None:
     on_gpu = model.cuda().predict(past, 2, amp="off")
     assert on_gpu.device == past.device
     torch.testing.assert_close(on_gpu, on_cpu, atol=1e-3, rtol=1e-2)
+
+
+def test_scores_agree_with_those_of_a_cpu() -> None:
+    members = torch.stack([rain(70, 90, seed)[0] for seed in range(5)])
+    observation = rain(70, 90, seed=9)[0]
+    members[:, :8], observation[:8] = torch.nan, torch.nan
+    for score in whole_scores():
+        on_cpu, on_gpu = (
+            score.statistics(members.to(device), observation.to(device), torch.Generator())
+            for device in ("cpu", "cuda")
+        )
+        assert on_gpu.is_cuda and on_gpu.dtype == torch.float64
+        torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-5, atol=1e-6)
+    motions = [mean_motion(rain(70, 90).to(device)) for device in ("cpu", "cuda")]
+    assert motions[1] == pytest.approx(motions[0], abs=1e-3)
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])

@@ -33,8 +33,8 @@ def test_pixels_without_data_do_not_hold_the_motion_back():
 
 @pytest.mark.parametrize("fill", [0.0, 5.0, torch.nan])
 def test_no_motion_where_there_is_nothing_to_follow(fill):
-    assert mean_motion(torch.full((24, 20, 30), fill)) == (0.0, 0.0)
-    assert mean_motion(moving_rain(2, 2, num_frames=3)) == (0.0, 0.0)
+    assert mean_motion(torch.full((24, 20, 30), fill)) is None
+    assert mean_motion(moving_rain(2, 2, num_frames=3)) is None
 
 
 def test_crops_smaller_than_the_reach():
@@ -51,6 +51,10 @@ def test_interior_is_what_was_inside_and_had_data():
     assert (inside[0] == expected).all()
     # 3 frames: 3 rows and 6 columns have come in.
     assert not inside[2].any()
+
+
+def test_nothing_is_interior_where_the_motion_is_unknown():
+    assert not interior_mask(torch.ones(5, 7, dtype=torch.bool), None, 2).any()
 
 
 def test_all_is_interior_without_motion():

@@ -6,12 +6,14 @@ import math
 import numpy as np
 import pytest
 
+from ldcast.data.archive import RainEvent
 from ldcast.data.crops import Window
 from ldcast.verification.cases import Case
 from ldcast.verification.report import (
     describe_cases,
     describe_scores,
     to_plain,
+    warn_of_blocks,
     warn_of_few_events,
 )
 
@@ -33,28 +35,39 @@ def test_few_events_are_warned_of():
 
 
 def test_cases_of_each_event():
+    names = ["storm", "gale", "calm"]
     cases = [
-        Case(Window(event, 0, 0, 0), name, np.datetime64("2020-06-01"), wet, 0)
-        for event, name, wet in [(0, "storm", 0.042), (1, "gale", 0.1), (0, "storm", 0.3)]
+        Case(Window(event, 0, 0, 0), names[event], np.datetime64("2020-06-01"), wet, 0)
+        for event, wet in [(0, 0.042), (1, 0.1), (0, 0.3)]
     ]
-    assert describe_cases(cases, 64).splitlines() == [
+    nothing = np.zeros((1, 1, 1), np.float32), np.array(["2020-06-01"], "datetime64[s]")
+    events = [RainEvent(*nothing, name=name) for name in names]
+    assert describe_cases(events, cases, 64).splitlines() == [
         "storm: 2 cases of 64 x 64 pixels, 4 to 30 % wet",
         "gale: 1 case of 64 x 64 pixels, 10 % wet",
+        "calm: 0 cases of 64 x 64 pixels",
     ]
 
 
-def table(**mean) -> dict:
+def test_blocks_that_a_crop_does_not_fill():
+    assert warn_of_blocks(256, 64) == warn_of_blocks(64 + 46, 64) == []
+    assert "leave out the last 45 rows" in warn_of_blocks(64 + 45, 64)[0]
+    assert "leave out the last 16 rows" in warn_of_blocks(80, 64)[0]
+    assert "hold no block of 64" in warn_of_blocks(32, 64)[0]
+    assert warn_of_blocks(48, 64) == []
+
+
+def table(inside: float | None = None, **mean) -> dict:
     """What the tables on the terminal need of `scores_table`."""
     scores = {f"fair_crps_{size}px": [float(size)] * LEADS for size in (1, 8, 64)}
     scores["fair_crps_64px"] = [None] * LEADS
     return {
         "models": {"dry": scores, "model": scores},
-        "interior": {"dry": scores, "model": {**scores, "fair_crps_1px": [0.5] * LEADS}},
+        "interior": {"dry": scores, "model": {**scores, "fair_crps_1px": [0.5] * 10 + [9] * 10}},
+        "interior_share": [0.9] * 10 + [0.1] * 9 + [None],
         "seconds_per_forecast": {"dry": 0.0, "model": 12.345},
-        "skill": {
-            "dry": {},
-            "model": {"dry": {"fair_crps_1px": {"mean": mean}}},
-        },
+        "skill": {"dry": {}, "model": {"dry": {"fair_crps_1px": {"mean": mean}}}},
+        "interior_skill": {"model": {"dry": {"fair_crps_1px": {"mean": {"pooled": inside}}}}},
     }
 
 
@@ -105,6 +118,13 @@ def test_numbers_come_where_the_head_says():
 def test_skill_in_words(mean, text):
     last = describe_scores(table(**mean)).splitlines()[-1]
     assert last.startswith("model against dry") and last.endswith(text)
+    last = describe_scores(table(inside=-0.2, **mean)).splitlines()[-1]
+    assert last.endswith(f"{text}; inside pooled -0.20")
+
+
+def test_how_much_is_inside():
+    shown = describe_scores(table(pooled=0.5, median=None, num_cases=0))
+    assert "90% at +5 min and 0% at +100 min; the mean is of the 10 leads with 20%" in shown
 
 
 def test_unknown_values_are_dashes():

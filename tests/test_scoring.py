@@ -26,7 +26,7 @@ def make_event(rain_rate: np.ndarray) -> RainEvent:
 def make_cases(event: RainEvent, num_cases: int) -> list[Case]:
     """Windows that start at frames 0, 1, ..."""
     return [
-        Case(Window(0, frame, 0, 0), event.name, event.time[frame + 3], 1.0, seed=frame)
+        Case(Window(0, frame, 0, 0), event.name, event.time[frame + 3], 1.0, seed=frame, source="s")
         for frame in range(num_cases)
     ]
 
@@ -49,8 +49,8 @@ def test_scores_are_pooled_over_the_valid_pixels_of_all_cases(tmp_path):
     assert scores["crps_8px"][0] == (3 * 4 + 1 * 4) / 8
     assert (scores["crps_1px"][1:] == 1).all() and (scores["fair_crps_1px"][1:] == 1).all()
     assert np.isnan(scores["crps_64px"]).all()  # the crop is a quarter of such a block
-    assert [case["fair_crps_1px"][0] for case in record.cases] == [3, 1]
-    assert set(record.cases[0]) == {"fair_crps_1px", "fair_crps_8px", "fair_crps_64px"}
+    assert [case["fair_crps_1px"][0] for case in record.whole.cases] == [3, 1]
+    assert set(record.whole.cases[0]) == {"fair_crps_1px", "fair_crps_8px", "fair_crps_64px"}
     assert len(record.seconds) == 2
 
 
@@ -117,3 +117,16 @@ def test_what_is_not_scored():
     past, observation = read_case([event], make_cases(event, 1)[0], CROP, CPU)
     assert past.shape == (4, CROP, CROP) and observation.shape == (20, CROP, CROP)
     assert observation.isnan().sum() == 20 + 1  # the newest past frame's, and the future's own
+
+
+def test_motion_is_that_of_the_surroundings_too(tmp_path):
+    rng = np.random.default_rng(0)
+    field = 10 ** rng.normal(size=(CROP, 4 * CROP))
+    field[:, : 2 * CROP] = 0  # what moves across the crop's place is dry all the time
+    frames = np.stack([np.roll(field, frame, axis=1) for frame in range(24)])
+    frames[:, :, :CROP] = 0
+    event = make_event(frames)
+    (motion,) = score_cases(
+        simple_baselines(), [event], make_cases(event, 1), CROP, CPU, ForecastCache(tmp_path)
+    )[1]
+    assert motion == pytest.approx((0, 1), abs=0.1)

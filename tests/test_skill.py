@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.skill import MIN_REFERENCE, median_skill, skill, skill_table
+from ldcast.verification.skill import MIN_REFERENCE, mean_of_leads, median_skill, skill, skill_table
 from ldcast.verification.tally import Tally
 
 NAN = np.nan
@@ -42,31 +42,46 @@ class MeanError:
         return {"fair_crps_1px": sums[..., 0] / sums[..., 1]}
 
 
-def test_table():
-    ours, reference = Tally([MeanError()]), Tally([MeanError()])
-    observation = torch.zeros(2, 1, 1)
-    cases, reference_cases = [], []
-    # Event 0 twice and event 1 once; two lead times.
-    for event, errors, reference_errors in [
-        (0, (1, 2), (2, 4)),
-        (0, (3, 2), (4, 4)),
-        (1, (2, 2), (6, 1)),
-    ]:
-        for tally, of_cases, error in (
-            (ours, cases, errors),
-            (reference, reference_cases, reference_errors),
-        ):
+def tallies() -> tuple[Tally, Tally]:
+    """Of a forecaster and its reference: event a twice and event b once; two lead times."""
+    pair = Tally([MeanError()]), Tally([MeanError()])
+    for event, *errors in [("a", (1, 2), (2, 4)), ("a", (3, 2), (4, 4)), ("b", (2, 2), (6, 1))]:
+        for tally, error in zip(pair, errors, strict=True):
             members = torch.tensor(error, dtype=torch.float32)[None, :, None, None]
-            of_cases.append(tally.add(event, members, observation, seed=0))
+            tally.add(event, members, torch.zeros(2, 1, 1), seed=0)
+    return pair
+
+
+@pytest.fixture(autouse=True)
+def one_score(monkeypatch):
+    for module in ("tally", "skill"):
+        monkeypatch.setattr(f"ldcast.verification.{module}.CASE_SCORES", ("fair_crps_1px",))
+
+
+def test_table():
     draws = np.array([[1, 1]] * 8 + [[2, 0], [0, 2]])
-    kinds = skill_table(ours, reference, cases, reference_cases, draws)["fair_crps_1px"]
+    kinds = skill_table(*tallies(), draws, np.array([True, True]))["fair_crps_1px"]
     np.testing.assert_allclose(kinds["pooled"], [1 - 6 / 12, 1 - 6 / 9])
     np.testing.assert_allclose(kinds["median"], [0.5, 0.5])
     assert kinds["num_cases"].tolist() == [3, 3]
-    # Event 0 alone gives 1/3 and 1/2, event 1 alone 2/3 and -1.
+    # Event a alone gives 1/3 and 1/2, event b alone 2/3 and -1.
     resampled = np.sort([0.5] * 8 + [1 / 3, 2 / 3])
     np.testing.assert_allclose(kinds["low"][0], np.quantile(resampled, 0.05))
     np.testing.assert_allclose(kinds["high"][0], np.quantile(resampled, 0.95))
     assert kinds["mean"]["pooled"] == pytest.approx(1 - 12 / 21)
     assert kinds["mean"]["median"] == pytest.approx(3 / 7)  # of 1/2, 3/8 and 3/7
-    assert "low" not in skill_table(ours, reference, cases, reference_cases, None)["fair_crps_1px"]
+
+
+def test_table_without_draws_and_with_fewer_leads():
+    kinds = skill_table(*tallies(), None, np.array([True, False]))["fair_crps_1px"]
+    assert "low" not in kinds and "low" not in kinds["mean"]
+    assert kinds["mean"]["pooled"] == pytest.approx(1 - 6 / 12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_mean_of_the_leads_that_both_know():
+    scores = np.array([[1, 2, NAN], [NAN, NAN, NAN]])
+    references = np.array([[4, NAN, 5], [1, 2, 3.0]])
+    means = mean_of_leads(scores, references, np.array([True, True, True]))
+    np.testing.assert_array_equal(means[0], [1, NAN])
+    np.testing.assert_array_equal(means[1], [4, NAN])

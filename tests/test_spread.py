@@ -32,6 +32,25 @@ def test_by_hand():
     assert values["spread_error_ratio"] == pytest.approx(np.sqrt(4 / 3 * 5 / 2))
 
 
+def test_error_of_the_mean_agrees_with_pysteps():
+    detcontscores = pytest.importorskip(
+        "pysteps.verification.detcontscores", reason="pysteps, to compare with, is not installed"
+    )
+    members, observation = normal(7, 30, 50).double().exp(), normal(1, 30, 50, 1).double().exp()[0]
+    expected = detcontscores.det_cont_fct(members.mean(dim=0).numpy(), observation.numpy(), "RMSE")
+    assert values_of(members, observation)["rmse"] == pytest.approx(expected["RMSE"], rel=1e-9)
+
+
+def test_spread_agrees_with_pysteps():
+    """Its spread is the mean distance of pairs of members: of two, sqrt(2) standard deviations."""
+    ensscores = pytest.importorskip(
+        "pysteps.verification.ensscores", reason="pysteps, to compare with, is not installed"
+    )
+    members = normal(2, 30, 50).double().exp()
+    expected = ensscores.ensemble_spread(members.numpy(), "RMSE") / np.sqrt(2)
+    assert values_of(members, members[0])["spread"] == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("num_members", [2, 3, 16])
 def test_a_reliable_ensemble_has_a_ratio_of_1(num_members):
     """Not so without the correction: two members would have 0.82."""

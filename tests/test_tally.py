@@ -32,9 +32,9 @@ def frames(*values: float) -> Tensor:
 def filled() -> Tally:
     tally = Tally([MeanAndShares()])
     members = torch.zeros(2, 2, 2, 3)
-    tally.add(4, members, frames(1, 2), seed=0)
-    tally.add(0, members, frames(3, torch.nan), seed=1)
-    tally.add(4, members, frames(5, 8), seed=2)
+    tally.add("b", members, frames(1, 2), seed=0)
+    tally.add("a", members, frames(3, torch.nan), seed=1)
+    tally.add("b", members, frames(5, 8), seed=2)
     return tally
 
 
@@ -54,28 +54,35 @@ def test_members_are_masked_as_the_observation():
 
     observation = torch.zeros(2, 2, 3)
     observation[1, 0] = torch.nan
-    values = Tally([CountMembers()]).add(0, torch.zeros(4, 2, 2, 3), observation, seed=0)
-    assert values["count"].tolist() == [[6] * 4, [3] * 4]
+    tally = Tally([CountMembers()])
+    tally.add("a", torch.zeros(4, 2, 2, 3), observation, seed=0)
+    assert tally.values()["count"].tolist() == [[6] * 4, [3] * 4]
 
 
-def test_a_case_alone():
+def test_what_is_kept_of_each_case(monkeypatch):
+    monkeypatch.setattr("ldcast.verification.tally.CASE_SCORES", ("mean", "unknown"))
     tally = filled()
-    values = tally.add(1, torch.zeros(2, 2, 2, 3), frames(7, 9), seed=3)
-    assert values["mean"].tolist() == [7, 9]
-    assert tally.values()["mean"].tolist() == [4, 19 / 3]
+    assert [case["mean"].tolist() for case in tally.cases] == [
+        [1, 2],
+        [3, pytest.approx(np.nan, nan_ok=True)],
+        [5, 8],
+    ]
+    assert all(set(case) == {"mean"} for case in tally.cases)
 
 
 def test_ties_are_broken_by_the_seed_alone():
-    tallies = [Tally([MeanAndShares()]) for _ in range(2)]
-    first, second = (tally.add(0, torch.zeros(1, 2, 2, 3), frames(1, 2), 7) for tally in tallies)
-    assert (first["noise"] == second["noise"]).all()
-    assert first["noise"][0] != first["noise"][1]
-    other = tallies[0].add(0, torch.zeros(1, 2, 2, 3), frames(1, 2), 8)
-    assert (first["noise"] != other["noise"]).all()
+    def noise(seed: int) -> list[float]:
+        tally = Tally([MeanAndShares()])
+        tally.add("a", torch.zeros(1, 2, 2, 3), frames(1, 2), seed)
+        return tally.values()["noise"].tolist()
+
+    assert noise(7) == noise(7)
+    assert noise(7)[0] != noise(7)[1]
+    assert not set(noise(7)) & set(noise(8))
 
 
 def test_events_are_drawn_whole():
-    draws = np.array([[1, 1], [2, 0], [0, 2]])  # of the events 0 and 4, in this order
+    draws = np.array([[1, 1], [2, 0], [0, 2]])  # of the events a and b, in this order
     resampled = filled().resampled(draws)
     assert set(resampled) == {"mean", "noise"}  # curves and histograms have no interval
     np.testing.assert_allclose(resampled["mean"], [[3, 5], [3, np.nan], [3, 5]])
@@ -97,6 +104,12 @@ def test_interval_holds_nine_tenths():
     bounds = interval(resampled)
     np.testing.assert_allclose(bounds["low"], [50.95, np.nan])
     np.testing.assert_allclose(bounds["high"], [950.05, np.nan])
+
+
+def test_no_interval_where_too_few_events_know_the_score():
+    resampled = np.ones((100, 2))
+    resampled[:5, 0] = resampled[:6, 1] = np.nan
+    assert interval(resampled)["low"].tolist() == [1, pytest.approx(np.nan, nan_ok=True)]
 
 
 @pytest.mark.filterwarnings("error")

@@ -43,6 +43,7 @@ def make_table(
         "cases": [{"event": f"mch_2016071{i % 2}"} for i in range(24)],
         "models": scores,
         "interior": interior,
+        "interior_share": np.linspace(0.95, 0.3, 20).tolist(),
         "intervals": intervals if has_intervals else None,
         "skill": {name: {"persistence": make_skill(i)} for i, name in enumerate(names)},
         "wavelength_px": WAVELENGTHS,
@@ -362,3 +363,10 @@ def test_without_matplotlib_nothing_is_written(
     with pytest.raises(ImportError, match="matplotlib"):
         draw_page(make_table(), [], tmp_path / "scores.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_small_interior_is_not_drawn() -> None:
+    table = make_table()
+    table["interior_share"] = [0.5] * 12 + [0.19] * 7 + [None]
+    lines = panels_of(make_page(table, []))["fair CRPS, 1 px, interior"].lines
+    assert np.isnan(lines[0].get_ydata()).tolist() == [False] * 12 + [True] * 8

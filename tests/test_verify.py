@@ -89,9 +89,7 @@ def test_the_command_writes_the_scores_of_every_model(folder, tmp_path, capsys):
     against = [line for line in shown.out.splitlines() if "against persistence" in line]
     assert f"pooled {skill:+.2f}" in against[0]
     assert "1 event, expected at least 5: no intervals" in shown.out
-    assert table["notes"] == [
-        "1 event, expected at least 5: no intervals are given, and other days may differ"
-    ]
+    assert [note[:7] for note in table["notes"]] == ["1 event", "crops o"]
 
 
 def test_two_models_and_two_events_side_by_side(folder, tmp_path, capsys):
@@ -184,14 +182,16 @@ def test_pysteps_baselines_join_or_a_line_says_why_not(folder, tmp_path, capsys,
     ("change", "message"),
     [
         (["--model", "no/such/model"], "no/such/model is not a model folder"),
-        (["--model", "dry"], "the name is taken"),
+        (["--model", "dry"], "a baseline is called so"),
         (["--data", "no-such.npz"], "no event file no-such.npz"),
         (["--crop-size", "256"], "use --crop-size 48"),
         (["--crop-size", "8"], "--crop-size 8: expected at least 16"),
         (["--members", "0"], "--members 0: expected at least 1"),
         (["--cases", "0"], "--cases 0: expected at least 1"),
         (["--seed", "-1"], "--seed -1: expected at least 0"),
-        (["--steps", "0"], "0"),
+        (["--steps", "0"], "--steps 0: expected at least 1"),
+        (["--model", "bundled", "bundled"], "given twice"),
+        (["--cache", "/dev/null"], "choose another --cache"),
     ],
 )
 def test_what_the_user_can_mend_exits_2_with_one_line(folder, tmp_path, capsys, change, message):
@@ -241,9 +241,33 @@ def test_the_worst_case_is_that_of_the_least_skill():
     cases = [
         Case(Window(0, 0, 0, index), "storm", None, wet, 0) for index, wet in enumerate((3, 1, 2))
     ]
-    record, reference = (
-        Record(cases=[{"fair_crps_1px": np.full(20, score)} for score in scores])
-        for scores in ((2.0, 0.1, 9.0), (1.0, 0.001, 9.0))  # the second is nearly dry
-    )
+    record, reference = Record(), Record()
+    for of, scores in ((record, (2.0, 0.1, 9.0)), (reference, (1.0, 0.001, 9.0))):  # one is dry
+        of.whole.cases.extend({"fair_crps_1px": np.full(20, score)} for score in scores)
     chosen = verify.choose_shown(cases, record, reference)
     assert chosen == {"wettest and worst": cases[0], "median": cases[2]}
+
+
+def test_another_precision_is_another_forecast(folder, tmp_path):
+    for amp in ("off", "bf16"):
+        verify.main(arguments(folder, tmp_path, "--amp", amp))
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_the_picture_of_an_earlier_run_does_not_stay(folder, tmp_path):
+    (tmp_path / "scores.png").write_text("old")
+    verify.main(arguments(folder, tmp_path))
+    assert not (tmp_path / "scores.png").exists()
+
+
+def test_spans_of_one_file_are_one_event(folder, tmp_path, capsys):
+    write_event(synthetic_event(5, 52, 40, 40), folder / "long.npz")
+    halves = [
+        f"{folder / 'long.npz'}@/2000-01-01T02:10",
+        f"{folder / 'long.npz'}@2000-01-01T02:10/",
+    ]
+    verify.main(arguments(folder, tmp_path, "--data", *halves))
+    assert read_scores(tmp_path)["num_events"] == 1
+    argv = arguments(folder, tmp_path, "--data", *[str(folder / "storm.npz")] * 2)
+    assert run_script(lambda: verify.main(argv)) == 2
+    assert "share 26 frames" in capsys.readouterr().err

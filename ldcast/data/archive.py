@@ -73,14 +73,25 @@ def check_apart(train: list[RainEvent], validation: list[RainEvent]) -> None:
     """Raises InputError where a training and a validation event share a frame."""
     for first in train:
         for second in validation:
-            if not first.source or first.source != second.source:
-                continue
-            shared = np.intersect1d(first.time, second.time)
-            if len(shared):
-                raise InputError(
-                    f"training and validation share {len(shared)} frames of {first.source}, from "
-                    f"{format_time(shared[0])} to {format_time(shared[-1])}: choose spans apart"
-                )
+            _check_no_shared_frame(first, second, "training and validation")
+
+
+def check_distinct(events: list[RainEvent]) -> None:
+    """Raises InputError where two of the events share a frame."""
+    for index, first in enumerate(events):
+        for second in events[index + 1 :]:
+            _check_no_shared_frame(first, second, "two of the events")
+
+
+def _check_no_shared_frame(first: RainEvent, second: RainEvent, which: str) -> None:
+    if not first.source or first.source != second.source:
+        return
+    shared = np.intersect1d(first.time, second.time)
+    if len(shared):
+        raise InputError(
+            f"{which} share {len(shared)} frames of {first.source}, from "
+            f"{format_time(shared[0])} to {format_time(shared[-1])}: choose spans apart"
+        )
 
 
 def write_event(event: RainEvent, path: str | Path) -> None:

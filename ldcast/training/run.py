@@ -90,7 +90,7 @@ def read_arguments(folder: Path) -> dict[str, Any]:
     return arguments
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, flag: str = "--out") -> None:
     """Makes the folder and tries to write into it. Raises InputError where either fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"cannot write into {folder} ({error.strerror}): choose another --out"
+            f"cannot write into {folder} ({error.strerror}): choose another {flag}"
         ) from None
 
 

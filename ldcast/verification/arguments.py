@@ -6,7 +6,7 @@ from ldcast.data.crops import CROP_STEP
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 
-LOWEST = {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0}
+LOWEST = {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0, "steps": 1}
 
 
 def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
@@ -33,7 +33,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     """The command line. Raises InputError for numbers that are too small."""
     flags = parser.parse_args(argv)
     for name, low in LOWEST.items():
-        if getattr(flags, name) < low:
+        value = getattr(flags, name)
+        if value is not None and value < low:
             flag = name.replace("_", "-")
-            raise InputError(f"--{flag} {getattr(flags, name)}: expected at least {low}")
+            raise InputError(f"--{flag} {value}: expected at least {low}")
     return flags

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ldcast.config import FUTURE_FRAMES, PAST_FRAMES
-from ldcast.data.archive import RainEvent
+from ldcast.data.archive import RainEvent, check_distinct
 from ldcast.data.crops import UniformPicker, Window, read_window, wet_share
 from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError
@@ -21,7 +21,8 @@ class Case:
     """One forecast start on one crop.
 
     window: the crop's place among the events; its `CASE_FRAMES` frames are past, then future.
-    event: name of the event. issue_time: UTC, the time of the newest past frame.
+    event: name of the event. source: where that was read from, the same for all spans of a file.
+    issue_time: UTC, the time of the newest past frame.
     wet_share: of the valid pixels of all frames, past and future, the share with 0.1 mm/h or more.
     seed: for the noise of this case's forecasts, different for each case.
     pixel_km: side of a pixel; 1 where the event does not say.
@@ -33,6 +34,7 @@ class Case:
     wet_share: float
     seed: int
     pixel_km: float = 1.0
+    source: str = ""
 
 
 def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: int) -> list[Case]:
@@ -46,8 +48,10 @@ def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: in
     few events are far from independent.
 
     crop_size: pixels.
-    Raises InputError for events that `UniformPicker` refuses and where there are too few windows.
+    Raises InputError for events that share a frame or that `UniformPicker` refuses, and where there
+    are too few windows.
     """
+    check_distinct(events)
     picker = UniformPicker(events, CASE_FRAMES, crop_size)
     candidates: dict[Window, Case] = {}
     for index in range(CANDIDATES_PER_CASE * num_cases):
@@ -64,6 +68,7 @@ def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: in
             wet_share=wet_share(rain_rate).item(),
             seed=int(rng.integers(2**31)),
             pixel_km=float(event.grid.get("pixel_size_m", 1000.0)) / 1000,
+            source=event.source or event.name,
         )
     if len(candidates) < num_cases:
         raise InputError(

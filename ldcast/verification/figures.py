@@ -136,7 +136,10 @@ def _score_blocks(table: dict[str, Any]) -> list[Block]:
     styles = line_styles(table)
     blocks = []
     if panels := lead_panels(table):
-        hint = "means over the pixels of all cases"
+        hint = (
+            "means over the pixels of all cases; persistence, dry and extrapolation have one "
+            "member, and only the fair CRPS compares ensembles of any size"
+        )
         if level := (table.get("intervals") or {}).get("level"):
             hint += f"; bands: {level:.0%} bootstrap intervals"
         blocks += [_section("Scores by lead time", hint), _legend(list(styles.values()))]

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,10 @@ from ldcast.settings import to_dict
 from ldcast.verification.baselines import dry, persistence
 from ldcast.verification.cases import Case
 
+BASELINES = ("persistence", "dry", "extrapolation", "steps")
+REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
+# What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = ("models", "diffusion", "nowcaster.py", "rain.py", "seeds.py", "device.py")
 
 
@@ -132,10 +133,12 @@ def _make(forecaster: Forecaster, past: Tensor, case: Case) -> TimedForecast:
 
 def _read(path: Path) -> TimedForecast | None:
     """None where there is no such file, or a damaged one."""
+    if not path.exists():
+        return None
     try:
         with np.load(path, allow_pickle=False) as file:
             return TimedForecast(torch.from_numpy(file["members"]), float(file["seconds"]))
-    except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # of a dozen kinds from zipfile, zlib, tokenize and NumPy: it is damaged
         return None
 
 

@@ -10,24 +10,25 @@ from ldcast.rain import RainScale, valid_mask
 LAG_FRAMES = 3  # motion is measured over 15 minutes: finer than a pixel per frame
 MAX_SPEED = 15.0  # pixels per frame; at 1 km, 50 m/s
 
+MIN_INTERIOR_SHARE = 0.2  # of the scored pixels; fewer are those of a few cases
 MIN_COVARIANCE = 1e-6  # of log10 mm/h; less is rounding
 
 
-def mean_motion(rain_rate: Tensor) -> tuple[float, float]:
+def mean_motion(rain_rate: Tensor) -> tuple[float, float] | None:
     """Motion (down, right) in pixels per frame that carries frames best into later ones.
 
     rain_rate: (T, H, W) mm/h, NaN = no data. One vector for all frames: the shift that has the
         largest covariance of log rain between frames `LAG_FRAMES` apart, summed over all pairs,
         per pixel that both have; refined between pixels by a parabola through its neighbours.
-    Returns (0.0, 0.0) where nothing varies, and for fewer than 4 frames. At most `MAX_SPEED` along
-    each axis.
+    Returns None where nothing varies, and for fewer than 4 frames. At most `MAX_SPEED` along each
+    axis.
     Source: cross-correlation tracking, Rinehart and Garvey 1978 (Nature 273), here for one vector.
     """
     if len(rain_rate) <= LAG_FRAMES:
-        return 0.0, 0.0
+        return None
     covariance = _covariance_of_shifts(_anomalies(rain_rate), valid_mask(rain_rate))
     if covariance.max() < MIN_COVARIANCE:
-        return 0.0, 0.0
+        return None
     reach = covariance.shape[0] // 2, covariance.shape[1] // 2
     row, column = divmod(int(covariance.argmax()), covariance.shape[1])
     down = row - reach[0] + _peak_offset(covariance[:, column], row)
@@ -35,14 +36,17 @@ def mean_motion(rain_rate: Tensor) -> tuple[float, float]:
     return down / LAG_FRAMES, right / LAG_FRAMES
 
 
-def interior_mask(has_data: Tensor, motion: tuple[float, float], num_lead: int) -> Tensor:
+def interior_mask(has_data: Tensor, motion: tuple[float, float] | None, num_lead: int) -> Tensor:
     """Which pixels the newest image could tell about, if all of it moved alike.
 
-    has_data: (H, W) bool, of the newest past frame. motion: (down, right) pixels per frame.
+    has_data: (H, W) bool, of the newest past frame. motion: (down, right) pixels per frame, None
+        where it is not known.
     Returns (num_lead, H, W) bool: True where the air that arrives at that lead time was inside the
-    crop, on a pixel with data, at the issue time.
+    crop, on a pixel with data, at the issue time. Of unknown motion, nowhere.
     """
     height, width = has_data.shape
+    if motion is None:
+        return has_data.new_zeros(num_lead, height, width)
     frames = torch.arange(1, num_lead + 1, device=has_data.device)[:, None]
     row = (torch.arange(height, device=has_data.device) - frames * motion[0]).round().long()
     column = (torch.arange(width, device=has_data.device) - frames * motion[1]).round().long()

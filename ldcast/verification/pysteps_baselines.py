@@ -63,7 +63,7 @@ def pysteps_baselines(num_members: int) -> list[Forecaster]:
             import cv2
             import pysteps  # noqa: F401 - it prints a line, which is contained here
             import scipy
-        except ImportError as error:
+        except Exception as error:  # also ValueError, where compiled for another NumPy
             raise ImportError(
                 f"extrapolation and STEPS need pysteps and OpenCV ({error}); install them with: "
                 "pip install pysteps opencv-python-headless"

@@ -1,39 +1,43 @@
 """What verification found: the content of `scores.json`, and a table for the terminal."""
 
 import math
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.data.archive import RainEvent
+from ldcast.ensemble import THRESHOLDS
 from ldcast.verification.cases import Case
+from ldcast.verification.forecasters import BASELINES
+from ldcast.verification.motion import MIN_INTERIOR_SHARE
 from ldcast.verification.scoring import Record
 from ldcast.verification.skill import skill_table
 from ldcast.verification.spectrum import wavelengths_px
-from ldcast.verification.tally import INTERVAL, draw_events, interval
+from ldcast.verification.tally import INTERVAL, Tally, draw_events, interval
 
 LEAD_MINUTES = [MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1)]
-SHOWN_LEADS = (5, 15, 30, 60, 100)
-REFERENCE = "persistence"
-BASELINES = ("persistence", "dry", "extrapolation", "steps")
+TABLE_LEADS = (5, 15, 30, 60, 100)
 FEW_EVENTS = 5
 
 
 def scores_table(
     records: dict[str, Record],
     cases: list[Case],
-    motions: list[tuple[float, float]],
+    motions: list[tuple[float, float] | None],
     settings: dict[str, Any],
     notes: list[str],
 ) -> dict[str, Any]:
     """The content of `scores.json`: plain values, None for NaN.
 
-    records: by forecaster, baselines first. motions: of each case, pixels per frame.
+    records: by forecaster, baselines first. motions: of each case, pixels per frame, or None.
     settings: `num_members`, `crop_size`, `seed`.
     """
-    num_events = len({case.window.event for case in cases})
+    num_events = len({case.source for case in cases})
     draws = draw_events(num_events, settings["seed"]) if num_events > 1 else None
-    references = [name for name in records if name in BASELINES]
+    share = interior_share(next(iter(records.values())))
+    leads = np.ones(len(LEAD_MINUTES), dtype=bool)
     return to_plain(
         {
             "lead_minutes": LEAD_MINUTES,
@@ -46,20 +50,13 @@ def scores_table(
             "models": {name: record.whole.values() for name, record in records.items()},
             "interior": {name: record.interior.values() for name, record in records.items()},
             "intervals": _intervals(records, draws),
-            "skill": {
-                name: {
-                    reference: skill_table(
-                        record.whole,
-                        records[reference].whole,
-                        record.cases,
-                        records[reference].cases,
-                        draws,
-                    )
-                    for reference in references
-                    if reference != name
-                }
-                for name, record in records.items()
-            },
+            "interior_share": share,
+            "skill": _skill({name: record.whole for name, record in records.items()}, draws, leads),
+            "interior_skill": _skill(
+                {name: record.interior for name, record in records.items()},
+                draws,
+                share >= MIN_INTERIOR_SHARE,
+            ),
             "wavelength_px": wavelengths_px(settings["crop_size"], settings["crop_size"]),
             # The median, because the first forecast on a GPU waits for it to warm up.
             "seconds_per_forecast": {
@@ -71,7 +68,7 @@ def scores_table(
 
 
 def _describe_case(
-    index: int, case: Case, motion: tuple[float, float], records: dict[str, Record]
+    index: int, case: Case, motion: tuple[float, float] | None, records: dict[str, Record]
 ) -> dict[str, Any]:
     return {
         "event": case.event,
@@ -81,9 +78,10 @@ def _describe_case(
         "wet_share": case.wet_share,
         "seed": case.seed,
         "pixel_km": case.pixel_km,
-        "motion_px": list(motion),
+        "motion_px": motion,
         "fair_crps_1px": {
-            name: record.cases[index]["fair_crps_1px"].mean() for name, record in records.items()
+            name: _nanmean(record.whole.cases[index]["fair_crps_1px"])
+            for name, record in records.items()
         },
     }
 
@@ -97,6 +95,30 @@ def _intervals(records: dict[str, Record], draws: np.ndarray | None) -> dict[str
             resampled = tally.resampled(draws)
             table[part][name] = {score: interval(value) for score, value in resampled.items()}
     return table
+
+
+def interior_share(record: Record) -> np.ndarray:
+    """(T,) of the scored pixels of all cases, the share in the interior, of any forecaster."""
+    num_pixels = (
+        tally.values()[f"num_forecasts_{THRESHOLDS[0]:g}mm"].sum(axis=-1)
+        for tally in (record.interior, record.whole)
+    )
+    inside, scored = num_pixels
+    return inside / np.where(scored > 0, scored, np.nan)
+
+
+def _skill(
+    tallies: dict[str, Tally], draws: np.ndarray | None, leads: np.ndarray
+) -> dict[str, dict]:
+    """name -> reference -> `skill_table`, the references being the baselines."""
+    return {
+        name: {
+            reference: skill_table(tally, tallies[reference], draws, leads)
+            for reference in tallies
+            if reference in BASELINES and reference != name
+        }
+        for name, tally in tallies.items()
+    }
 
 
 def warn_of_few_events(num_events: int) -> list[str]:
@@ -122,15 +144,28 @@ def to_plain(value: Any) -> Any:
 # ---- on the terminal -----------------------------------------------------------------------------
 
 
-def describe_cases(cases: list[Case], crop_size: int) -> str:
+def describe_cases(events: list[RainEvent], cases: list[Case], crop_size: int) -> str:
     """A line for each event: its cases and how wet they are."""
     lines = []
-    for event in dict.fromkeys(case.event for case in cases):
-        wet = [f"{100 * case.wet_share:.0f}" for case in cases if case.event == event]
+    for index, event in enumerate(events):
+        wet = [f"{100 * case.wet_share:.0f}" for case in cases if case.window.event == index]
+        wetness = f", {' to '.join(dict.fromkeys([wet[0], wet[-1]]))} % wet" if wet else ""
         count = f"{len(wet)} case" if len(wet) == 1 else f"{len(wet)} cases"
-        wetness = " to ".join(dict.fromkeys([wet[0], wet[-1]]))
-        lines.append(f"{event}: {count} of {crop_size} x {crop_size} pixels, {wetness} % wet")
+        lines.append(f"{event.name}: {count} of {crop_size} x {crop_size} pixels{wetness}")
     return "\n".join(lines)
+
+
+def warn_of_blocks(crop_size: int, block_size: int) -> list[str]:
+    """A line where means over blocks miss a part of a crop, for want of half a block's pixels."""
+    rest = crop_size % block_size
+    if rest >= block_size / 2**0.5 or rest == 0:  # enough even in the corner
+        return []
+    if crop_size < block_size / 2**0.5:
+        return [f"crops of {crop_size} pixels hold no block of {block_size}: no such scores"]
+    return [
+        f"scores of {block_size} px leave out the last {rest} rows and columns of a crop, or their "
+        f"corner; a --crop-size that is a multiple of {block_size} is scored whole"
+    ]
 
 
 def describe_scores(table: dict[str, Any]) -> str:
@@ -141,27 +176,39 @@ def describe_scores(table: dict[str, Any]) -> str:
 def _crps_lines(table: dict[str, Any]) -> list[str]:
     """Fair CRPS at some lead times, and means over all of them."""
     width = max(map(len, table["models"]))
-    row = (f"{{:<{width}}}" + "{:>8}" * len(SHOWN_LEADS) + " |" + "{:>8}" * 4 + " |{:>11}").format
-    leads = [f"+{minutes}" for minutes in SHOWN_LEADS]
+    row = (f"{{:<{width}}}" + "{:>8}" * len(TABLE_LEADS) + " |" + "{:>8}" * 4 + " |{:>11}").format
+    leads = [f"+{minutes}" for minutes in TABLE_LEADS]
+    inside = [
+        share is not None and share >= MIN_INTERIOR_SHARE for share in table["interior_share"]
+    ]
     lines = [
         "Fair CRPS, mm/h, lower is better: per pixel at lead times in minutes | mean of all leads",
         row("", *leads, "1 px", "inside", "8 px", "64 px", "s/forecast"),
     ]
     for name, scores in table["models"].items():
-        by_lead = [scores["fair_crps_1px"][LEAD_MINUTES.index(minutes)] for minutes in SHOWN_LEADS]
+        by_lead = [scores["fair_crps_1px"][LEAD_MINUTES.index(minutes)] for minutes in TABLE_LEADS]
         means = [
             _mean(scores["fair_crps_1px"]),
-            _mean(table["interior"][name]["fair_crps_1px"]),
+            _mean(list(compress(table["interior"][name]["fair_crps_1px"], inside))),
             _mean(scores["fair_crps_8px"]),
             _mean(scores["fair_crps_64px"]),
         ]
         cells = ["-" if value is None else f"{value:.3f}" for value in by_lead + means]
         lines.append(row(name, *cells, f"{table['seconds_per_forecast'][name]:.2f}"))
-    return lines
+    return [*lines, _describe_interior(table["interior_share"], inside)]
+
+
+def _describe_interior(shares: list[float | None], is_used: list[bool]) -> str:
+    """For example "inside: 93 % of the pixels at +5 min, 45 % at +100 min; ..."."""
+    ends = [f"{shares[k] or 0:.0%} at +{LEAD_MINUTES[k]} min" for k in (0, -1)]
+    text = f"inside: pixels whose air came from inside the crop, {' and '.join(ends)}"
+    if all(is_used):
+        return text
+    return f"{text}; the mean is of the {sum(is_used)} leads with {MIN_INTERIOR_SHARE:.0%} and more"
 
 
 def _skill_lines(table: dict[str, Any]) -> list[str]:
-    """Skill of the models (or, without any, of all) against each baseline, all lead times."""
+    """Skill of the models against each baseline, all lead times, on all pixels and inside."""
     width = max(map(len, table["models"]))
     lines = ["Skill by the same, per pixel, mean of all leads; 1 is perfect, 0 as the reference"]
     for name, references in table["skill"].items():
@@ -169,12 +216,14 @@ def _skill_lines(table: dict[str, Any]) -> list[str]:
             continue
         for reference, scores in references.items():
             mean = scores["fair_crps_1px"]["mean"]
-            lines.append(f"{name:<{width}} against {reference:<14}{_describe_skill(mean)}")
+            text = f"{name:<{width}} against {reference:<14}{_describe_skill(mean)}"
+            inside = table["interior_skill"][name][reference]["fair_crps_1px"]["mean"]["pooled"]
+            lines.append(text if inside is None else f"{text}; inside pooled {inside:+.2f}")
     return lines
 
 
 def _describe_skill(mean: dict[str, Any]) -> str:
-    """For example "pooled +0.41 (0.33 to 0.47), median case +0.35 of 23"."""
+    """For example "pooled +0.41 (+0.33 to +0.47), median case +0.35 of 23"."""
     if mean["pooled"] is None:
         return "unknown: the reference is perfect"
     text = f"pooled {mean['pooled']:+.2f}"
@@ -186,4 +235,9 @@ def _describe_skill(mean: dict[str, Any]) -> str:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    return None if None in values else float(np.mean(values))
+    return None if None in values or not values else float(np.mean(values))
+
+
+def _nanmean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return known.mean() if len(known) else math.nan

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -12,7 +11,7 @@ from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.crops import read_window
 from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
-from ldcast.rain import valid_mask
+from ldcast.rain import as_float32, valid_mask
 from ldcast.verification.cases import CASE_FRAMES, Case
 from ldcast.verification.categorical import MatchedMeanScore
 from ldcast.verification.crps import CRPSScore
@@ -28,7 +27,7 @@ from ldcast.verification.tally import Tally
 
 BLOCK_SIZES = (1, 8, 64)  # pixels
 SCALES = (1, 4, 16, 64)  # pixels
-CASE_SCORES = ("fair_crps_1px", "fair_crps_8px", "fair_crps_64px")
+MARGIN = 128  # pixels around a crop that tell of its motion, too
 
 
 def interior_scores() -> list[Score]:
@@ -53,23 +52,20 @@ class Record:
     """What is known of one forecaster.
 
     whole: its scores on all pixels, interior: on those whose air came from inside the crop.
-    cases: of each case in turn, the `CASE_SCORES` of the whole crop, name -> (T,).
-    seconds: of each case, wall time of the forecast.
+    seconds: of each case, wall time of the forecast when it was made.
     """
 
     whole: Tally = field(default_factory=lambda: Tally(whole_scores()))
     interior: Tally = field(default_factory=lambda: Tally(interior_scores()))
-    cases: list[dict[str, np.ndarray]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def add(
         self, case: Case, forecast: TimedForecast, observation: Tensor, is_inside: Tensor
     ) -> None:
         """observation: (T, H, W) mm/h, NaN where not scored; is_inside: (T, H, W) bool."""
-        event, members, seed = case.window.event, forecast.members, case.seed
-        values = self.whole.add(event, members, observation, seed)
-        self.cases.append({name: values[name] for name in CASE_SCORES})
-        self.interior.add(event, members, observation.where(is_inside, torch.nan), seed)
+        self.whole.add(case.source, forecast.members, observation, case.seed)
+        observation = observation.where(is_inside, torch.nan)
+        self.interior.add(case.source, forecast.members, observation, case.seed)
         self.seconds.append(forecast.seconds)
 
 
@@ -80,7 +76,7 @@ def score_cases(
     crop_size: int,
     device: torch.device,
     cache: ForecastCache,
-) -> tuple[dict[str, Record], list[tuple[float, float]]]:
+) -> tuple[dict[str, Record], list[tuple[float, float] | None]]:
     """Every forecaster's record over all cases, and each case's mean motion (pixels per frame).
 
     One forecast is in memory at a time.
@@ -92,7 +88,7 @@ def score_cases(
     with tqdm(total=num_forecasts, desc="forecasts", disable=None) as bar:
         for case in cases:
             past, observation = read_case(events, case, crop_size, device)
-            motions.append(mean_motion(torch.cat([past, observation])))
+            motions.append(mean_motion(_read_around(events, case, crop_size, device)))
             is_inside = interior_mask(valid_mask(past[-1]), motions[-1], len(observation))
             for forecaster in forecasters:
                 forecast = cache(forecaster, past, case)
@@ -112,6 +108,21 @@ def read_case(
     rain_rate = read_window(events, case.window, CASE_FRAMES, crop_size)[0].to(device)
     past, observation = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
     return past, observation.where(valid_mask(past[-1]), torch.nan)
+
+
+def _read_around(
+    events: list[RainEvent], case: Case, crop_size: int, device: torch.device
+) -> Tensor:
+    """Rain of a case's past and future (24, h, w) mm/h, with a margin as far as the event goes.
+
+    In a small crop a few showers, or none, say little of the motion that brings the next ones.
+    """
+    window, rain_rate = case.window, events[case.window.event].rain_rate
+    rows, columns = (
+        slice(max(start - MARGIN, 0), start + crop_size + MARGIN) for start in (window.y, window.x)
+    )
+    frames = slice(window.first_frame, window.first_frame + CASE_FRAMES)
+    return torch.from_numpy(as_float32(rain_rate[frames, rows, columns])).to(device)
 
 
 def _check_finite(members: Tensor, observation: Tensor, name: str, case: Case) -> None:

@@ -3,15 +3,11 @@
 Only fair scores, which do not depend on the number of members, are compared.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ldcast.verification.tally import Tally, interval
+from ldcast.verification.tally import CASE_SCORES, Tally, interval
 
 MIN_REFERENCE = 0.01  # mm/h; a nearly dry case has no skill to speak of
-
-CaseValues = Sequence[dict[str, np.ndarray]]  # of each case, score name -> (T,)
 
 
 def skill(score: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -37,32 +33,36 @@ def median_skill(scores: np.ndarray, references: np.ndarray) -> tuple[np.ndarray
 
 
 def skill_table(
-    tally: Tally,
-    reference: Tally,
-    cases: CaseValues,
-    reference_cases: CaseValues,
-    draws: np.ndarray | None,
+    tally: Tally, reference: Tally, draws: np.ndarray | None, leads: np.ndarray
 ) -> dict[str, dict]:
     """All kinds of skill against one reference: score -> kind -> (T,), or a number below "mean".
 
     pooled: of the scores of all cases together; low, high: its interval when events are drawn
         again, the same ones for both; median and num_cases: see `median_skill`.
-    mean: the same of the scores' means over all lead times.
-    draws: see `draw_events`; None for no interval.
+    mean: the same of the scores' means over `leads`, so far as both know them.
+    draws: see `draw_events`; None for no interval. leads: (T,) bool.
     """
-    values, reference_values = tally.values(), reference.values()
-    again = tally.resampled(draws) if draws is not None else {}
-    reference_again = reference.resampled(draws) if draws is not None else {}
+    values = tally.values(), reference.values()
+    again = None if draws is None else (tally.resampled(draws), reference.resampled(draws))
     table = {}
-    for name in cases[0]:
-        pooled = (values[name], reference_values[name])
-        resampled = (again[name], reference_again[name]) if again else None
-        by_case = tuple(np.stack([case[name] for case in of]) for of in (cases, reference_cases))
+    for name in CASE_SCORES:
+        pooled = tuple(of[name] for of in values)
+        resampled = None if again is None else tuple(of[name] for of in again)
+        by_case = tuple(np.stack([case[name] for case in of.cases]) for of in (tally, reference))
         table[name] = _kinds(pooled, resampled, by_case)
-        table[name]["mean"] = _kinds(
-            *(_mean_of_leads(pair) for pair in (pooled, resampled, by_case))
-        )
+        means = (pair and mean_of_leads(*pair, leads) for pair in (pooled, resampled, by_case))
+        table[name]["mean"] = _kinds(*means)
     return table
+
+
+def mean_of_leads(
+    scores: np.ndarray, references: np.ndarray, leads: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over those of `leads` (T,) that both know, (..., T) -> (...); NaN for none."""
+    is_known = leads & ~np.isnan(scores + references)
+    count = is_known.sum(axis=-1)
+    means = (np.where(is_known, of, 0).sum(axis=-1) for of in (scores, references))
+    return tuple(mean / np.where(count > 0, count, np.nan) for mean in means)
 
 
 Pair = tuple[np.ndarray, np.ndarray]  # of the forecaster and of its reference
@@ -74,7 +74,3 @@ def _kinds(pooled: Pair, resampled: Pair | None, by_case: Pair) -> dict[str, np.
         kinds |= interval(skill(*resampled))
     kinds["median"], kinds["num_cases"] = median_skill(*by_case)
     return kinds
-
-
-def _mean_of_leads(pair: Pair | None) -> Pair | None:
-    return pair and tuple(scores.mean(axis=-1) for scores in pair)

@@ -12,21 +12,27 @@ from ldcast.verification.score import Score
 
 NUM_RESAMPLES = 1000
 INTERVAL = 0.9  # share of the resamples inside
+MAX_UNKNOWN = (
+    0.05  # share of the resamples that may lack a score; with more, too few events have it
+)
+CASE_SCORES = ("fair_crps_1px", "fair_crps_8px", "fair_crps_64px")
 
 
 class Tally:
-    """Sums of the scores of one forecaster, by event; they do not grow with the cases."""
+    """Sums of the scores of one forecaster, by event; they do not grow with the cases.
+
+    cases: of each case in turn, those of `CASE_SCORES` that it has, name -> (T,).
+    """
 
     def __init__(self, scores: Sequence[Score]) -> None:
+        self.cases: list[dict[str, np.ndarray]] = []
         self._scores = scores
-        self._sums: dict[int, list[np.ndarray]] = {}  # event -> one (T, S) for each score
+        self._sums: dict[str, list[np.ndarray]] = {}  # event -> one (T, S) for each score
 
-    def add(
-        self, event: int, members: Tensor, observation: Tensor, seed: int
-    ) -> dict[str, np.ndarray]:
-        """Adds a case; returns the values of this case alone, name -> (T,) or (T, K).
+    def add(self, event: str, members: Tensor, observation: Tensor, seed: int) -> None:
+        """Adds a case.
 
-        event: number of the event that the case belongs to.
+        event: what the bootstrap draws as one: the file that the case comes from.
         members: (E, T, H, W) mm/h. observation: (T, H, W) mm/h, NaN where not scored, whatever the
             members say there.
         seed: of what is left to chance (ties of ranks), the same for every forecaster.
@@ -37,7 +43,8 @@ class Tally:
         sums = [torch.stack(of_score).cpu().numpy() for of_score in zip(*by_frame, strict=True)]
         before = self._sums.get(event, [0] * len(sums))
         self._sums[event] = [old + new for old, new in zip(before, sums, strict=True)]
-        return self._values(sums)
+        values = self._values(sums)
+        self.cases.append({name: values[name] for name in CASE_SCORES if name in values})
 
     def values(self) -> dict[str, np.ndarray]:
         """Scores of all cases together: name -> (T,), or (T, K) for a curve or a histogram."""
@@ -52,7 +59,7 @@ class Tally:
         return {name: value for name, value in self._values(sums).items() if value.ndim == 2}
 
     def _by_event(self) -> list[np.ndarray]:
-        """(events, T, S) for each score, events in the order of their numbers."""
+        """(events, T, S) for each score, events in the order of their names."""
         events = [self._sums[event] for event in sorted(self._sums)]
         return [np.stack(of_score) for of_score in zip(*events, strict=True)]
 
@@ -84,9 +91,10 @@ def draw_events(num_events: int, seed: int) -> np.ndarray:
 def interval(resampled: np.ndarray) -> dict[str, np.ndarray]:
     """ "low" and "high" (...), between which `INTERVAL` of the resamples (N, ...) lie.
 
-    Resamples that are NaN are left out; NaN where all are.
+    NaN where more than a few resamples are, because hardly any event knows the score there: what
+    is left would differ little, and look sure. Fewer such resamples are left out.
     """
-    is_known = ~np.isnan(resampled).all(axis=0)
+    is_known = np.isnan(resampled).mean(axis=0) <= MAX_UNKNOWN
     bounds = np.full((2, *resampled.shape[1:]), np.nan)
     tails = [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]
     bounds[:, is_known] = np.nanquantile(resampled[:, is_known], tails, axis=0)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldcast.verification.forecasters import REFERENCE
+from ldcast.verification.motion import MIN_INTERIOR_SHARE
 from ldcast.verification.page.lines import (
     GUIDE_STYLE,
-    REFERENCE,
     Line,
     Panel,
     Style,
@@ -69,9 +70,13 @@ def _nearest_panel(
 
 
 def _interior_panel(table: dict[str, Any]) -> Panel | None:
+    """Where the interior is a fair part of the pixels; beyond, a few cases make wild curves."""
+    share = known(table.get("interior_share"))
     lines = _score_lines(table, "interior", "fair_crps_1px", line_styles(table))
-    if not lines:
+    if not lines or share is None:
         return None
+    is_small = ~(share >= MIN_INTERIOR_SHARE)
+    lines = [line._replace(values=np.where(is_small, np.nan, line.values)) for line in lines]
     thin = {"linestyle": ":", "linewidth": 1.2, "marker": ""}
     whole = _score_lines(table, "models", "fair_crps_1px", ensemble_styles(table))
     lines += [Line(line.values, line.style | thin) for line in whole]
@@ -108,8 +113,9 @@ def _skill_lines(table: dict[str, Any], kind: str) -> list[Line]:
 def _spread_panel(table: dict[str, Any]) -> Panel | None:
     styles = ensemble_styles(table)
     lines = _score_lines(table, "models", "rmse", styles)
+    widened = np.sqrt((table["num_members"] + 1) / table["num_members"])  # see SpreadScore
     for line in _score_lines(table, "models", "spread", styles):
-        lines.append(Line(line.values, line.style | {"linestyle": (0, (5, 2))}))
+        lines.append(Line(widened * line.values, line.style | {"linestyle": (0, (5, 2))}))
     title, hint = "error (solid) and spread (dashed)", f"error {LOWER}; spread should equal it"
     return Panel(title, hint, _lead_drawing(table, "mm/h", lines)) if lines else None
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ldcast.verification.forecasters import REFERENCE
 from ldcast.verification.page.lines import (
     GUIDE_STYLE,
     OBSERVED_STYLE,
-    REFERENCE,
     Line,
     Panel,
     Style,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
 
 Style = dict[str, Any]  # of a line, as `Axes.plot` takes it
 
-REFERENCE = "persistence"
 SINGLE_MEMBER = ("extrapolation", "persistence", "dry")
 # Baselines keep to grey, and differ by their dashes; in this order in legends, after the models.
 BASELINE_STYLES: dict[str, Style] = {
