@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         sampler=sampler,
         num_sampling_steps=num_sampling_steps,
     )
+    chances = None
     if calibration:
         rain = calibration.calibrate_members(rain)
         forecast = replace(
@@ -116,12 +117,15 @@ def main(argv: list[str] | None = None) -> None:
             exceedance_probability=calibration.exceedance_probability(rain),
             exceedance_threshold=np.array(calibration.thresholds),
         )
+        chances = dict(zip(calibration.thresholds, forecast.exceedance_probability, strict=True))
     write_forecast(forecast, flags.out)
     view = (past, rain, issue_time, forecast.lead_minutes, event.grid)
-    print(summarise(*view))
+    print(summarise(*view, chances))
+    if calibration and calibration.warning:
+        print(f"Calibration: {calibration.warning}")
     print(f"wrote {flags.out}")
     if flags.plot:
-        plot_forecast(*view, flags.plot)
+        plot_forecast(*view, flags.plot, chances)
         print(f"wrote {flags.plot}")
 
 

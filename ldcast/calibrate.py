@@ -3,10 +3,10 @@
     python -m ldcast.calibrate --model runs/ldcast --data PATH@START/END [PATH ...]
     python infer.py --model runs/ldcast --calibrated
 
-Use rain that the model was not trained on. What the calibration is: see ldcast/calibration.py. It
-is fitted on all the data and written to DIR/calibration.json. The table says what such a fit does
-for rain that it has not seen: each event of --data is judged by a calibration that was fitted on
-the other ones. So give at least two events, from different days.
+Use rain that the model was not trained on. What the calibration is: see ldcast/calibration/maps.py.
+It is fitted on all the data and written to DIR/calibration.json. The table says what such a fit
+does for rain that it has not seen: each event of --data is judged by a calibration that was fitted
+on the other ones. So give at least two files, of different days; all spans of a file are one event.
 
 Cases are drawn and forecast as `python -m ldcast.verify` does; with its --cache (DIR/cache of its
 --out), members, cases, crop size and seed, the forecasts that it made are used again.
@@ -15,19 +15,22 @@ Cases are drawn and forecast as `python -m ldcast.verify` does; with its --cache
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
-from ldcast.calibration.judge import describe, draw_reliability, judge
-from ldcast.data.archive import RainEvent, read_event
+from ldcast.calibration.judge import describe, draw_reliability, judge, record
+from ldcast.calibration.maps import check_not_bundled, model_fingerprint
+from ldcast.data.archive import RainEvent, parse_time, read_event
 from ldcast.data.forecast import check_output_path
 from ldcast.device import choose_device
-from ldcast.errors import run_script
-from ldcast.model_folder import locate
+from ldcast.errors import InputError, run_script
+from ldcast.model_folder import locate, read_description
 from ldcast.plot import require_matplotlib
 from ldcast.rain import valid_mask
 from ldcast.training.run import check_writable
@@ -55,15 +58,70 @@ def case_reader(
             past, observation = read_case(events, case, crop_size, device)
             members = cache(forecaster, past, case).members
             members = members.where(valid_mask(observation), torch.nan)
-            yield ScoredCase(case.window.event, members.cpu().numpy(), observation.cpu().numpy())
+            yield ScoredCase(case.source, members.cpu().numpy(), observation.cpu().numpy())
 
     return read
+
+
+def name_files(cases: list[Case]) -> dict[str, str]:
+    """The files that cases are from, in the order of --data, and what tables call each.
+
+    That is the event's name, or the file's where the cases are of several spans.
+    """
+    spans: dict[str, set[str]] = {}
+    for case in sorted(cases, key=lambda case: case.window.event):
+        spans.setdefault(case.source, set()).add(case.event)
+    return {
+        source: events.pop() if len(events) == 1 else events.pop().partition("@")[0]
+        for source, events in spans.items()
+    }
+
+
+def is_trained_on(event: RainEvent, trained_on: Any) -> bool:
+    """Whether a model's `trained_on` names rain of this event: the same file, and a frame of it."""
+    return any(_shares_frame(event, name) for name in _data_names(trained_on))
+
+
+def _data_names(trained_on: Any) -> set[str]:
+    """Those of the training's events and, in a table of its own, of the autoencoder's.
+
+    What is not as our training writes it, since `trained_on` is free, has no names.
+    """
+    if not isinstance(trained_on, dict):
+        return set()
+    data = trained_on.get("data")
+    names = set(map(str, data)) if isinstance(data, list) else set()
+    return names | _data_names(trained_on.get("autoencoder"))
+
+
+def _shares_frame(event: RainEvent, name: str) -> bool:
+    """name: of an event, `FILE` or `FILE@START/END`."""
+    file, _, span = name.partition("@")
+    if file != event.name.partition("@")[0]:
+        return False
+    if not span:
+        return True
+    start, _, end = span.partition("/")
+    try:
+        return bool(((event.time >= parse_time(start)) & (event.time < parse_time(end))).any())
+    except InputError:  # `trained_on` is free text
+        return False
+
+
+def say_lone(num_cases: int, num_files: int) -> str:
+    """Why there is nothing to judge, where all cases are from one file."""
+    if num_files == 1:
+        return "all cases are of one event: nothing to judge the fit by; give --data of other days"
+    return (
+        f"all {num_cases} cases fell into 1 of {num_files} events: nothing to judge the fit by; "
+        "give more --data or --cases"
+    )
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = case_parser("calibrate", __doc__)
     add = parser.add_argument
-    add("--model", default="bundled", metavar="DIR", help="model folder (%(default)s)")
+    add("--model", required=True, metavar="DIR", help="model folder, to write into")
     default_cache = Path("runs/calibrate/cache")
     add("--cache", type=Path, default=default_cache, help="keeps forecasts (%(default)s)")
     add("--plot", type=Path, metavar="PATH.png", help="also draw reliability before and after")
@@ -71,18 +129,30 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    # ---- checks, before anything is made
     flags = parse_arguments(argv)
     if flags.plot:
         check_output_path(flags.plot, (".png",))
         require_matplotlib()
-    check_writable(flags.cache)
+    check_not_bundled(flags.model)
     device = choose_device(flags.device)
     forecaster = model_forecaster(flags.model, flags.members, flags.steps, device, flags.amp)
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
     events = [read_event(spec) for spec in flags.data]
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+    names = name_files(cases)
+    lone = ""
+    if len(names) == 1:
+        lone = say_lone(len(cases), len({event.source for event in events}))
+        if flags.plot:
+            raise InputError(f"--plot draws what the judgement finds, but {lone}")
+    check_writable(flags.cache, "--cache")
+    trained_on = read_description(flags.model).trained_on
+    if seen := [event.name for event in events if is_trained_on(event, trained_on)]:
+        print(f"the model was trained on rain of {', '.join(seen)}: fit on what it has not seen")
 
+    # ---- fit and judge
     cache = ForecastCache(flags.cache)
     read_cases = case_reader(forecaster, cache, events, cases, flags.crop_size, device)
     used = sorted({case.window.event for case in cases})
@@ -94,20 +164,20 @@ def main(argv: list[str] | None = None) -> None:
             "seed": flags.seed,
             "num_members": flags.members,
         },
-        "weights": forecaster.identity["weights"],
+        "model": model_fingerprint(flags.model),
         "sampler": forecaster.identity["settings"]["diffusion"]["sampler"],
         "num_sampling_steps": forecaster.identity["num_sampling_steps"],
     }
-    calibrations = fit(read_cases, used, flags.members, about)
-    write_calibration(flags.model, calibrations[None])
+    calibrations = fit(read_cases, list(names), flags.members, about)
+    calibration = calibrations[None]
+    if lone:
+        print(lone)
+    else:
+        judgements = judge(read_cases, names, calibrations, flags.members)
+        print(describe(judgements), end="\n\n")
+        calibration = replace(calibration, judged=record(judgements))
+    write_calibration(flags.model, calibration)
     print(f"wrote {path}")
-    if len(used) == 1:
-        print(
-            "all cases are of one event: nothing to judge the fit by, or to plot; give more --data"
-        )
-        return
-    judgements = judge(read_cases, events, calibrations, flags.members)
-    print("", describe(judgements), sep="\n")
     if flags.plot:
         draw_reliability(judgements, flags.plot)
         print(f"wrote {flags.plot}")

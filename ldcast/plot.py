@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -47,6 +47,7 @@ def plot_forecast(
     lead_minutes: np.ndarray,
     grid: dict[str, Any],
     path: Path,
+    chances: Mapping[float, np.ndarray] | None = None,
 ) -> None:
     """Draw a forecast as a sheet of maps (`path` ends in .png) or as a film (.gif).
 
@@ -55,6 +56,7 @@ def plot_forecast(
     issue_time: UTC, time of the newest past frame.
     lead_minutes: (T,) minutes after it, the first one being also the time between past frames.
     grid: `pixel_size_m` and `pixel_size_y_m`, where known, give a scale bar and the maps' shape.
+    chances: of a calibrated forecast, as for `summarise`.
 
     Raises InputError for another ending or without matplotlib, OSError if `path` cannot be
     written; a file that was there before is then still there.
@@ -65,7 +67,8 @@ def plot_forecast(
     suffix = path.suffix.lower()
     if suffix not in PLOT_SUFFIXES:
         raise InputError(f"{path} ends in '{path.suffix}', expected {' or '.join(PLOT_SUFFIXES)}")
-    story = _Story(past, rain, np.datetime64(issue_time, "m"), np.asarray(lead_minutes), grid)
+    issue_time, lead_minutes = np.datetime64(issue_time, "m"), np.asarray(lead_minutes)
+    story = _Story(past, rain, issue_time, lead_minutes, grid, chances)
     # The same picture whatever the user's matplotlibrc says (LaTeX text, other fonts, dark style).
     with style.context("default"), open_atomically(path) as file:
         if suffix == ".png":
@@ -93,11 +96,13 @@ class _Story:
     issue_time: np.datetime64
     lead_minutes: np.ndarray
     grid: dict[str, Any]
+    chances: Mapping[float, np.ndarray] | None
 
     @property
     def title(self) -> str:
         members = "1 member" if len(self.rain) == 1 else f"{len(self.rain)} members"
-        return f"Rain forecast from {format_time(self.issue_time)} UTC, {members}"
+        calibrated = "" if self.chances is None else ", calibrated"
+        return f"Rain forecast from {format_time(self.issue_time)} UTC, {members}{calibrated}"
 
     @property
     def past_minutes(self) -> np.ndarray:
@@ -119,6 +124,12 @@ class _Story:
         width = float(self.grid["pixel_size_m"])
         return float(self.grid.get("pixel_size_y_m", width)) / width
 
+    def chance(self, lead: int | list[int]) -> np.ndarray:
+        """Of at least `LIKELY_MM_H` at one lead time, (H, W), or at several, (n, H, W)."""
+        if self.chances is None:
+            return chance_of(self.rain[:, lead], LIKELY_MM_H)
+        return self.chances[LIKELY_MM_H][lead]
+
     def name_time(self, minutes: int) -> str:
         """For example "+30 min, 22:30 UTC"."""
         sign = "+" if minutes > 0 else "−" if minutes < 0 else ""
@@ -135,7 +146,7 @@ def _draw_sheet(story: _Story) -> Figure:
         rows.append((f"member {i + 1} of {len(rain)}", minutes, member, RAIN_SCALE))
     if len(rain) > 1:
         rows.append(("ensemble mean", minutes, ensemble_mean(rain), RAIN_SCALE))
-        rows.append((CHANCE_TITLE, minutes, chance_of(rain, LIKELY_MM_H), CHANCE_SCALE))
+        rows.append((CHANCE_TITLE, minutes, story.chance(leads), CHANCE_SCALE))
 
     num_columns = max(len(story.past), len(leads))
     width, height = (SHEET_MAP * side for side in story.map_shape)
@@ -213,7 +224,7 @@ def _film_maps(story: _Story) -> Iterator[tuple[int, list[np.ndarray]]]:
         yield minutes, [frame]
     for i, minutes in enumerate(story.lead_minutes):
         members = story.rain[:, i]
-        yield minutes, [members[0], ensemble_mean(members), chance_of(members, LIKELY_MM_H)]
+        yield minutes, [members[0], ensemble_mean(members), story.chance(i)]
 
 
 def _save_film(pictures: Iterator[np.ndarray], story: _Story, file: BinaryIO) -> None:

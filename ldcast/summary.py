@@ -1,6 +1,6 @@
 """A forecast in a few lines of text: where it rains, how much, what comes, how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def summarise(
     issue_time: np.datetime64,
     lead_minutes: np.ndarray,
     grid: dict[str, Any],
+    chances: Mapping[float, np.ndarray] | None = None,
 ) -> str:
     """What a person wants to know of a forecast: up to 14 lines of up to 100 columns.
 
@@ -46,18 +47,21 @@ def summarise(
     rain: (E, T, H, W) mm/h, NaN = no forecast.
     issue_time: UTC, time of the newest past frame. lead_minutes: (T,) minutes after it.
     grid: `pixel_size_m` and `pixel_size_y_m`, where known, give the domain's size in km.
+    chances: of a calibrated forecast, threshold in mm/h -> (T, H, W) in 0..1, the chance of at
+        least that, NaN = no forecast. None: chances are shares of the members.
 
     Shares and means are over the pixels that have data.
     """
     now = past[-1].astype(np.float32)  # float16 could neither sum up nor average an image
-    lines = [_headline(rain, issue_time, grid)]
+    headline = _headline(rain, issue_time, grid)
+    lines = [headline if chances is None else f"{headline}, calibrated"]
     if not np.isfinite(now).any() or not np.isfinite(rain).any():
         return "\n".join([*lines, "No data: the newest radar image is empty; no forecast."])
     lines += _describe_now(now)
     last_lead = f"+{lead_minutes[-1]} min"
     if not is_wet(rain, WET_MM_H).any():
         return "\n".join([*lines, f"Forecast: no rain in any member up to {last_lead}."])
-    lines += ["", *_table(rain, lead_minutes), ""]
+    lines += ["", *_table(rain, lead_minutes, chances), ""]
     lines += _describe_change(now, rain[:, -1], last_lead)
     if len(rain) > 1:
         lines.append(_describe_spread(rain[:, -1], last_lead))
@@ -125,12 +129,21 @@ def _describe_now(now: np.ndarray) -> list[str]:
     ]
 
 
-def _table(rain: np.ndarray, lead_minutes: np.ndarray) -> list[str]:
-    """Two lines of header, and one for each shown lead time."""
+def _table(
+    rain: np.ndarray, lead_minutes: np.ndarray, chances: Mapping[float, np.ndarray] | None
+) -> list[str]:
+    """Two lines of header, and one for each shown lead time.
+
+    The members say how likely heavy rain is anywhere in the domain; calibrated chances are of
+    single pixels, so the highest of them is shown instead.
+    """
+    heavy_titles = ("chance of 10 mm/h", "somewhere")
+    if chances is not None:
+        heavy_titles = ("highest chance", "of 10 mm/h")
     row = "{:>9}{:>18}{:>9}{:>16}{:>22}{:>20}".format
     lines = [
-        row("lead", "wet area", "mean", "peak of any", "area with > 50 %", "chance of 10 mm/h"),
-        row("time", "(10-90 %)", "mm/h", "member, mm/h", "chance of 1 mm/h", "somewhere"),
+        row("lead", "wet area", "mean", "peak of any", "area with > 50 %", heavy_titles[0]),
+        row("time", "(10-90 %)", "mm/h", "member, mm/h", "chance of 1 mm/h", heavy_titles[1]),
     ]
     for i in choose_leads(lead_minutes):
         members = rain[:, i]
@@ -138,9 +151,13 @@ def _table(rain: np.ndarray, lead_minutes: np.ndarray) -> list[str]:
         if len(members) > 1:
             low, high = np.quantile([_wet_share(member) for member in members], (0.1, 0.9))
             wet += f" ({100 * low:.0f}-{100 * high:.0f})"
-            chance = chance_of(members, LIKELY_MM_H)
+            if chances is None:
+                chance = chance_of(members, LIKELY_MM_H)
+                heavy = _percent(np.mean([(member >= HEAVY_MM_H).any() for member in members]))
+            else:
+                chance = chances[LIKELY_MM_H][i]
+                heavy = _percent(np.nanmax(chances[HEAVY_MM_H][i]))
             likely = _percent((chance > 0.5).sum() / np.isfinite(chance).sum())
-            heavy = _percent(np.mean([(member >= HEAVY_MM_H).any() for member in members]))
         mean, peak = np.nanmean(members), np.nanmax(members)
         peak_text = f"{_number(peak)} {intensity_word(peak)}"
         lines.append(row(f"+{lead_minutes[i]} min", wet, _number(mean), peak_text, likely, heavy))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from tiny_models import tiny_model
 
 from ldcast import calibrate
-from ldcast.calibrate import case_reader
+from ldcast.calibrate import case_reader, is_trained_on, name_files
 from ldcast.calibration import CALIBRATION_NAME, read_calibration
 from ldcast.calibration.fit import (
     EDGES,
@@ -25,18 +26,19 @@ from ldcast.calibration.fit import (
     isotonic,
     pool_leads,
 )
-from ldcast.calibration.judge import Judgement, count_harm, describe, judge
+from ldcast.calibration.judge import Judgement, count_harm, describe, judge, record
 from ldcast.calibration.maps import LEAD_MINUTES, match_rain
 from ldcast.data.archive import write_event
+from ldcast.data.crops import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.nowcaster import LDCast
-from ldcast.verification.cases import CASE_FRAMES, draw_cases
+from ldcast.verification.cases import CASE_FRAMES, Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster
 
 NUM_LEADS = len(LEAD_MINUTES)
 HALF = 10**-0.3  # 30 classes of rain rate
-ABOUT = {"fitted_on": {}, "weights": "1234", "sampler": "plms", "num_sampling_steps": 20}
+ABOUT = {"fitted_on": {}, "model": "1234", "sampler": "plms", "num_sampling_steps": 20}
 
 
 def gamma_rain(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -171,6 +173,9 @@ def test_a_handful_of_pixels_claims_no_certainty():
 # ---- leaving out an event ------------------------------------------------------------------------
 
 
+EVENTS = ("a", "b", "c")
+
+
 class Reader:
     """Cases of three events: members with twice the rain of the radar, in the right places."""
 
@@ -184,11 +189,11 @@ class Reader:
             if index % 3 == self.poisoned:
                 members, radar = members[:, :, ::-1] * 10, np.roll(radar, 7, axis=1) / 10
             radar[:, :3] = members[:, :, :3] = np.nan
-            yield ScoredCase(index % 3, members, radar)
+            yield ScoredCase(EVENTS[index % 3], members, radar)
 
 
 def fit_to(reader: Reader) -> dict:
-    return fit(reader, [0, 1, 2], 3, ABOUT)
+    return fit(reader, list(EVENTS), 3, ABOUT)
 
 
 @pytest.fixture(scope="module")
@@ -198,28 +203,27 @@ def clean() -> dict:
 
 @pytest.fixture(scope="module")
 def judgements(clean) -> list[Judgement]:
-    events = [synthetic_event(seed, 24, 32, 32) for seed in range(3)]
-    return judge(Reader(), events, clean, num_members=3)
+    return judge(Reader(), {event: f"storm {event}" for event in EVENTS}, clean, num_members=3)
 
 
 def test_the_judge_of_an_event_has_not_seen_it(clean):
     poisoned = fit_to(Reader(poisoned=1))
-    assert list(clean) == [None, 0, 1, 2]
+    assert list(clean) == [None, *EVENTS]
     for name in ("forecast_rain", "radar_rain", "probability", "num_forecasts"):
-        np.testing.assert_array_equal(vars(clean[1])[name], vars(poisoned[1])[name])
-        for other in (None, 0, 2):
+        np.testing.assert_array_equal(vars(clean["b"])[name], vars(poisoned["b"])[name])
+        for other in (None, "a", "c"):
             assert not np.array_equal(vars(clean[other])[name], vars(poisoned[other])[name])
 
 
 def test_a_single_event_is_fitted_and_not_judged():
     def one(what: str) -> Iterator[ScoredCase]:
-        return (case for case in Reader()(what) if case.event == 2)
+        return (case for case in Reader()(what) if case.event == "c")
 
-    assert list(fit(one, [2], 3, ABOUT)) == [None]
+    assert list(fit(one, ["c"], 3, ABOUT)) == [None]
 
 
 def test_calibration_makes_a_biased_model_reliable(judgements):
-    assert [judgement.event for judgement in judgements] == [f"synthetic:{i}" for i in range(3)]
+    assert [judgement.event for judgement in judgements] == ["storm a", "storm b", "storm c"]
     for judgement in judgements:
         raw, _, calibrated = judgement.reliability()
         assert (calibrated < 0.1 * raw).all()
@@ -242,7 +246,7 @@ def test_scores_of_a_judgement_by_hand():
     radar = np.array([4, 0, 1, np.nan], np.float32)[None, None]
     repeat = NUM_LEADS
     judgement = Judgement("storm", num_members=2)
-    case = ScoredCase(0, members.repeat(repeat, axis=1), radar.repeat(repeat, axis=0))
+    case = ScoredCase("a", members.repeat(repeat, axis=1), radar.repeat(repeat, axis=0))
     judgement.add(case, Halving())
     # At 1 mm/h: raw 1, 1/2, 0; of halved rain 1, 0, 0; then 1/4 everywhere. Radar: 1, 0, 1.
     np.testing.assert_allclose(
@@ -264,12 +268,92 @@ def test_the_table_has_a_line_for_each_event_and_threshold(judgements):
 
 
 def test_harm_is_counted(judgements, clean):
-    assert count_harm(judgements) == "in 0 of 9 Brier scores calibrated is worse than raw"
+    assert count_harm(judgements) == (
+        "calibrated is worse than raw in 0 of 9 Brier scores, matched than raw in 0 of 3 CRPS"
+    )
+    assert record(judgements)["is_harmful"] is False
     judgement = Judgement("storm", num_members=3)
     for case in Reader(poisoned=1)("judge"):
-        if case.event == 1:
-            judgement.add(case, clean[1])
-    assert count_harm([judgement]).startswith("in 3 of 3 Brier scores calibrated is worse")
+        if case.event == "b":
+            judgement.add(case, replace(clean["b"], radar_rain=clean["b"].radar_rain * 9))
+    line = count_harm([judgement])
+    assert "in 3 of 3 Brier scores, matched than raw in 1 of 1 CRPS: these events may" in line
+    judged = record([judgement])
+    assert judged["summary"] == line
+    assert judged["is_harmful"] is True
+    (event,) = judged["events"]
+    assert event["event"] == "storm"
+    np.testing.assert_allclose(event["brier_raw"], judgement.brier()[0], atol=1e-6)
+    np.testing.assert_allclose(event["brier_calibrated"], judgement.brier()[2], atol=1e-6)
+
+
+def test_a_worse_crps_alone_is_harm(judgements, monkeypatch):
+    monkeypatch.setattr(Judgement, "crps", lambda self: np.array([1.0, 2.0]))
+    assert "matched than raw in 3 of 3 CRPS: these events may" in count_harm(judgements)
+    assert record(judgements)["is_harmful"] is True
+
+
+def test_each_event_is_judged_by_the_fit_without_it():
+    class Spy:
+        """A calibration that does nothing but note the cases it was given."""
+
+        def __init__(self, left_out: str | None) -> None:
+            self.left_out = left_out
+
+        def calibrate_members(self, rain: np.ndarray) -> np.ndarray:
+            seen.append((self.left_out, rain.shape[-1]))
+            return rain
+
+        def exceedance_probability(self, matched: np.ndarray) -> np.ndarray:
+            return np.zeros((3, *matched.shape[1:]), np.float32)
+
+    def read(what: str) -> Iterator[ScoredCase]:
+        for width, event in enumerate("abcab", start=1):
+            rain = np.zeros((2, NUM_LEADS, 1, width), np.float32)
+            yield ScoredCase(event, rain, rain[0])
+
+    seen: list[tuple[str | None, int]] = []
+    calibrations = {left_out: Spy(left_out) for left_out in (None, *EVENTS)}
+    judge(read, dict(zip(EVENTS, EVENTS, strict=True)), calibrations, num_members=2)
+    assert seen == [("a", 1), ("b", 2), ("c", 3), ("a", 4), ("b", 5)]
+
+
+# ---- what is one event ---------------------------------------------------------------------------
+
+
+def case_of(index: int, event: str, source: str) -> Case:
+    window = Window(index, 0, 0, 0)
+    return Case(window, event, np.datetime64("2016-07-11"), 0.5, seed=0, source=source)
+
+
+def test_spans_of_a_file_are_one_event():
+    cases = [
+        case_of(2, "sun@b/c", "/sun.npz"),
+        case_of(1, "storm@b/c", "/storm.npz"),
+        case_of(0, "storm@a/b", "/storm.npz"),
+        case_of(2, "sun@b/c", "/sun.npz"),
+    ]
+    assert list(name_files(cases).items()) == [("/storm.npz", "storm"), ("/sun.npz", "sun@b/c")]
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "expected"),
+    [
+        ({"data": ["synthetic:0"]}, True),
+        ({"data": ["synthetic:1"]}, False),
+        ({"autoencoder": {"data": ["synthetic:0"]}}, True),
+        ({"data": ["synthetic:0@2000-01-01T00:00/2000-01-01T00:05"]}, True),
+        ({"data": ["synthetic:0@1999-12-31T00:00/2000-01-01T00:00"]}, False),
+        ({"data": ["synthetic:0@some day"]}, False),
+        ({"data": "synthetic:0", "autoencoder": "published"}, False),
+        ({}, False),
+        ("synthetic:0", False),
+    ],
+)
+def test_what_the_model_was_trained_on_is_known_by_file_and_time(trained_on, expected):
+    event = synthetic_event(0, 24, 32, 32)
+    time = np.datetime64("2000-01-01T00:00:00") + np.arange(24) * np.timedelta64(300, "s")
+    assert is_trained_on(replace(event, time=time), trained_on) is expected
 
 
 def test_pixels_without_data_now_or_then_are_not_scored(tmp_path):
@@ -330,6 +414,8 @@ def test_the_tool_writes_into_the_model_folder_and_judges(call, capsys, monkeypa
     output = capsys.readouterr().out
     assert "event0" in output
     assert "reliability" in output
+    assert calibration.judged["summary"] in output
+    assert [event["event"] for event in calibration.judged["events"]] == ["event0", "event1"]
     # Again: every forecast is in the cache, and the result the same.
     before = (Path("model") / CALIBRATION_NAME).read_text()
     monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
@@ -340,7 +426,8 @@ def test_the_tool_writes_into_the_model_folder_and_judges(call, capsys, monkeypa
 
 def test_one_event_is_enough_to_fit(call, capsys):
     assert call("--data", "event0.npz", "--cases", "2", "--cache", "kept") == 0
-    assert "nothing to judge the fit by" in capsys.readouterr().out
+    assert "all cases are of one event: nothing to judge the fit by" in capsys.readouterr().out
+    assert read_calibration("model").judged == {}
     assert json.loads((Path("model") / CALIBRATION_NAME).read_text())["fitted_on"]["num_cases"] == 2
     assert len(list(Path("kept").glob("*.npz"))) == 2
 
@@ -349,6 +436,43 @@ def test_the_plot_is_drawn(call):
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
     assert call("--plot", "reliability.png") == 0
     assert Path("reliability.png").stat().st_size > 10_000
+
+
+def test_two_spans_of_a_file_are_not_judged_by_each_other(call, capsys):
+    write_event(synthetic_event(2, 60, 32, 48), "long.npz")
+    middle = str(synthetic_event(2, 60, 32, 48).time[30])
+    spans = (f"long.npz@/{middle}", f"long.npz@{middle}/")
+    assert call("--data", *spans) == 0
+    assert "all cases are of one event" in capsys.readouterr().out
+    assert len(read_calibration("model").fitted_on["events"]) == 2
+    assert call("--data", *spans, "event0.npz", "--cases", "8") == 0
+    judged = read_calibration("model").judged["events"]
+    assert [event["event"] for event in judged] == ["long", "event0"]
+
+
+def test_events_that_no_case_fell_into_are_told(call, capsys):
+    assert call("--cases", "1") == 0
+    assert "all 1 cases fell into 1 of 2 events: nothing to judge" in capsys.readouterr().out
+
+
+def test_rain_that_the_model_was_trained_on_is_told_in_a_line(call, capsys):
+    model = tiny_model()
+    model.trained_on = {"data": ["event1"]}
+    model.save_pretrained("model")
+    assert call() == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "trained on" in line]
+    assert "event1" in line
+    assert "event0" not in line
+
+
+def test_seed_and_amp_reach_the_forecasts(call):
+    def num_kept(*arguments: str) -> int:
+        assert call("--cases", "2", *arguments) == 0
+        return len(list(Path("runs/calibrate/cache").glob("*.npz")))
+
+    assert num_kept() == num_kept("--amp", "off") == 2  # of auto, on a CPU
+    assert num_kept("--amp", "bf16") == 4
+    assert num_kept("--seed", "1") == 6
 
 
 def refused(call, capsys, *arguments: str) -> str:
@@ -366,12 +490,25 @@ def refused(call, capsys, *arguments: str) -> str:
         (["--plot", "reliability.gif"], ".png"),
         (["--plot", "nowhere/reliability.png"], "nowhere"),
         (["--model", "nowhere"], "no such folder"),
+        (["--model", "bundled"], "python -m ldcast.calibrate --model DIR"),
         (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--cache", "event0.npz"], "another --cache"),
     ],
 )
 def test_what_the_user_can_mend(call, capsys, monkeypatch, arguments, word):
     monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
     assert word in refused(call, capsys, *arguments)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--data", "event0.npz"], ["--cases", "1"]])
+def test_a_plot_without_a_judgement_is_refused_before_the_work(
+    call, capsys, monkeypatch, arguments
+):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    monkeypatch.setattr(LDCast, "predict", None)
+    assert "nothing to judge" in refused(call, capsys, "--plot", "curves.png", *arguments)
+    assert not Path("runs").exists()
 
 
 def test_a_model_folder_that_cannot_be_written_is_found_before_the_work(call, capsys, monkeypatch):

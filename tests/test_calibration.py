@@ -14,12 +14,13 @@ from ldcast.calibration.maps import (
     Calibration,
     draw_chance,
     match_rain,
+    model_fingerprint,
     read_calibration,
     write_calibration,
 )
 from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
-from ldcast.model_folder import fingerprint
+from ldcast.model_folder import BUNDLED, CONFIG_NAME
 
 NUM_LEADS = len(LEAD_MINUTES)
 
@@ -38,7 +39,7 @@ def make_calibration(
         probability=probability,
         num_forecasts=np.full_like(probability, 1e6),
         fitted_on={"events": ["storm"], "num_cases": 3},
-        weights="1234",
+        model="1234",
         sampler="plms",
         num_sampling_steps=20,
     )
@@ -136,7 +137,8 @@ def test_the_chance_of_drawn_members_is_that_of_every_draw():
     # Of 4 members 2 reach the threshold: of the 6 pairs, 1 has none of them, 4 one, 1 both.
     np.testing.assert_allclose(draw_chance(4, 2)[2], [1 / 6, 4 / 6, 1 / 6])
     np.testing.assert_array_equal(draw_chance(4, 4), np.eye(5))
-    np.testing.assert_allclose(draw_chance(16, 8).sum(axis=1), 1)
+    for num_all, num_drawn in ((16, 8), (68, 34), (500, 250)):  # from 68 on beyond int64
+        np.testing.assert_allclose(draw_chance(num_all, num_drawn).sum(axis=1), 1)
 
 
 def test_fewer_members_say_less():
@@ -183,7 +185,7 @@ def folder(tmp_path: Path) -> Path:
     """A model folder with its calibration."""
     folder = tmp_path / "model"
     tiny_model().save_pretrained(folder)
-    calibration = make_calibration([0.1, 1.25], [0.2, 2], weights=fingerprint(folder))
+    calibration = make_calibration([0.1, 1.25], [0.2, 2], model=model_fingerprint(folder))
     write_calibration(folder, calibration)
     return folder
 
@@ -203,7 +205,7 @@ def refusal(folder: Path) -> str:
 
 def test_round_trip(folder: Path) -> None:
     back = read_calibration(folder)
-    written = make_calibration([0.1, 1.25], [0.2, 2], weights=fingerprint(folder))
+    written = make_calibration([0.1, 1.25], [0.2, 2], model=model_fingerprint(folder))
     for name, value in vars(written).items():
         np.testing.assert_array_equal(vars(back)[name], value)
     assert isinstance(back.lead_minutes, tuple)
@@ -220,7 +222,7 @@ def test_a_missing_file_names_the_tool(folder: Path) -> None:
     assert f"python -m ldcast.calibrate --model {folder} --data" in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", "7"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", "7", "[" * 100_000])
 def test_a_broken_file(folder: Path, text: str) -> None:
     (folder / CALIBRATION_NAME).write_text(text)
     assert "broken" in refusal(folder)
@@ -238,7 +240,16 @@ def test_a_broken_file(folder: Path, text: str) -> None:
         {"probability": [[[0.5, 1.5]] * NUM_LEADS] * 3},
         {"probability": [[[0.5, 0.6]] * NUM_LEADS] * 3},
         {"num_forecasts": [[[-1] * 5] * NUM_LEADS] * 3},
+        {"radar_rain": [[0.1, float("inf")]] * NUM_LEADS},
+        {"radar_rain": [[0.1, float("nan")]] * NUM_LEADS},
+        {"radar_rain": [[0.1, 10**400]] * NUM_LEADS},
+        {"num_forecasts": [[[float("inf")] * 5] * NUM_LEADS] * 3},
+        {"num_forecasts": [[[float("nan")] * 5] * NUM_LEADS] * 3},
         {"thresholds": [1, 2]},
+        {"thresholds": [0.1, 1, float("inf")]},
+        {"thresholds": [0.1, 10, 1]},
+        {"thresholds": ["0.1", "1", "10"]},
+        {"judged": "well"},
         {"lead_minutes": None},
     ],
 )
@@ -259,7 +270,38 @@ def test_other_lead_times(folder: Path) -> None:
 
 def test_a_model_that_was_trained_since(folder: Path) -> None:
     tiny_model(seed=1).save_pretrained(folder)
-    assert "trained since" in refusal(folder)
+    assert "trained or changed since" in refusal(folder)
+
+
+def test_a_model_whose_settings_changed(folder: Path) -> None:
+    path = folder / CONFIG_NAME
+    config = json.loads(path.read_text())
+    config["model"]["rain"]["log_mean"] += 0.1
+    path.write_text(json.dumps(config))
+    assert "trained or changed since" in refusal(folder)
+
+
+def test_what_a_model_was_trained_on_is_no_setting(folder: Path) -> None:
+    path = folder / CONFIG_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": {"data": ["sun"]}}))
+    read_calibration(folder)
+
+
+@pytest.mark.parametrize("folder", ["bundled", BUNDLED])
+def test_the_bundled_model_has_none(folder: str | Path) -> None:
+    assert f"cp -r {BUNDLED} DIR" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("judged", "warning"),
+    [
+        ({}, ""),
+        ({"summary": "worse", "is_harmful": False}, ""),
+        ({"summary": "worse", "is_harmful": True}, "worse"),
+    ],
+)
+def test_harm_is_a_warning(judged: dict, warning: str) -> None:
+    assert make_calibration([0.1, 1], [0.1, 1], judged=judged).warning == warning
 
 
 def test_forecasts_must_be_drawn_as_those_of_the_fit():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ldcast.data.forecast import (
+    CALIBRATED_ENTRIES,
     Forecast,
     check_output_path,
     read_forecast,
@@ -66,6 +67,21 @@ def test_a_calibrated_forecast_keeps_its_chances(forecast: Forecast, tmp_path: P
     assert back.grid.keys() == GRID.keys()
     with pytest.raises(AssertionError, match="exceedance_probability"):
         replace(calibrated, exceedance_threshold=threshold[:1])
+
+
+@pytest.mark.parametrize("lacking", CALIBRATED_ENTRIES)
+def test_half_of_the_chances_is_refused(forecast: Forecast, tmp_path: Path, lacking: str) -> None:
+    path = tmp_path / "forecast.npz"
+    chance = np.zeros((1, *forecast.rain_rate.shape[1:]))
+    threshold = np.array([1.0])
+    write_forecast(
+        replace(forecast, exceedance_probability=chance, exceedance_threshold=threshold), path
+    )
+    with np.load(path) as file:
+        entries = {name: file[name] for name in file.files if name != lacking}
+    np.savez(path, **entries)
+    with pytest.raises(InputError, match="expected both or neither"):
+        read_forecast(path)
 
 
 def test_a_forecast_without_chances_has_none(forecast: Forecast, tmp_path: Path) -> None:

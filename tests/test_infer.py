@@ -1,5 +1,6 @@
 """infer.py, run as a user runs it, with a tiny untrained model."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,11 @@ from tiny_models import tiny_model
 import infer
 from ldcast import LDCast
 from ldcast.calibration import CALIBRATION_NAME, Calibration, write_calibration
-from ldcast.calibration.maps import LEAD_MINUTES
+from ldcast.calibration.maps import LEAD_MINUTES, model_fingerprint
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import run_script
-from ldcast.model_folder import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def calibrated_folder(model_folder: Path, tmp_path: Path) -> Path:
         probability=probability,
         num_forecasts=np.ones_like(probability),
         fitted_on={},
-        weights=fingerprint(folder),
+        model=model_fingerprint(folder),
         sampler="plms",
         num_sampling_steps=1,
     )
@@ -170,17 +170,56 @@ def test_calibrated_rain_and_chances(call, calibrated_folder) -> None:
     np.testing.assert_allclose(chance[0], np.array([0.1, 0.3, 0.5])[num_wet], rtol=1e-6)
 
 
-def test_the_summary_and_the_picture_are_of_the_calibrated_rain(
-    call, calibrated_folder, monkeypatch, capsys
-) -> None:
+def show_what_is_drawn(monkeypatch) -> list[tuple]:
+    """(rain, chances) that the summary and the picture will have been given."""
     shown = []
-    monkeypatch.setattr(infer, "summarise", lambda past, rain, *more: shown.append(rain))
-    monkeypatch.setattr(infer, "plot_forecast", lambda past, rain, *more: shown.append(rain))
+    monkeypatch.setattr(
+        infer, "summarise", lambda past, rain, *more: shown.append((rain, more[-1]))
+    )
+    monkeypatch.setattr(
+        infer, "plot_forecast", lambda past, rain, *more: shown.append((rain, more[-1]))
+    )
     monkeypatch.setattr(infer, "require_matplotlib", lambda: None)
+    return shown
+
+
+def test_the_summary_and_the_picture_are_of_the_calibrated_rain_and_chances(
+    call, calibrated_folder, monkeypatch
+) -> None:
+    shown = show_what_is_drawn(monkeypatch)
     assert call("--model", str(calibrated_folder), "--calibrated", "--plot", "picture.png") == 0
     assert len(shown) == 2
-    for rain in shown:
+    for rain, chances in shown:
         np.testing.assert_array_equal(rain, read()["rain_rate"])
+        assert list(chances) == [0.1, 1, 10]
+        for chance, expected in zip(
+            chances.values(), read()["exceedance_probability"], strict=True
+        ):
+            np.testing.assert_array_equal(chance, expected)
+
+
+def test_without_a_calibration_chances_are_those_of_the_members(call, monkeypatch) -> None:
+    shown = show_what_is_drawn(monkeypatch)
+    assert call("--plot", "picture.png") == 0
+    assert [chances for _, chances in shown] == [None, None]
+
+
+def test_the_summary_says_that_it_is_calibrated(call, calibrated_folder, capsys) -> None:
+    assert call() == call("--model", str(calibrated_folder), "--calibrated") == 0
+    headlines = [line for line in capsys.readouterr().out.splitlines() if "forecast from" in line]
+    assert [line.endswith(", calibrated") for line in headlines] == [False, True]
+
+
+def test_the_judgement_is_repeated_where_the_calibration_did_harm(
+    call, calibrated_folder, capsys
+) -> None:
+    path = calibrated_folder / CALIBRATION_NAME
+    arguments = ("--model", str(calibrated_folder), "--calibrated")
+    for is_harmful in (True, False):
+        judged = {"summary": "worse in 2 of 6", "is_harmful": is_harmful}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"judged": judged}))
+        assert call(*arguments) == 0
+        assert ("worse in 2 of 6" in capsys.readouterr().out) is is_harmful
 
 
 def test_a_calibration_is_used_only_on_request(call, calibrated_folder) -> None:
@@ -200,6 +239,12 @@ def test_a_bad_calibration_is_found_before_the_work(
     path.unlink() if text is None else path.write_text(text)
     monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
     assert word in refused(call, capsys, "--model", str(calibrated_folder), "--calibrated")
+
+
+def test_the_bundled_model_has_no_calibration(call, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(LDCast, "predict", None)
+    line = refused(call, capsys, "--model", "bundled", "--calibrated")
+    assert "python -m ldcast.calibrate --model DIR" in line
 
 
 def test_other_sampling_than_at_the_fit_is_refused(call, calibrated_folder, capsys) -> None:

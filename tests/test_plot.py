@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldcast.errors import InputError
-from ldcast.maps import RAIN_SCALE
+from ldcast.maps import CHANCE_SCALE, RAIN_SCALE
 from ldcast.plot import plot_forecast, require_matplotlib
 
 ISSUE_TIME = np.datetime64("2016-07-11T23:50:00")
@@ -43,6 +43,13 @@ def pixels_of(path: Path) -> np.ndarray:
     image = pytest.importorskip("PIL.Image", reason="pillow comes with matplotlib")
     with image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def last_picture(path: Path) -> np.ndarray:
+    image = pytest.importorskip("PIL.Image", reason="pillow comes with matplotlib")
+    with image.open(path) as film:
+        film.seek(getattr(film, "n_frames", 1) - 1)
+        return np.asarray(film.convert("RGB"))
 
 
 def count_colour(pixels: np.ndarray, colour: str) -> int:
@@ -87,6 +94,41 @@ def test_film(tmp_path: Path, num_members: int, panels: int) -> None:
             film.seek(i)
             durations.append(film.info["duration"])
     assert durations == [400] * 4 + [250] * 19 + [1500]
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_calibrated_chances_are_drawn(tmp_path: Path, suffix: str) -> None:
+    """Members that agree on heavy rain, and a chance of 30 % of it."""
+    raw, calibrated = tmp_path / f"raw{suffix}", tmp_path / f"calibrated{suffix}"
+    past, rain = np.zeros((4, 32, 32)), np.full((2, 20, 32, 32), 20.0)
+    chances = {1.0: np.full((20, 32, 32), 0.3)}
+    plot(raw, past, rain)
+    plot_forecast(past, rain, ISSUE_TIME, LEADS, GRID, calibrated, chances)
+    colours = [CHANCE_SCALE.colours[i] for i in (1, -1)]  # of 30 % and of certainty
+
+    def areas(path: Path) -> list[int]:
+        pixels = last_picture(path).astype(int)
+        wanted = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours]
+        return [int((np.abs(pixels - colour).max(axis=-1) <= 3).sum()) for colour in wanted]
+
+    some, certain = areas(raw)
+    assert certain > 50_000 > 10_000 > some
+    some, certain = areas(calibrated)
+    assert some > 50_000 > 10_000 > certain
+
+
+@needs_matplotlib
+def test_the_title_says_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text))
+    past, rain = make_rain(2, 16, 16)
+    for chances in (None, {1.0: np.zeros((20, 16, 16))}):
+        path = tmp_path / "forecast.png"
+        plot_forecast(past, rain, ISSUE_TIME, LEADS, GRID, path, chances)
+    assert [title.endswith("2 members, calibrated") for title in titles] == [False, True]
 
 
 @needs_matplotlib

@@ -80,6 +80,24 @@ def test_members_that_differ() -> None:
     assert "Spread: large at +100 min: where a member has rain, 38 % of the others" in text
 
 
+def test_calibrated_chances_replace_those_of_the_members() -> None:
+    chances = {mm_h: np.zeros((len(LEADS), *SHAPE), np.float32) for mm_h in (0.1, 1.0, 10.0)}
+    chances[1.0][:, :3] = 0.6  # a tenth of the domain
+    chances[10.0][:, 4, 5] = 0.3
+    for chance in chances.values():
+        chance[:, -15:] = np.nan  # half of it
+    rain = repeat(corner(0, 0, 20.0))
+    past = np.zeros((4, *SHAPE), np.float32)
+    text = summarise(past, rain, ISSUE_TIME, LEADS, GRID, chances)
+    lines = text.splitlines()
+    assert lines[0].endswith("4 members, 60 x 30 km, calibrated")
+    assert row_of(text, 30) == "+30 min 11 % (11-11) 2.2 20 heavy 20 % 30 %"
+    assert lines[3].split()[-2:] == ["highest", "chance"]
+    assert max(map(len, lines)) <= 100
+    members_only = summarise(past, rain, ISSUE_TIME, LEADS, GRID)
+    assert row_of(members_only, 30) == "+30 min 11 % (11-11) 2.2 20 heavy 11 % 100 %"
+
+
 def test_nan_counts_neither_as_wet_nor_as_dry() -> None:
     now = corner(0, 0)
     now[:, 20:] = np.nan  # two thirds; 200 of the remaining 600 pixels are wet

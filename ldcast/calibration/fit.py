@@ -27,11 +27,12 @@ PRIOR_PIXELS = 100  # weight of the uncorrected probability against what was cou
 
 
 class ScoredCase(NamedTuple):
-    """event: its index. members: (E, T, H, W) mm/h; observation: (T, H, W) mm/h, by the radar; NaN
-    in both where one of them has no data.
+    """event: the file it is from, so that all spans of one file are one event.
+    members: (E, T, H, W) mm/h; observation: (T, H, W) mm/h, by the radar; NaN in both where one of
+        them has no data.
     """
 
-    event: int
+    event: str
     members: np.ndarray
     observation: np.ndarray
 
@@ -169,14 +170,14 @@ def isotonic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def fit(
     read_cases: CaseReader,
-    events: list[int],
+    events: list[str],
     num_members: int,
     about: dict[str, Any],
-) -> dict[int | None, Calibration]:
+) -> dict[str | None, Calibration]:
     """The calibration on all events, under None, and, where there are several, without each one.
 
-    events: indices of those that have cases.
-    about: `fitted_on`, `weights`, `sampler` and `num_sampling_steps` of `Calibration`.
+    events: all that the cases are from.
+    about: `fitted_on`, `model`, `sampler` and `num_sampling_steps` of `Calibration`.
     """
     left_out = [None, *events] if len(events) > 1 else [None]
     counts = {event: np.zeros((2, len(LEAD_MINUTES), len(EDGES))) for event in events}
@@ -207,5 +208,5 @@ def fit(
     return calibrations
 
 
-def _sum_without(counts: dict[int, np.ndarray], left_out: int | None) -> np.ndarray:
+def _sum_without(counts: dict[str, np.ndarray], left_out: str | None) -> np.ndarray:
     return sum(of_event for event, of_event in counts.items() if event != left_out)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ldcast.calibration.fit import CaseReader, ScoredCase
 from ldcast.calibration.maps import LEAD_MINUTES, Calibration
-from ldcast.data.archive import RainEvent
 from ldcast.ensemble import THRESHOLDS
 from ldcast.files import open_atomically
 from ldcast.rain import is_wet
@@ -26,7 +25,11 @@ MIN_CLASSES = 16  # of probability, besides 0: one for each possible share of 16
 class Judgement:
     """How good members and probabilities are for one event, at each stage of calibration.
 
-    Adds up over cases. Stages are `STAGES`, K thresholds, T lead times.
+    Adds up over cases. Stages are `STAGES`, K thresholds, T lead times. event: what tables call it.
+
+    No two shares of members fall into one class of probability, so the reliability of raw and
+    matched is exact. Calibrated probabilities take more values, and those of a class count by their
+    mean, which can only lower the term a little. Brier scores are exact throughout.
     """
 
     def __init__(self, event: str, num_members: int) -> None:
@@ -102,16 +105,15 @@ def _lead_mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def judge(
     read_cases: CaseReader,
-    events: list[RainEvent],
-    calibrations: dict[int | None, Calibration],
+    names: dict[str, str],
+    calibrations: dict[str | None, Calibration],
     num_members: int,
 ) -> list[Judgement]:
-    """For each event, how the calibration that was fitted without it does on it."""
-    judgements = {
-        index: Judgement(events[index].name, num_members)
-        for index in calibrations
-        if index is not None
-    }
+    """For each event, how the calibration that was fitted without it does on it.
+
+    names: event -> what tables call it. calibrations: as `fit` returns them.
+    """
+    judgements = {event: Judgement(name, num_members) for event, name in names.items()}
     for case in read_cases("judge"):
         judgements[case.event].add(case, calibrations[case.event])
     return list(judgements.values())
@@ -135,12 +137,45 @@ def describe(judgements: list[Judgement]) -> str:
 
 def count_harm(judgements: list[Judgement]) -> str:
     """A line that says how often the calibration did harm to an event that it was not fitted on."""
+    is_worse_brier, is_worse_crps = _is_worse(judgements)
+    line = (
+        f"calibrated is worse than raw in {is_worse_brier.sum()} of {is_worse_brier.size} Brier "
+        f"scores, matched than raw in {is_worse_crps.sum()} of {is_worse_crps.size} CRPS"
+    )
+    if not _is_harmful(judgements):
+        return line
+    return f"{line}: these events may have too little in common; fit on more of them"
+
+
+def _is_worse(judgements: list[Judgement]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each event the Brier scores, (events, K), and the CRPS, (events,)."""
     brier = np.array([judgement.brier() for judgement in judgements])  # (events, stage, K)
-    num_worse = int((brier[:, -1] > brier[:, 0]).sum())
-    share = f"in {num_worse} of {brier[:, 0].size} Brier scores calibrated is worse than raw"
-    if num_worse == 0:
-        return share
-    return f"{share}: these events have too little in common, so fit on more of them"
+    crps = np.array([judgement.crps() for judgement in judgements])  # (events, 2)
+    return brier[:, -1] > brier[:, 0], crps[:, 1] > crps[:, 0]
+
+
+def _is_harmful(judgements: list[Judgement]) -> bool:
+    return any(is_worse.any() for is_worse in _is_worse(judgements))
+
+
+def record(judgements: list[Judgement]) -> dict[str, Any]:
+    """What `Calibration.judged` keeps, plain values; a score without any pixel is None."""
+    return {
+        "summary": count_harm(judgements),
+        "is_harmful": _is_harmful(judgements),
+        "events": [
+            {
+                "event": judgement.event,
+                "brier_raw": _plain(judgement.brier()[0]),
+                "brier_calibrated": _plain(judgement.brier()[-1]),
+            }
+            for judgement in judgements
+        ],
+    }
+
+
+def _plain(scores: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(score) else round(float(score), 6) for score in scores]
 
 
 def draw_reliability(judgements: list[Judgement], path: Path) -> None:

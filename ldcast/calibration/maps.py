@@ -13,22 +13,28 @@ Two steps, each with its own map for every lead time:
    frequency with which the radar reached it in such places, made non-decreasing in k.
    Source: Zadrozny and Elkan 2002 (KDD, section 3); for weather Dimitriadis, Gneiting and Jordan
    2021 (PNAS 118, e2016191118).
+
+It is the file `calibration.json` of a model folder. `LDCast.save_pretrained` does not write it: who
+copies a model that way copies the file, too, which is good for the same weights and settings.
 """
 
+import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
 from ldcast.files import write_text
-from ldcast.model_folder import fingerprint, locate
+from ldcast.model_folder import BUNDLED, fingerprint, locate, read_description
 from ldcast.rain import RainScale, is_wet
+from ldcast.settings import to_dict
 
 CALIBRATION_NAME = "calibration.json"
 FORMAT_VERSION = 1
@@ -44,12 +50,14 @@ class Calibration:
     lead_minutes: (T,) minutes after the issue time.
     forecast_rain, radar_rain: (T, N) mm/h, non-decreasing, at least 0.1. Equal quantiles of the
         members and of the radar: one becomes the other, and in between it is linear.
-    thresholds: (K,) mm/h, increasing.
+    thresholds: (K,) mm/h, `THRESHOLDS`.
     probability: (K, T, E + 1) in 0..1, non-decreasing in the last axis: the chance of at least a
         threshold where 0, 1, ..., E of E members reach it.
     num_forecasts: (K, T, E + 1), on how many pixels of the fit so many members did.
     fitted_on: events, numbers of cases and members, ...; for people.
-    weights: fingerprint of the model's weights at the fit; sampler, num_sampling_steps: likewise.
+    model: `model_fingerprint` at the fit; sampler, num_sampling_steps: likewise.
+    judged: how it does on events that it was not fitted on, as `judge.record` says it; empty where
+        there was but one event.
 
     Raises InputError where the arrays are not as described.
     """
@@ -61,19 +69,32 @@ class Calibration:
     probability: np.ndarray
     num_forecasts: np.ndarray
     fitted_on: dict[str, Any]
-    weights: str
+    model: str
     sampler: str
     num_sampling_steps: int
+    judged: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_leads, num_thresholds = len(self.lead_minutes), len(self.thresholds)
+        if self.thresholds != THRESHOLDS:
+            raise InputError(f"got thresholds {self.thresholds}, expected {THRESHOLDS} mm/h")
         for rain_rate in (self.forecast_rain, self.radar_rain):
             _check_map("rain rates", rain_rate, (num_leads,), WET_THRESHOLD, math.inf)
         _check_map("probabilities", self.probability, (num_thresholds, num_leads), 0, 1)
         if self.forecast_rain.shape != self.radar_rain.shape:
             raise InputError("expected as many rain rates of the radar as of the forecast")
-        if self.num_forecasts.shape != self.probability.shape or (self.num_forecasts < 0).any():
+        if (
+            self.num_forecasts.shape != self.probability.shape
+            or not (np.isfinite(self.num_forecasts) & (self.num_forecasts >= 0)).all()
+        ):
             raise InputError("expected a count of forecasts, 0 or more, for each probability")
+        if not isinstance(self.judged, dict):
+            raise InputError(f"got judged {self.judged!r}, expected a table")
+
+    @property
+    def warning(self) -> str:
+        """What the judgement said, where the calibration did harm to an event; empty elsewhere."""
+        return str(self.judged.get("summary", "")) if self.judged.get("is_harmful") else ""
 
     def check_sampling(self, sampler: str, num_sampling_steps: int) -> None:
         """Raises InputError unless forecasts are drawn as those of the fit were."""
@@ -155,28 +176,49 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
     """(num_all + 1, num_drawn + 1): the chance that of `num_drawn` members, drawn from `num_all`
     of which k reach a threshold, j do (hypergeometric distribution).
     """
+    num_draws = math.comb(num_all, num_drawn)
     return np.array(
         [
-            [math.comb(k, j) * math.comb(num_all - k, num_drawn - j) for j in range(num_drawn + 1)]
+            # Whole numbers until they are divided: from 68 members on they fit in no int64.
+            [
+                math.comb(k, j) * math.comb(num_all - k, num_drawn - j) / num_draws
+                for j in range(num_drawn + 1)
+            ]
             for k in range(num_all + 1)
         ]
-    ) / math.comb(num_all, num_drawn)
+    )
+
+
+def model_fingerprint(folder: str | Path) -> str:
+    """SHA-256 of what a model's forecasts depend on, its weights and its settings."""
+    settings = json.dumps(to_dict(read_description(folder).model), sort_keys=True)
+    return hashlib.sha256(f"{fingerprint(folder)} {settings}".encode()).hexdigest()
+
+
+def check_not_bundled(folder: str | Path) -> None:
+    """Raises InputError for the model that ships with the package, which has no calibration."""
+    if locate(folder).resolve() == BUNDLED.resolve():
+        raise InputError(
+            f"the bundled model has no calibration: copy its folder (cp -r {BUNDLED} DIR) and fit "
+            "one with radar data of your own (python -m ldcast.calibrate --model DIR --data ...)"
+        )
 
 
 def read_calibration(folder: str | Path) -> Calibration:
     """The calibration in a model folder, or in that of "bundled".
 
     Raises InputError where there is none, where it is broken, of a newer format, for other lead
-    times, or was fitted before the model's weights changed.
+    times, or was fitted before the model's weights or settings changed.
     """
     path = locate(folder) / CALIBRATION_NAME
     refit = f"python -m ldcast.calibrate --model {folder} --data ..."
     if not path.is_file():
+        check_not_bundled(folder)
         raise InputError(f"{path} does not exist: fit it with {refit}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.pop("format_version")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} is broken, expected JSON with format_version: {refit}") from None
     if version != FORMAT_VERSION:
         raise InputError(
@@ -185,17 +227,17 @@ def read_calibration(folder: str | Path) -> Calibration:
         )
     try:
         calibration = _from_plain(content)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(f"{path} is broken ({error}): fit it again with {refit}") from None
     if calibration.lead_minutes != LEAD_MINUTES:
         raise InputError(
             f"{path} is for lead times of {calibration.lead_minutes} minutes, expected "
             f"{LEAD_MINUTES}: fit it again with {refit}"
         )
-    if calibration.weights != fingerprint(folder):
+    if calibration.model != model_fingerprint(folder):
         raise InputError(
-            f"{path} was fitted to other weights than {folder} has now: the model was trained "
-            f"since; fit it again with {refit}"
+            f"{path} was fitted to other weights or settings than {folder} has now: the model was "
+            f"trained or changed since; fit it again with {refit}"
         )
     return calibration
 
@@ -212,7 +254,10 @@ def write_calibration(folder: str | Path, calibration: Calibration) -> None:
 
 
 def _from_plain(content: dict[str, Any]) -> Calibration:
-    """What `write_calibration` wrote. Raises ValueError, TypeError or KeyError for other things."""
+    """What `write_calibration` wrote.
+
+    Raises ValueError, TypeError, KeyError or OverflowError for other things.
+    """
     arrays = ("forecast_rain", "radar_rain", "probability", "num_forecasts")
     content = content | {name: np.array(content[name], dtype=float) for name in arrays}
     content["lead_minutes"] = tuple(content["lead_minutes"])
@@ -223,8 +268,9 @@ def _from_plain(content: dict[str, Any]) -> Calibration:
 def _check_map(
     what: str, nodes: np.ndarray, leading: tuple[int, ...], low: float, high: float
 ) -> None:
-    """Raises InputError unless nodes (*leading, n >= 2) are in low..high and never decrease."""
+    """Raises InputError unless nodes (*leading, n >= 2) are finite, in low..high, in order."""
     if nodes.ndim != len(leading) + 1 or nodes.shape[:-1] != leading or nodes.shape[-1] < 2:
         raise InputError(f"got {what} of shape {nodes.shape}, expected {leading} and some more")
-    if not ((nodes >= low) & (nodes <= high)).all() or (np.diff(nodes) < 0).any():
+    is_good = np.isfinite(nodes) & (nodes >= low) & (nodes <= high)
+    if not is_good.all() or (np.diff(nodes) < 0).any():
         raise InputError(f"expected {what} from {low} to {high} that never decrease")

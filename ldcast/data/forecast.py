@@ -134,6 +134,11 @@ def read_forecast(path: Path) -> Forecast:
             "give a file that infer.py wrote"
         )
     calibrated = {name: entries.pop(name) for name in CALIBRATED_ENTRIES if name in entries}
+    if len(calibrated) == 1:
+        raise InputError(
+            f"{path} has {', '.join(calibrated)}, expected both or neither of "
+            f"{' and '.join(CALIBRATED_ENTRIES)}; make the forecast again"
+        )
     return Forecast(
         rain_rate=entries["rain_rate"],
         issue_time=entries["issue_time"][()],

@@ -25,7 +25,10 @@ BASELINES = ("persistence", "dry", "extrapolation", "steps")
 REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
-FORECAST_CODE = ("models", "diffusion", "nowcaster.py", "rain.py", "seeds.py", "device.py")
+FORECAST_CODE = (
+    *("models", "diffusion", "nowcaster.py"),
+    *("rain.py", "seeds.py", "device.py", "config.py"),
+)
 
 
 @dataclass(frozen=True)
