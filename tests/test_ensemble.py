@@ -95,3 +95,28 @@ def test_matching_leaves_the_members_alone():
     before = members.clone()
     probability_matched_mean(members)
     assert torch.equal(members, before)
+
+
+def test_probabilities_agree_with_pysteps():
+    ensemblestats = pytest.importorskip(
+        "pysteps.postprocessing.ensemblestats", reason="pysteps, to compare with, is not installed"
+    )
+    members = torch.randn(7, 9, 11, generator=torch.Generator().manual_seed(0)).exp()
+    expected = ensemblestats.excprob(members.numpy(), 1.0)
+    ours = exceedance_probability(members, 1.0)
+    torch.testing.assert_close(ours, torch.from_numpy(expected).float())
+
+
+@pytest.mark.parametrize("num_members", [1, 4, 7])
+def test_matching_agrees_with_pysteps(num_members):
+    """It matches a field to a sample of as many values: here the middle ones of runs of E."""
+    probmatching = pytest.importorskip(
+        "pysteps.postprocessing.probmatching", reason="pysteps, to compare with, is not installed"
+    )
+    generator = torch.Generator().manual_seed(num_members)
+    members = torch.randn(num_members, 9, 11, generator=generator).double().exp()
+    sample = members.flatten().sort().values[num_members // 2 :: num_members].reshape(9, 11)
+    mean = members.mean(dim=0).numpy()
+    expected = probmatching.nonparam_match_empirical_cdf(mean, sample.numpy())
+    ours = probability_matched_mean(members)
+    torch.testing.assert_close(ours, torch.from_numpy(expected), check_dtype=False)
