@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ldcast import LDCast
 from ldcast.calibration import read_calibration
-from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, parse_time, past_frames, read_event
 from ldcast.data.forecast import Forecast, check_grid, check_output_path, write_forecast
 from ldcast.device import AMP_MODES
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     forecast = Forecast(
         rain_rate=rain,
         issue_time=issue_time,
-        lead_minutes=MINUTES_PER_FRAME * np.arange(1, FUTURE_FRAMES + 1),
+        lead_minutes=np.array(LEAD_MINUTES),
         grid=event.grid,
         seed=flags.seed,
         model=flags.model,

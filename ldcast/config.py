@@ -10,6 +10,7 @@ from ldcast.settings import Settings, setting
 PAST_FRAMES = 4
 FUTURE_FRAMES = 20
 MINUTES_PER_FRAME = 5
+LEAD_MINUTES = tuple(MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, read_event
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
@@ -51,7 +52,6 @@ from ldcast.verification.forecasters import (
 )
 from ldcast.verification.pysteps_baselines import pysteps_baselines
 from ldcast.verification.report import (
-    LEAD_MINUTES,
     describe_cases,
     describe_scores,
     scores_table,

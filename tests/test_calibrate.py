@@ -27,7 +27,8 @@ from ldcast.calibration.fit import (
     pool_leads,
 )
 from ldcast.calibration.judge import Judgement, count_harm, describe, judge, record
-from ldcast.calibration.maps import LEAD_MINUTES, match_rain
+from ldcast.calibration.maps import match_rain
+from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import write_event
 from ldcast.data.crops import Window
 from ldcast.data.synthetic import synthetic_event

@@ -10,7 +10,6 @@ from tiny_models import tiny_model
 
 from ldcast.calibration.maps import (
     CALIBRATION_NAME,
-    LEAD_MINUTES,
     Calibration,
     draw_chance,
     match_rain,
@@ -18,6 +17,7 @@ from ldcast.calibration.maps import (
     read_calibration,
     write_calibration,
 )
+from ldcast.config import LEAD_MINUTES
 from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
 from ldcast.model_folder import BUNDLED, CONFIG_NAME

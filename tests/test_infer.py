@@ -11,7 +11,8 @@ from tiny_models import tiny_model
 import infer
 from ldcast import LDCast
 from ldcast.calibration import CALIBRATION_NAME, Calibration, write_calibration
-from ldcast.calibration.maps import LEAD_MINUTES, model_fingerprint
+from ldcast.calibration.maps import model_fingerprint
+from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.ensemble import THRESHOLDS

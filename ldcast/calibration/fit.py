@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldcast.calibration.maps import (
-    LEAD_MINUTES,
     WET_THRESHOLD,
     Calibration,
     match_rain,
 )
+from ldcast.config import LEAD_MINUTES
 from ldcast.ensemble import THRESHOLDS
 from ldcast.rain import is_wet
 

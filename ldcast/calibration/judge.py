@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ldcast.calibration.fit import CaseReader, ScoredCase
-from ldcast.calibration.maps import LEAD_MINUTES, Calibration
+from ldcast.calibration.maps import Calibration
+from ldcast.config import LEAD_MINUTES
 from ldcast.ensemble import THRESHOLDS
 from ldcast.files import open_atomically
 from ldcast.rain import is_wet

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.config import LEAD_MINUTES
 from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
 from ldcast.files import write_text
@@ -38,7 +38,6 @@ from ldcast.settings import to_dict
 
 CALIBRATION_NAME = "calibration.json"
 FORMAT_VERSION = 1
-LEAD_MINUTES = tuple(MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1))
 WET_THRESHOLD = RainScale().wet_threshold
 MAX_RAIN_RATE = RainScale().max_rain_rate
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent
 from ldcast.ensemble import THRESHOLDS
 from ldcast.verification.cases import Case
@@ -17,7 +17,6 @@ from ldcast.verification.skill import skill_table
 from ldcast.verification.spectrum import wavelengths_px
 from ldcast.verification.tally import INTERVAL, Tally, draw_events, interval
 
-LEAD_MINUTES = [MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1)]
 TABLE_LEADS = (5, 15, 30, 60, 100)
 FEW_EVENTS = 5
 
