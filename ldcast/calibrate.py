@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -26,11 +25,11 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
-from ldcast.data.archive import RainEvent, parse_time, read_event
+from ldcast.data.archive import RainEvent, read_event
 from ldcast.data.forecast import check_output_path
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
-from ldcast.model_folder import locate, read_description
+from ldcast.model_folder import locate
 from ldcast.plot import require_matplotlib
 from ldcast.rain import valid_mask
 from ldcast.training.run import check_writable
@@ -38,6 +37,7 @@ from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster, model_forecaster
 from ldcast.verification.scoring import read_case
+from ldcast.verification.seen import warn_of_training
 
 
 def case_reader(
@@ -75,37 +75,6 @@ def name_files(cases: list[Case]) -> dict[str, str]:
         source: events.pop() if len(events) == 1 else events.pop().partition("@")[0]
         for source, events in spans.items()
     }
-
-
-def is_trained_on(event: RainEvent, trained_on: Any) -> bool:
-    """Whether a model's `trained_on` names rain of this event: the same file, and a frame of it."""
-    return any(_shares_frame(event, name) for name in _data_names(trained_on))
-
-
-def _data_names(trained_on: Any) -> set[str]:
-    """Those of the training's events and, in a table of its own, of the autoencoder's.
-
-    What is not as our training writes it, since `trained_on` is free, has no names.
-    """
-    if not isinstance(trained_on, dict):
-        return set()
-    data = trained_on.get("data")
-    names = set(map(str, data)) if isinstance(data, list) else set()
-    return names | _data_names(trained_on.get("autoencoder"))
-
-
-def _shares_frame(event: RainEvent, name: str) -> bool:
-    """name: of an event, `FILE` or `FILE@START/END`."""
-    file, _, span = name.partition("@")
-    if file != event.name.partition("@")[0]:
-        return False
-    if not span:
-        return True
-    start, _, end = span.partition("/")
-    try:
-        return bool(((event.time >= parse_time(start)) & (event.time < parse_time(end))).any())
-    except InputError:  # `trained_on` is free text
-        return False
 
 
 def say_lone(num_cases: int, num_files: int) -> str:
@@ -148,9 +117,8 @@ def main(argv: list[str] | None = None) -> None:
         if flags.plot:
             raise InputError(f"--plot draws what the judgement finds, but {lone}")
     check_writable(flags.cache, "--cache")
-    trained_on = read_description(flags.model).trained_on
-    if seen := [event.name for event in events if is_trained_on(event, trained_on)]:
-        print(f"the model was trained on rain of {', '.join(seen)}: fit on what it has not seen")
+    for warning in warn_of_training(flags.model, events):
+        print(warning)
 
     # ---- fit and judge
     cache = ForecastCache(flags.cache)

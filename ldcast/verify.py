@@ -59,6 +59,7 @@ from ldcast.verification.report import (
     warn_of_few_events,
 )
 from ldcast.verification.scoring import BLOCK_SIZES, Record, read_case, score_cases
+from ldcast.verification.seen import warn_of_training
 from ldcast.verification.skill import MIN_REFERENCE, mean_of_leads, skill
 
 SCORES_NAME = "scores.json"
@@ -153,6 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
     notes += warn_of_few_events(len({case.source for case in cases}))
     notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))
+    notes += [line for folder in flags.model for line in warn_of_training(folder, events)]
     print(describe_cases(events, cases, flags.crop_size), *notes, sep="\n")
 
     records, motions = score_cases(forecasters, events, cases, flags.crop_size, device, cache)

@@ -12,7 +12,7 @@ import torch
 from tiny_models import tiny_model
 
 from ldcast import calibrate
-from ldcast.calibrate import case_reader, is_trained_on, name_files
+from ldcast.calibrate import case_reader, name_files
 from ldcast.calibration import CALIBRATION_NAME, read_calibration
 from ldcast.calibration.fit import (
     EDGES,
@@ -335,26 +335,6 @@ def test_spans_of_a_file_are_one_event():
         case_of(2, "sun@b/c", "/sun.npz"),
     ]
     assert list(name_files(cases).items()) == [("/storm.npz", "storm"), ("/sun.npz", "sun@b/c")]
-
-
-@pytest.mark.parametrize(
-    ("trained_on", "expected"),
-    [
-        ({"data": ["synthetic:0"]}, True),
-        ({"data": ["synthetic:1"]}, False),
-        ({"autoencoder": {"data": ["synthetic:0"]}}, True),
-        ({"data": ["synthetic:0@2000-01-01T00:00/2000-01-01T00:05"]}, True),
-        ({"data": ["synthetic:0@1999-12-31T00:00/2000-01-01T00:00"]}, False),
-        ({"data": ["synthetic:0@some day"]}, False),
-        ({"data": "synthetic:0", "autoencoder": "published"}, False),
-        ({}, False),
-        ("synthetic:0", False),
-    ],
-)
-def test_what_the_model_was_trained_on_is_known_by_file_and_time(trained_on, expected):
-    event = synthetic_event(0, 24, 32, 32)
-    time = np.datetime64("2000-01-01T00:00:00") + np.arange(24) * np.timedelta64(300, "s")
-    assert is_trained_on(replace(event, time=time), trained_on) is expected
 
 
 def test_pixels_without_data_now_or_then_are_not_scored(tmp_path):

@@ -271,3 +271,12 @@ def test_spans_of_one_file_are_one_event(folder, tmp_path, capsys):
     argv = arguments(folder, tmp_path, "--data", *[str(folder / "storm.npz")] * 2)
     assert run_script(lambda: verify.main(argv)) == 2
     assert "share 26 frames" in capsys.readouterr().err
+
+
+def test_a_model_that_has_seen_the_rain_is_told(folder, tmp_path, capsys):
+    model = LDCast.from_pretrained(folder / "tiny", "cpu")
+    model.trained_on = {"data": ["storm"]}
+    model.save_pretrained(tmp_path / "seen")
+    verify.main(arguments(folder, tmp_path / "out", "--model", str(tmp_path / "seen")))
+    assert "was trained on rain of storm" in capsys.readouterr().out
+    assert "was trained on rain of storm" in " ".join(read_scores(tmp_path / "out")["notes"])
