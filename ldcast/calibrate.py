@@ -123,10 +123,9 @@ def main(argv: list[str] | None = None) -> None:
     # ---- fit and judge
     cache = ForecastCache(flags.cache)
     read_cases = case_reader(forecaster, cache, events, cases, flags.crop_size, device)
-    used = sorted({case.window.event for case in cases})
     about = {
         "fitted_on": {
-            "events": [events[index].name for index in used],
+            "events": sorted({case.event for case in cases}),
             "num_cases": len(cases),
             "crop_size": flags.crop_size,
             "seed": flags.seed,

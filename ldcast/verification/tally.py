@@ -12,9 +12,7 @@ from ldcast.verification.score import Score
 
 NUM_RESAMPLES = 1000
 INTERVAL = 0.9  # share of the resamples inside
-MAX_UNKNOWN = (
-    0.05  # share of the resamples that may lack a score; with more, too few events have it
-)
+MAX_UNKNOWN = 0.05  # share of the resamples that may lack a score before there is no interval
 CASE_SCORES = ("fair_crps_1px", "fair_crps_8px", "fair_crps_64px")
 
 
