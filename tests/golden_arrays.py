@@ -5,6 +5,7 @@ All networks of the published code lose modes on wide grids, so all here are bui
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +22,12 @@ from ldcast.models import (
     DenoiserUNet,
 )
 from ldcast.nowcaster import LDCast, build
-from ldcast.published import AUTOENCODER_RULES, CONDITIONER_RULES, denoiser_rules, rename
+from ldcast.published.names import (
+    autoencoder_name,
+    averaged_name,
+    conditioner_name,
+    denoiser_name,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -60,21 +66,34 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float = TOLERANCE) ->
     assert error <= tolerance, f"differs by {error:.1e} of the largest value"
 
 
+def published_state(
+    network: nn.Module, state: dict[str, Tensor], name_of: Callable[[str], str]
+) -> dict[str, Tensor]:
+    """The state dict of a network from published tensors, all of which must be used."""
+    names = {ours: name_of(ours) for ours in network.state_dict()}
+    assert sorted(names.values()) == sorted(state)
+    return {ours: state[published] for ours, published in names.items()}
+
+
 def load_autoencoder(network: AutoencoderKL, state: dict[str, Tensor]) -> AutoencoderKL:
-    network.load_state_dict(rename(state, AUTOENCODER_RULES))
+    network.load_state_dict(published_state(network, state, autoencoder_name))
     return network
 
 
 def load_conditioner(network: AFNOConditioner, state: dict[str, Tensor]) -> AFNOConditioner:
     own = {name: t for name, t in state.items() if not name.startswith("autoencoder.")}
-    network.load_state_dict(rename(own, CONDITIONER_RULES))
+    network.load_state_dict(published_state(network, own, conditioner_name))
     return network
 
 
-def load_denoiser(network: DenoiserUNet, state: dict[str, Tensor]) -> DenoiserUNet:
-    config = network.config
-    rules = denoiser_rules(len(config.channel_multipliers), config.num_res_blocks)
-    network.load_state_dict(rename(state, rules))
+def load_denoiser(
+    network: DenoiserUNet, state: dict[str, Tensor], is_averaged: bool = False
+) -> DenoiserUNet:
+    def name_of(name: str) -> str:
+        published = denoiser_name(name, network.config)
+        return averaged_name(published) if is_averaged else published
+
+    network.load_state_dict(published_state(network, state, name_of))
     return network
 
 
@@ -93,13 +112,10 @@ def nowcaster() -> LDCast:
         )
     )
     state = below(load("forecast_e2e"), "ldm.")
-    averaged = below(state, "model_ema.")  # there, names have no dots
-    dotted = {name.replace(".", ""): name for name in below(state, "model.")}
+    averaged = {name: t for name, t in state.items() if name.startswith("model_ema.")}
     load_autoencoder(model.autoencoder, below(state, "autoencoder."))
     load_conditioner(model.latent_nowcaster.conditioner, below(state, "context_encoder."))
-    load_denoiser(
-        model.latent_nowcaster.denoiser, {dotted[name]: t for name, t in averaged.items()}
-    )
+    load_denoiser(model.latent_nowcaster.denoiser, averaged, is_averaged=True)
     return model.eval()
 
 
@@ -118,11 +134,10 @@ def record_outputs(**modules: nn.Module) -> dict[str, Tensor]:
     return outputs
 
 
-def gradient_norms(names: list[str], network: nn.Module, rules: tuple) -> Tensor:
+def gradient_norms(names: list[str], network: nn.Module, name_of: Callable[[str], str]) -> Tensor:
     """Norm of each parameter's gradient, in the order of published names."""
-    parameters = dict(network.named_parameters())
-    ours = rename(dict.fromkeys(names), rules)
-    return torch.stack([parameters[name].grad.norm() for name in ours])
+    parameters = {name_of(ours): parameter for ours, parameter in network.named_parameters()}
+    return torch.stack([parameters[name].grad.norm() for name in names])
 
 
 def assert_norms_close(got: Tensor, expected: Tensor) -> None:

@@ -15,7 +15,7 @@ from golden_arrays import (
 
 from ldcast.models import AutoencoderConfig, AutoencoderKL, autoencoder_loss
 from ldcast.models.autoencoder import kl_divergence
-from ldcast.published import AUTOENCODER_RULES
+from ldcast.published.names import autoencoder_name
 
 ARRAYS = load("autoencoder")
 UNITS = load("units")
@@ -62,7 +62,7 @@ def test_loss_and_its_gradients_are_as_published():
     assert_close(kl_divergence(z_mean, z_log_var).mean(), UNITS["ae.kl"])
     assert_close(loss, UNITS["ae.total"])
     names = notes("units")["ae_gradnorm_names"]
-    assert_norms_close(gradient_norms(names, network, AUTOENCODER_RULES), UNITS["ae.gradnorm"])
+    assert_norms_close(gradient_norms(names, network, autoencoder_name), UNITS["ae.gradnorm"])
 
 
 def test_kl_divergence_is_as_published():
@@ -77,13 +77,15 @@ def test_kl_divergence_of_a_standard_normal_is_zero_and_grows_with_the_mean():
 
 @pytest.mark.parametrize("channels", [6, 10])
 @pytest.mark.parametrize("latent_channels", [2, 5])
-def test_sizes_follow_the_settings(channels, latent_channels):
-    network = AutoencoderKL(AutoencoderConfig(channels, latent_channels))
+@pytest.mark.parametrize("coarse_channels", [0, 4])
+def test_sizes_follow_the_settings(channels, latent_channels, coarse_channels):
+    network = AutoencoderKL(AutoencoderConfig(channels, latent_channels, coarse_channels))
     rain_norm = torch.randn(2, 1, 8, 12, 20)
     reconstruction, z_mean, z_log_var = network(rain_norm)
     assert z_mean.shape == z_log_var.shape == (2, latent_channels, 2, 3, 5)
     assert reconstruction.shape == rain_norm.shape
-    assert network.to_decoder.out_channels == channels
+    assert network.encoder[0].conv1.out_channels == channels
+    assert network.to_decoder.out_channels == (coarse_channels or channels)
 
 
 def test_published_size_has_the_published_number_of_parameters():

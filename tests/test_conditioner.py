@@ -8,13 +8,14 @@ from golden_arrays import (
     load,
     load_autoencoder,
     load_conditioner,
+    published_state,
     record_outputs,
     relative_error,
 )
 
 from ldcast.models import AFNOConditioner, AutoencoderKL, ConditionerConfig
 from ldcast.models.conditioner import TemporalTransformer
-from ldcast.published import rename
+from ldcast.published.names import conditioner_name
 
 ARRAYS = load("conditioner")
 UNITS = load("units")
@@ -85,8 +86,8 @@ def test_each_part_is_as_published():
 
 def test_temporal_transformer_is_as_published():
     network = TemporalTransformer(16, num_heads=8, head_channels=32).requires_grad_(False)
-    renamed = ((r"(attn\d)\.Q\.(.*)", r"\1.query.\2"), (r"(attn\d)\.KV\.(.*)", r"\1.key_value.\2"))
-    network.load_state_dict(rename(below(UNITS, "tt.state."), (*renamed, ("(.*)", r"\1"))))
+    state = below(UNITS, "tt.state.")
+    network.load_state_dict(published_state(network, state, conditioner_name))
     x, context = UNITS["tt.x"], UNITS["tt.context"]
     assert_close(network(x, context), UNITS["tt.y"])
     assert_close(network.attn1(x, x), UNITS["tt.attn1"])

@@ -7,6 +7,7 @@ from golden_arrays import (
     below,
     load,
     load_denoiser,
+    published_state,
     record_outputs,
     relative_error,
 )
@@ -14,7 +15,7 @@ from golden_arrays import (
 from ldcast.errors import InputError
 from ldcast.models import DenoiserConfig, DenoiserUNet
 from ldcast.models.unet import AFNOCrossAttention, ContextResBlock, downsample, upsample
-from ldcast.published import RES_BLOCK_RULES, rename
+from ldcast.published.names import denoiser_name
 
 ARRAYS = load("unet")
 UNITS = load("units")
@@ -70,13 +71,15 @@ def test_each_part_is_as_published():
 def test_residual_block_is_as_published():
     config = DenoiserConfig(channels=3)  # 12 channels of the step's embedding
     block = ContextResBlock(4, 6, None, config)
-    block.load_state_dict(rename(below(UNITS, "unet_resblock.state."), res_block_rules()))
+    state = below(UNITS, "unet_resblock.state.")
+    block.load_state_dict(published_state(block, state, name_in_res_block))
     x = UNITS["blocks.x"]
     assert_close(block(x, UNITS["blocks.emb"], context=None), UNITS["unet_resblock.y"])
 
 
-def res_block_rules() -> tuple[tuple[str, str], ...]:
-    return tuple((published + "(.*)", ours + r"\1") for published, ours in RES_BLOCK_RULES)
+def name_in_res_block(name: str) -> str:
+    published = denoiser_name("down.0.0." + name, DenoiserConfig())
+    return published.removeprefix("input_blocks.1.0.")
 
 
 def test_changes_of_resolution_are_as_published():

@@ -14,9 +14,15 @@ from ldcast.settings import Settings, setting
 class AutoencoderConfig(Settings):
     """Sizes of the autoencoder; the defaults are the published ones."""
 
-    channels: int = setting(64, "width of both resolutions", low=1)
+    channels: int = setting(64, "width of the finer resolution", low=1)
     latent_channels: int = setting(32, "channels of the latent z", low=1)
+    coarse_channels: int = setting(0, "width of the coarser resolution; 0: the same", low=0)
     kl_weight: float = setting(0.01, "weight of the KL term in the loss", low=0)
+
+    @property
+    def level_channels(self) -> tuple[int, int]:
+        """Width of each resolution, finer first."""
+        return self.channels, self.coarse_channels or self.channels
 
 
 class AutoencoderKL(nn.Module):
@@ -32,20 +38,20 @@ class AutoencoderKL(nn.Module):
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
         super().__init__()
         self.config = config or AutoencoderConfig()
-        channels, latent_channels = self.config.channels, self.config.latent_channels
+        (fine, coarse), latent_channels = self.config.level_channels, self.config.latent_channels
         self.encoder = nn.Sequential(
-            ResBlock3d(1, channels, kernel_size=(3, 3, 3)),
-            nn.Conv3d(channels, channels, kernel_size=2, stride=2),
-            ResBlock3d(channels, channels, kernel_size=(1, 3, 3)),
-            nn.Conv3d(channels, channels, kernel_size=2, stride=2),
+            ResBlock3d(1, fine, kernel_size=(3, 3, 3)),
+            nn.Conv3d(fine, fine, kernel_size=2, stride=2),
+            ResBlock3d(fine, coarse, kernel_size=(1, 3, 3)),
+            nn.Conv3d(coarse, coarse, kernel_size=2, stride=2),
         )
-        self.to_moments = nn.Conv3d(channels, 2 * latent_channels, kernel_size=1)
-        self.to_decoder = nn.Conv3d(latent_channels, channels, kernel_size=1)
+        self.to_moments = nn.Conv3d(coarse, 2 * latent_channels, kernel_size=1)
+        self.to_decoder = nn.Conv3d(latent_channels, coarse, kernel_size=1)
         self.decoder = nn.Sequential(
-            nn.ConvTranspose3d(channels, channels, kernel_size=2, stride=2),
-            ResBlock3d(channels, channels, kernel_size=(1, 3, 3)),
-            nn.ConvTranspose3d(channels, channels, kernel_size=2, stride=2),
-            ResBlock3d(channels, 1, kernel_size=(3, 3, 3)),
+            nn.ConvTranspose3d(coarse, coarse, kernel_size=2, stride=2),
+            ResBlock3d(coarse, fine, kernel_size=(1, 3, 3)),
+            nn.ConvTranspose3d(fine, fine, kernel_size=2, stride=2),
+            ResBlock3d(fine, 1, kernel_size=(3, 3, 3)),
         )
         store_channels_last(self)
 
