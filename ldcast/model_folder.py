@@ -6,13 +6,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ldcast.config import ModelConfig
@@ -25,6 +25,14 @@ STAGES = ("autoencoder", "nowcaster")
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+}
 
 
 @dataclass(frozen=True)
@@ -82,31 +90,50 @@ def write_description(folder: Path, stage: str, model: ModelConfig, trained_on: 
     write_text(folder / CONFIG_NAME, json.dumps(content, indent=2) + "\n")
 
 
-def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises InputError where it is missing or broken."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing: the folder is incomplete")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): it is truncated or of another kind; copy it again"
-        ) from None
-
-
 def write_weights(folder: Path, **networks: nn.Module) -> None:
     """Writes `model.safetensors` with the networks under their names."""
     write_tensors(folder / WEIGHTS_NAME, network_tensors(**networks))
 
 
 def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes a safetensors file; the old one stays until the new one is on disk."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Writes a safetensors file; the old one stays until the new one is on disk.
+
+    dtype: float type to write floats in; None keeps each tensor's own.
+    progress: called with the number of bytes just written.
+    One tensor at a time is copied: the library's own writer needs all of them contiguous and
+    converted at once, a second copy of a model whose convolutions are stored channels last.
+    """
+    as_written = {name: _written_dtype(tensor, dtype) for name, tensor in tensors.items()}
+    # Wide types first, so that every tensor starts at a multiple of its own width.
+    names = sorted(tensors, key=lambda name: (-as_written[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].numel() * as_written[name].itemsize
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[as_written[name]],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     with open_atomically(path) as file:
-        file.write(save(tensors, metadata))
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            tensor = tensors[name].detach().to("cpu", as_written[name]).contiguous()
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+            if progress is not None:
+                progress(tensor.nbytes)
+
+
+def _written_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype and tensor.is_floating_point() else tensor.dtype
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -114,7 +141,11 @@ def fingerprint(folder: str | Path) -> str:
     path = locate(folder) / WEIGHTS_NAME
     if not path.is_file():
         raise InputError(f"{path} is missing: the folder is incomplete")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def network_tensors(**networks: nn.Module) -> dict[str, Tensor]:
@@ -126,23 +157,42 @@ def network_tensors(**networks: nn.Module) -> dict[str, Tensor]:
     }
 
 
+@torch.no_grad()
 def load_weights(folder: str | Path, **networks: nn.Module) -> None:
     """Fills networks by their names from a model folder, whatever float type the file has.
 
-    Raises InputError that names a tensor that is missing, unknown or of another shape.
+    Tensor by tensor, so that nothing but the networks needs memory.
+    Raises InputError where the file is missing or broken, and one that names a tensor that is
+    missing, unknown or of another shape; the networks are then as they were.
     """
     path = locate(folder) / WEIGHTS_NAME
-    tensors = read_tensors(path)
-    for network, module in networks.items():
-        prefix = network + "."
-        found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        expected = module.state_dict()
-        for name in sorted(found.keys() | expected.keys()):
-            got = tuple(found[name].shape) if name in found else "nothing"
-            wanted = tuple(expected[name].shape) if name in expected else "nothing"
-            if got != wanted:
-                raise InputError(
-                    f"{path} has {got} as {prefix}{name}, expected {wanted}: its weights are of "
-                    "another model than the settings"
-                )
-        module.load_state_dict(found)
+    if not path.is_file():
+        raise InputError(f"{path} is missing: the folder is incomplete")
+    parameters = network_tensors(**networks)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {
+                name: tuple(file.get_slice(name).get_shape())
+                for name in file.keys()  # noqa: SIM118
+                if name.partition(".")[0] in networks
+            }
+            _check_shapes(path, found, parameters)
+            for name, parameter in parameters.items():
+                parameter.copy_(file.get_tensor(name))
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): it is truncated or of another kind; copy it again"
+        ) from None
+
+
+def _check_shapes(
+    path: Path, found: dict[str, tuple[int, ...]], parameters: dict[str, Tensor]
+) -> None:
+    for name in sorted(found.keys() | parameters.keys()):
+        got = found.get(name, "nothing")
+        expected = tuple(parameters[name].shape) if name in parameters else "nothing"
+        if got != expected:
+            raise InputError(
+                f"{path} has {got} as {name}, expected {expected}: its weights are of another "
+                "model than the settings"
+            )

@@ -158,9 +158,11 @@ class LDCast(nn.Module):
                 f"{folder} holds an autoencoder only, expected a trained nowcaster: run "
                 f"python train_diffusion.py --autoencoder {folder} and use the folder it writes"
             )
-        model = build(description.model, description.trained_on)
+        with torch.device("meta"):  # sizes only: no memory and no random weights
+            model = build(description.model, description.trained_on)
+        model.to_empty(device=device)
         load_weights(folder, **model.networks())
-        return model.to(device).eval()
+        return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` into the folder, made if need be."""

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import rain, tiny_config, tiny_model
 
@@ -18,6 +19,7 @@ from ldcast.model_folder import (
     locate,
     read_description,
     write_description,
+    write_tensors,
     write_weights,
 )
 from ldcast.nowcaster import build
@@ -121,6 +123,49 @@ def test_weights_in_half_precision_load_as_float32(copied):
     )
     model = LDCast.from_pretrained(copied, device="cpu")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_reading_a_model_draws_nothing_from_the_global_generator(saved):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    LDCast.from_pretrained(saved, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+TENSORS = {
+    "channels_last": torch.randn(3, 2, 2, 4, 5).contiguous(memory_format=torch.channels_last_3d),
+    "transposed": torch.randn(4, 3).T,
+    "scalar": torch.tensor(2.5),
+    "none": torch.zeros(0, 3),
+    "half": torch.randn(3).half(),
+    "brain": torch.randn(7).bfloat16(),
+    "double": torch.randn(2, dtype=torch.float64),
+    "counts": torch.tensor([1, -(2**40)]),
+    "few": torch.tensor([3, -4], dtype=torch.int32),
+    "parameter": torch.nn.Parameter(torch.randn(5)),
+}
+
+
+def test_tensors_are_written_as_the_library_reads_them(tmp_path):
+    done = []
+    write_tensors(tmp_path / "t.safetensors", TENSORS, {"note": "é"}, progress=done.append)
+    back = load_file(tmp_path / "t.safetensors")
+    assert back.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor)
+    assert sum(done) == sum(tensor.nbytes for tensor in TENSORS.values())
+    with safe_open(tmp_path / "t.safetensors", framework="pt") as file:
+        assert file.metadata() == {"note": "é"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_floats_are_written_in_the_type_asked_for(tmp_path, dtype):
+    write_tensors(tmp_path / "t.safetensors", TENSORS, dtype=dtype)
+    for name, tensor in load_file(tmp_path / "t.safetensors").items():
+        expected = TENSORS[name].to(dtype) if tensor.is_floating_point() else TENSORS[name]
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected)
 
 
 def test_bundled_is_a_folder_of_the_package():

@@ -36,14 +36,16 @@ class NoiseSchedule:
         cls, beta_start: float = 1e-4, beta_end: float = 2e-2, num: int = NUM_DIFFUSION_STEPS
     ) -> "NoiseSchedule":
         """The published schedule: the square root of beta is linear (there called "linear")."""
-        root = torch.linspace(beta_start**0.5, beta_end**0.5, num, dtype=torch.float64)
+        root = torch.linspace(
+            beta_start**0.5, beta_end**0.5, num, dtype=torch.float64, device="cpu"
+        )
         is_published = (beta_start, beta_end, num) == (1e-4, 2e-2, NUM_DIFFUSION_STEPS)
         return cls(root.square(), "sqrt_linear" if is_published else "custom")
 
     @classmethod
     def cosine(cls, offset: float = 8e-3, num: int = NUM_DIFFUSION_STEPS) -> "NoiseSchedule":
         """alpha_bar follows a squared cosine; Nichol and Dhariwal 2021, equation 17."""
-        progress = torch.arange(num + 1, dtype=torch.float64) / num
+        progress = torch.arange(num + 1, dtype=torch.float64, device="cpu") / num
         signal = torch.cos((progress + offset) / (1 + offset) * torch.pi / 2).square()
         is_published = (offset, num) == (8e-3, NUM_DIFFUSION_STEPS)
         beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
