@@ -212,7 +212,8 @@ class LDCast(nn.Module):
         amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
         progress: called with (denoiser calls done, denoiser calls in all).
         Returns NaN where the newest past frame has no data.
-        Raises InputError for wrong shapes or types, negative or infinite rain, and no data at all.
+        Raises InputError for wrong shapes or types, negative or infinite rain, no data at all, and
+        as soon as the networks give values that are not finite.
         """
         past_rain = _as_tensor(past)
         _check_past(past_rain)
@@ -236,11 +237,7 @@ class LDCast(nn.Module):
                     rain = from_model_units(rain_norm, self.rain_scale)
                     forecast.append(rain.to(past_rain.device))
         forecast = torch.cat(forecast)  # (E, T, H, W)
-        if not torch.isfinite(forecast).all():
-            raise InputError(
-                "the networks gave values that are not finite: forecast with amp off, or with "
-                "another model; this one may have diverged in training"
-            )
+        _check_finite(forecast)
         forecast[:, :, torch.isnan(past_rain[-1])] = torch.nan
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
@@ -325,8 +322,16 @@ def _check_past(past: Tensor) -> None:
             )
 
 
+def _check_finite(values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        raise InputError(
+            "the networks gave values that are not finite: forecast with amp off, or with another "
+            "model; this one may have diverged in training"
+        )
+
+
 class _CallCounter:
-    """Wraps a denoiser to report (calls done, calls in all)."""
+    """Wraps a denoiser to report (calls done, calls in all) and to stop at the first bad value."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, num_calls: int) -> None:
         self.progress, self.num_calls, self.num_done = progress, num_calls, 0
@@ -334,6 +339,7 @@ class _CallCounter:
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         def counted(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
             noise_pred = denoiser(z_noisy, diffusion_step)
+            _check_finite(noise_pred)  # at full size the rest would take many minutes
             self.num_done += 1
             if self.progress is not None:
                 self.progress(self.num_done, self.num_calls)

@@ -458,6 +458,15 @@ def test_a_model_that_gives_nan_is_refused_rather_than_called_dry():
         model.predict(rain(16, 16), 1)
 
 
+def test_a_denoiser_that_overflows_is_stopped_at_once():
+    model = tiny_model(prediction="noise")
+    asked = count_calls(model.latent_nowcaster.denoiser)
+    model.latent_nowcaster.denoiser.leave[-1][1].weight.data *= 1e30
+    with pytest.raises(InputError, match="not finite"):
+        model.predict(rain(16, 16), 1)
+    assert len(asked) < NUM_CALLS
+
+
 def test_a_past_frame_without_any_data_is_refused():
     past = rain(16, 16)
     past[1] = torch.nan
