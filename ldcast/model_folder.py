@@ -157,7 +157,6 @@ def network_tensors(**networks: nn.Module) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
 def load_weights(folder: str | Path, **networks: nn.Module) -> None:
     """Fills networks by their names from a model folder, whatever float type the file has.
 
@@ -168,7 +167,7 @@ def load_weights(folder: str | Path, **networks: nn.Module) -> None:
     path = locate(folder) / WEIGHTS_NAME
     if not path.is_file():
         raise InputError(f"{path} is missing: the folder is incomplete")
-    parameters = network_tensors(**networks)
+    parameters = network_tensors(**networks)  # detached: nothing is recorded for gradients
     try:
         with safe_open(path, framework="pt") as file:
             found = {

@@ -325,8 +325,8 @@ def _check_past(past: Tensor) -> None:
 def _check_finite(values: Tensor) -> None:
     if not torch.isfinite(values).all():
         raise InputError(
-            "the networks gave values that are not finite: forecast with amp off, or with another "
-            "model; this one may have diverged in training"
+            "the networks gave values that are not finite: forecast with amp off if it is on, or "
+            "with another model; this one may have diverged in training"
         )
 
 

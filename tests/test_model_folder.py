@@ -159,6 +159,16 @@ def test_tensors_are_written_as_the_library_reads_them(tmp_path):
         assert file.metadata() == {"note": "é"}
 
 
+def test_tensors_start_at_multiples_of_their_width(tmp_path):
+    """So that a mapped file can be used in place."""
+    write_tensors(tmp_path / "t.safetensors", TENSORS)
+    content = (tmp_path / "t.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    assert start % 8 == 0
+    for name, entry in json.loads(content[8:start]).items():
+        assert entry["data_offsets"][0] % TENSORS[name].element_size() == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_floats_are_written_in_the_type_asked_for(tmp_path, dtype):
     write_tensors(tmp_path / "t.safetensors", TENSORS, dtype=dtype)
@@ -212,6 +222,16 @@ def test_one_network_can_be_read_from_a_folder_of_three(saved):
     load_weights(saved, autoencoder=autoencoder)
     for name, tensor in tiny_model().autoencoder.state_dict().items():
         assert torch.equal(autoencoder.state_dict()[name], tensor)
+
+
+def test_refused_weights_leave_the_networks_as_they_were(copied):
+    change_weights(copied, lambda tensors: tensors.pop("denoiser.leave.2.1.weight"))
+    networks = tiny_model(seed=1).networks()
+    before = {n: t.clone() for m in networks.values() for n, t in m.state_dict().items()}
+    with pytest.raises(InputError):
+        load_weights(copied, **networks)
+    after = {n: t for m in networks.values() for n, t in m.state_dict().items()}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 
 def test_missing_weights_are_refused(copied):

@@ -172,6 +172,7 @@ def test_without_averages_the_raw_weights_are_used_and_it_is_said(files, capsys)
     files.second = {n: t for n, t in second.items() if not n.startswith("model_ema.")}
     main(files.save())
     assert "no averaged weights (model_ema.*) in the file" in capsys.readouterr().out
+    assert "raw weights" in (files.out / "config.json").read_text()
     raw = second["model.output_blocks.0.0.in_layers.2.weight"]
     assert torch.equal(files.weights()["denoiser.up.0.0.conv1.weight"], raw)
 
@@ -232,6 +233,12 @@ def test_copies_that_differ_are_refused(files, capsys, prefix):
     assert "expected the autoencoder that the model was trained with" in line
 
 
+def test_copies_of_another_type_differ(files, capsys):
+    name = COPIES[0] + "decoder.3.conv2.bias"
+    files.second[name] = files.second[name].double()
+    assert f"{name} differ from" in files.refusal(capsys)
+
+
 REQUIRED = [
     (0, "to_decoder.weight"),
     (0, "encoder.0.conv1.weight"),
@@ -263,6 +270,8 @@ def test_a_missing_tensor_is_named_with_its_shape(files, capsys, which, name):
 @pytest.mark.parametrize(("which", "name"), REQUIRED)
 @pytest.mark.parametrize("axis", [0, -1])
 def test_a_misshapen_tensor_is_named_with_its_shape(files, capsys, which, name, axis):
+    if axis:  # whichever comes first
+        files.first, files.second = (dict(reversed(t.items())) for t in (files.first, files.second))
     tensors = (files.first, files.second)[which]
     right = tensors[name]
     tensors[name] = torch.cat([right, right], dim=axis)
@@ -285,6 +294,25 @@ def test_a_misshapen_tensor_is_named_with_its_shape(files, capsys, which, name, 
 def test_an_unknown_tensor_is_named(files, capsys, which, name):
     (files.first, files.second)[which][name] = torch.zeros(3)
     assert f"got (3,) as {name}, expected nothing" in files.refusal(capsys)
+
+
+@pytest.mark.parametrize(
+    ("which", "names", "example"),
+    [
+        (0, r"encoder\.0\..*", "encoder.0.conv1.weight"),
+        (
+            1,
+            r"context_encoder\.(analysis|forecast)\..*",
+            "context_encoder.analysis.0.0.norm1.weight",
+        ),
+        (1, r"model\.input_blocks\.3\..*", "model.input_blocks.3.0.in_layers.2.weight"),
+    ],
+)
+def test_where_no_tensor_tells_a_size_one_is_named(files, capsys, which, names, example):
+    tensors = (files.first, files.second)[which]
+    for name in [name for name in tensors if re.fullmatch(names, name)]:
+        del tensors[name]
+    assert f"{files.paths[which]}: got no tensor {example}, expected one" in files.refusal(capsys)
 
 
 def test_many_faults_are_counted(files, capsys):
@@ -400,7 +428,7 @@ def test_the_noise_schedule_is_read_from_its_tables(files, name):
     assert config.diffusion == DiffusionConfig(schedule=ours)
 
 
-@pytest.mark.parametrize("change", [lambda t: 1.001 * t, lambda t: t[:500]])
+@pytest.mark.parametrize("change", [lambda t: (1 + 1e-5) * t, lambda t: t[:500]])
 def test_another_noise_schedule_is_refused(files, capsys, change):
     files.second["betas"] = change(files.second["betas"])
     assert "got another noise schedule in betas, " in files.refusal(capsys)
@@ -424,11 +452,15 @@ def test_files_of_other_float_types_are_imported_as_float32(files, dtype):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(files, capsys, value):
-    files.second["model_ema.out2weight"] = files.second["model_ema.out2weight"].clone()
-    files.second["model_ema.out2weight"][0, 0, 1, 1, 1] = value
+@pytest.mark.parametrize(("which", "name"), [(0, "to_moments.weight"), (1, "model_ema.out2weight")])
+def test_values_that_are_not_finite_are_refused(files, capsys, which, name, value):
+    tensors = (files.first, files.second)[which]
+    tensors[name] = tensors[name].clone()
+    tensors[name][0, 0, 0, 0, 0] = value
+    for prefix in COPIES:
+        files.second[prefix + "to_moments.weight"] = files.first["to_moments.weight"]
     line = files.refusal(capsys)
-    assert f"got NaN or infinite values in model_ema.out2weight of {files.paths[1]}" in line
+    assert f"got NaN or infinite values in {name} of {files.paths[which]}" in line
 
 
 def test_integers_are_no_weights(files, capsys):
@@ -582,10 +614,16 @@ def test_tables_of_other_things_are_refused(files, capsys, content):
     assert "expected" in files.refusal(capsys, saved=True)
 
 
-def test_a_missing_file_is_named(files, capsys):
+@pytest.mark.parametrize(
+    ("make", "what"), [(pathlib.Path.mkdir, "is a folder"), (lambda _: None, "does not exist")]
+)
+def test_a_missing_file_is_named(files, capsys, make, what):
     files.save()
     files.paths[1].unlink()
-    assert f"No such file or directory: {files.paths[1]}" in files.refusal(capsys, saved=True)
+    make(files.paths[1])
+    line = files.refusal(capsys, saved=True)
+    assert f"{files.paths[1]} {what}, expected a file of weights" in line
+    assert not files.out.exists()
 
 
 def test_files_in_the_wrong_order_are_told_apart(files, capsys):
@@ -601,9 +639,19 @@ def test_files_in_the_wrong_order_are_told_apart(files, capsys):
 # ---- where it is written
 
 
-def test_a_model_is_not_overwritten(files, capsys):
-    main(files.save())
-    before = (files.out / "model.safetensors").stat().st_mtime_ns
-    assert run_script(lambda: main(files.save())) == 2
-    assert "holds a model already: name another folder" in capsys.readouterr().err
-    assert (files.out / "model.safetensors").stat().st_mtime_ns == before
+@pytest.mark.parametrize("place", ["", "raw"])
+def test_a_model_is_not_overwritten(files, capsys, place):
+    (files.out / place).mkdir(parents=True)
+    (files.out / place / "config.json").write_text("{}")
+    assert run_script(lambda: main([*files.save(), "--keep-raw"])) == 2
+    line = capsys.readouterr().err
+    assert f"{files.out / place} holds a model already, name another folder" in line
+    assert not list(files.out.glob("**/model.safetensors"))
+
+
+def test_a_place_that_cannot_be_written_is_refused(files, capsys):
+    argv = files.save()
+    (files.out.parent / "taken").write_text("")
+    argv[-1] = str(files.out.parent / "taken" / "model")
+    assert run_script(lambda: main(argv)) == 2
+    assert "cannot write into" in capsys.readouterr().err

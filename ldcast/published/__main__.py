@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ldcast.config import ModelConfig
 from ldcast.errors import InputError, run_script
 from ldcast.model_folder import CONFIG_NAME
 from ldcast.published.importing import (
@@ -47,33 +48,39 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
         "--dtype",
         choices=DTYPES,
         default="float32",
-        help="of the file: bfloat16 halves it and rounds weights; forecasts compute as ever "
-        "(%(default)s)",
+        help="of the written file; bfloat16 halves it and rounds the weights (%(default)s)",
     )
     add("--keep-raw", action="store_true", help=f"write the raw weights too, as DIR/{RAW_NAME}")
     return parser.parse_args(argv)
 
 
-def check_out(folder: Path) -> None:
+def check_paths(flags: argparse.Namespace) -> None:
     """Finds out before the work starts what would fail after it, or destroy something."""
-    if (folder / CONFIG_NAME).exists():
-        raise InputError(f"--out {folder} holds a model already: name another folder")
-    check_writable(folder)
+    for path in (flags.autoencoder, flags.diffusion):
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise InputError(
+                f"{path} {what}, expected a file of weights such as autoenc-32-0.01.pt: "
+                "docs/published.md says where they are"
+            )
+    for folder in (flags.out, flags.out / RAW_NAME):
+        if (folder / CONFIG_NAME).exists():
+            raise InputError(f"--out: {folder} holds a model already, name another folder")
 
 
-def describe(model: PublishedModel) -> str:
-    """The sizes that were read from the tensors, in a line."""
-    autoencoder, conditioner, denoiser = (
-        model.config.autoencoder,
-        model.config.conditioner,
-        model.config.denoiser,
-    )
-    num_parameters = sum(tensor.numel() for tensor in model.weights.tensors.values())
-    return (
-        f"autoencoder {autoencoder.level_channels} -> {autoencoder.latent_channels}, conditioner "
-        f"{conditioner.context_channels}, {conditioner.num_analysis_blocks} + "
-        f"{conditioner.num_forecast_blocks} blocks, denoiser {denoiser.level_channels}, "
-        f"{denoiser.num_res_blocks} blocks per level: {num_parameters:,} parameters"
+def describe(config: ModelConfig) -> str:
+    """The sizes that were read from the tensors, a line for each network."""
+    autoencoder, conditioner, denoiser = config.autoencoder, config.conditioner, config.denoiser
+    return "\n".join(
+        [
+            f"autoencoder: channels per level {autoencoder.level_channels}, latent "
+            f"{autoencoder.latent_channels}",
+            f"conditioner: channels per level {conditioner.context_channels}, AFNO blocks "
+            f"{conditioner.num_analysis_blocks} on the past, {conditioner.num_forecast_blocks} on "
+            "the future",
+            f"denoiser: channels per level {denoiser.level_channels}, residual blocks "
+            f"{denoiser.num_res_blocks} per level, attention at levels {denoiser.attention_levels}",
+        ]
     )
 
 
@@ -88,24 +95,25 @@ def raw_weights(model: PublishedModel, path: Path) -> Weights:
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_flags(argv)
-    check_out(flags.out)
+    check_paths(flags)
     dtype = DTYPES[flags.dtype]
     model = match(read_checkpoint(flags.autoencoder), read_checkpoint(flags.diffusion))
     for line in model.notes:
         print(line)
-    print(describe(model))
+    print(describe(model.config))
     if model.warning:
         print(f"warning: {model.warning}")
     folders = {flags.out: model.weights}
     if flags.keep_raw:
         folders[flags.out / RAW_NAME] = raw_weights(model, flags.diffusion)
+    check_writable(flags.out)
 
     total = sum(count_bytes(weights, dtype) for weights in folders.values())
     with tqdm(total=total, desc="import", unit="B", unit_scale=True, disable=None) as bar:
         for folder, weights in folders.items():
             write_model(model, weights, folder, dtype, progress=bar.update)
     for folder in folders:
-        print(f"wrote {folder}")
+        print(f"wrote {folder}: python infer.py --model {folder} --data PATH")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The settings of a published model, read from the names and shapes of its tensors.
 
-Not in any shape, and so taken as published: the number of heads of the temporal attention, that
-the denoiser predicts noise, the rain transform, and that wide grids lose Fourier modes.
+Not in any shape, and so taken as published: 4 past and 20 future frames, the number of heads of the
+temporal attention, that the denoiser predicts noise, the rain transform, and that wide grids lose
+Fourier modes.
 """
 
 import re
@@ -43,16 +44,18 @@ def autoencoder_config(shapes: Shapes) -> AutoencoderConfig:
 
 def conditioner_config(shapes: Shapes) -> ConditionerConfig:
     """Widths and depths of the conditioner; shapes by published name, below `context_encoder.`."""
+    first = "context_encoder.analysis.0.0"
     widths = sizes(shapes, r"(analysis\.0|forecast)\.\d+\.norm[12]\..*")
-    all_heads = sizes(shapes, r"temporal_transformer\.0\.attn[12]\.Q\..*")
+    queries = sizes(shapes, r"temporal_transformer\.0\.attn[12]\.Q\..*")
+    query_channels = agreed("context_encoder.temporal_transformer.0.attn1.Q.weight", queries)
     return ConditionerConfig(
-        channels=agreed("analysis.0.0.norm1.weight", widths),
+        channels=agreed(f"{first}.norm1.weight", widths),
         num_analysis_blocks=count(shapes, r"analysis\.0\.(\d+)\..*"),
         num_forecast_blocks=count(shapes, r"forecast\.(\d+)\..*"),
         num_cascade_levels=1 + count(shapes, r"resnet\.(\d+)\..*"),
-        num_afno_blocks=agreed("analysis.0.0.filter.w1", sizes(shapes, FILTER, 1)),
+        num_afno_blocks=agreed(f"{first}.filter.w1", sizes(shapes, FILTER, 1)),
         num_heads=NUM_HEADS,
-        head_channels=agreed("temporal_transformer.0.attn1.Q.weight", all_heads) // NUM_HEADS,
+        head_channels=query_channels // NUM_HEADS,
         drop_wide_modes=True,
     )
 
@@ -67,13 +70,13 @@ def denoiser_config(shapes: Shapes) -> DenoiserConfig:
     per_level = changes[0] if changes else count(shapes, r"input_blocks\.(\d+)\..*")
     channels = sizes(shapes, r"input_blocks\.0\.0\..*")
     channels += sizes(shapes, r"out\.2\.weight", 1) + sizes(shapes, r"time_embed\.0\.weight", 1)
-    channels = agreed("input_blocks.0.0.weight", channels)
+    channels = agreed("model.input_blocks.0.0.weight", channels)
     multipliers, attention_levels = [], []
     for level in range(len(changes) + 1):
         blocks = range(per_level * level + 1, per_level * (level + 1))
         place = rf"input_blocks\.({'|'.join(map(str, blocks))})"
         widths = sizes(shapes, place + r"\.0\.(in|emb|out)_layers\..*")
-        width = agreed(f"input_blocks.{per_level * level + 1}.0.in_layers.2.weight", widths)
+        width = agreed(f"model.input_blocks.{per_level * level + 1}.0.in_layers.2.weight", widths)
         if width % channels:
             raise InputError(
                 f"got a denoiser of {channels} channels with {width} at level {level}, expected a "
@@ -87,7 +90,7 @@ def denoiser_config(shapes: Shapes) -> DenoiserConfig:
         channel_multipliers=tuple(multipliers),
         num_res_blocks=per_level - 1,
         attention_levels=tuple(attention_levels),
-        num_afno_blocks=agreed("middle_block.1.filter.w1", sizes(shapes, FILTER, 1)),
+        num_afno_blocks=agreed("model.middle_block.1.filter.w1", sizes(shapes, FILTER, 1)),
         drop_wide_modes=True,
     )
 
