@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from ldcast.errors import run_script
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.nowcaster import build
 from ldcast.published.__main__ import main
-from ldcast.published.importing import count_bytes, match, write_model
+from ldcast.published.importing import check_finite, count_bytes, match, write_models
 from ldcast.published.names import averaged_name, conditioner_name, denoiser_name
 from ldcast.published.reading import Checkpoint, read_checkpoint
 
@@ -233,9 +234,17 @@ def test_copies_that_differ_are_refused(files, capsys, prefix):
     assert "expected the autoencoder that the model was trained with" in line
 
 
-def test_copies_of_another_type_differ(files, capsys):
-    name = COPIES[0] + "decoder.3.conv2.bias"
-    files.second[name] = files.second[name].double()
+def test_copies_of_another_type_are_compared_in_the_coarser_one(files, capsys):
+    files.second = {
+        n: t.half() if t.is_floating_point() and n not in BUFFERS else t
+        for n, t in files.second.items()
+    }
+    main(files.save())
+    expected = files.first["to_decoder.bias"]
+    assert torch.equal(files.weights()["autoencoder.to_decoder.bias"], expected)
+    name = COPIES[0] + "to_decoder.bias"
+    files.second[name] = files.second[name] * 1.01
+    files.out = files.out.with_name("other")
     assert f"{name} differ from" in files.refusal(capsys)
 
 
@@ -305,7 +314,11 @@ def test_an_unknown_tensor_is_named(files, capsys, which, name):
             r"context_encoder\.(analysis|forecast)\..*",
             "context_encoder.analysis.0.0.norm1.weight",
         ),
-        (1, r"model\.input_blocks\.3\..*", "model.input_blocks.3.0.in_layers.2.weight"),
+        (
+            1,
+            r"model\.(input_blocks\.3|output_blocks\.[23])\..*",
+            "model.input_blocks.3.0.in_layers.2.weight",
+        ),
     ],
 )
 def test_where_no_tensor_tells_a_size_one_is_named(files, capsys, which, names, example):
@@ -405,7 +418,7 @@ def test_the_published_files_have_the_paper_s_sizes():
 
 
 def test_autoencoders_of_other_levels_are_refused(files, capsys):
-    files.first["encoder.5.weight"] = torch.zeros(3)
+    files.first["encoder.4.conv1.bias"] = torch.zeros(3)
     assert "got an autoencoder of 3 levels, expected 2" in files.refusal(capsys)
 
 
@@ -414,9 +427,48 @@ def test_models_with_a_second_input_are_refused(files, capsys):
     assert "has a second input (context_encoder.proj.1.*)" in files.refusal(capsys)
 
 
-def test_levels_that_do_not_fit_the_context_are_refused(files, capsys):
-    files.second = {n: t for n, t in files.second.items() if "resnet.1." not in n}
-    assert f"{files.paths[1]}: got 2 context resolutions for 3 levels" in files.refusal(capsys)
+@pytest.mark.parametrize(
+    "part",
+    [
+        "context_encoder.resnet.1.",
+        "context_encoder.forecast.0.",
+        "context_encoder.temporal_transformer.0.mlp.",
+        "model.input_blocks.2.0.op.",
+        "model.input_blocks.4.0.op.",
+        "model.input_blocks.1.1.",
+        "model.output_blocks.1.1.conv.",
+        "model.middle_block.1.",
+    ],
+)
+def test_a_missing_module_is_named_and_nothing_else(files, capsys, part):
+    gone = {n: tuple(t.shape) for n, t in files.second.items() if n.startswith(part)}
+    files.second = {n: t for n, t in files.second.items() if n not in gone}
+    line = files.refusal(capsys)
+    assert line.count("got nothing as " + part) == min(len(gone), 3)
+    assert "expected nothing" not in line
+    named = [name for name in gone if f"got nothing as {name}, expected {gone[name]}" in line]
+    assert len(named) == min(len(gone), 3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "context_encoder.resnet.40.proj.bias",
+        "context_encoder.analysis.0.300000.norm1.weight",
+        "model.input_blocks.200000000.0.op.weight",
+        "model.input_blocks." + 5000 * "9" + ".0.op.weight",
+    ],
+)
+def test_a_stray_module_is_named_however_large_its_number(files, capsys, name):
+    files.second[name] = torch.zeros(3)
+    assert f"got (3,) as {name}, expected nothing" in files.refusal(capsys)
+
+
+def test_a_network_without_channels_is_refused(files, capsys):
+    for name in ("model.input_blocks.0.0.weight", "model.input_blocks.0.0.bias"):
+        files.second[name] = files.second[name][:0]
+    files.second["model.out.2.weight"] = files.second["model.out.2.weight"][:, :0]
+    assert "got a denoiser of 0 channels" in files.refusal(capsys)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -466,7 +518,7 @@ def test_values_that_are_not_finite_are_refused(files, capsys, which, name, valu
 def test_integers_are_no_weights(files, capsys):
     files.first["to_decoder.bias"] = files.first["to_decoder.bias"].long()
     line = files.refusal(capsys)
-    assert "has torch.int64 as to_decoder.bias, expected a float type" in line
+    assert "has torch.int64 as to_decoder.bias, expected plain numbers of a float type" in line
 
 
 def test_progress_adds_up(files):
@@ -474,8 +526,17 @@ def test_progress_adds_up(files):
     model = match(*map(read_checkpoint, files.paths))
     for dtype in (torch.float32, torch.bfloat16):
         done = []
-        write_model(model, model.weights, files.out, dtype, done.append)
+        check_finite(model.weights, dtype, done.append)
+        write_models(model, {files.out: model.weights}, dtype, done.append)
         assert sum(done) == count_bytes(model.weights, dtype)
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_progress_of_reading_ends_at_the_size_of_the_file(files, is_older):
+    files.save(_use_new_zipfile_serialization=not is_older)
+    done = []
+    read_checkpoint(files.paths[1], done.append)
+    assert sum(done) == files.paths[1].stat().st_size
 
 
 # ---- a conditioner that was never trained
@@ -568,11 +629,59 @@ def test_other_classes_are_named_and_never_unpickled(files, capsys, tmp_path, is
     how = {"_use_new_zipfile_serialization": not is_older}
     files.save(lambda tensors: {"state_dict": tensors, "callbacks": Custom()}, **how)
     line = files.refusal(capsys, saved=True)
-    assert f"{files.paths[0]} holds a {__name__}.Custom, expected tensors" in line
+    assert f"{files.paths[0]} holds {__name__}.Custom, expected tensors" in line
 
     files.save(lambda tensors: {**tensors, "trap": Trap(tmp_path / "sprung")}, **how)
     assert "posix.mkdir" in files.refusal(capsys, saved=True)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "what"),
+    [
+        ("a\n\x1b[31m", torch.zeros(3), r"'a\n\x1b[31m'"),
+        (5, torch.zeros(3), "a tensor called 5"),
+        ("a", torch.zeros(3).to_sparse(), "torch.sparse_coo on cpu as a"),
+        ("a", torch.zeros(3, device="meta"), "torch.strided on meta as a"),
+        ("a", torch.zeros(3, dtype=torch.complex64), "torch.complex64 as a"),
+        ("a", torch.zeros(3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn as a"),
+    ],
+)
+def test_what_are_no_weights_is_refused(files, capsys, name, tensor, what):
+    files.second[name] = tensor
+    assert what in files.refusal(capsys)
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_other_pickle_protocols_are_read_or_refused_in_one_line(files, capsys, protocol):
+    argv = files.save(pickle_protocol=protocol)
+    if protocol == 3:
+        main(argv)
+        assert not capsys.readouterr().err
+    else:
+        assert "or of a protocol above 3" in files.refusal(capsys, saved=True)
+
+
+def test_damage_that_checksums_show_is_refused(files, capsys):
+    files.save()
+    content = bytearray(files.paths[1].read_bytes())
+    content[len(content) // 2] ^= 2
+    files.paths[1].write_bytes(content)
+    line = files.refusal(capsys, saved=True)
+    assert f"{files.paths[1]} is damaged in ldm/data/" in line
+
+
+def test_compressed_files_are_read_right(files):
+    main(files.save())
+    expected = files.weights()
+    with zipfile.ZipFile(files.paths[1]) as archive:
+        records = [(record, archive.read(record)) for record in archive.infolist()]
+    with zipfile.ZipFile(files.paths[1], "w", zipfile.ZIP_DEFLATED) as archive:
+        for record, content in records:
+            archive.writestr(record.filename, content)
+    files.out = files.out.with_name("other")
+    main([*map(str, files.paths), "--out", str(files.out)])
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in files.weights().items())
 
 
 def test_a_pickled_network_is_refused(files, capsys):
@@ -615,7 +724,7 @@ def test_tables_of_other_things_are_refused(files, capsys, content):
 
 
 @pytest.mark.parametrize(
-    ("make", "what"), [(pathlib.Path.mkdir, "is a folder"), (lambda _: None, "does not exist")]
+    ("make", "what"), [(pathlib.Path.mkdir, "is a folder"), (lambda _: None, "is missing")]
 )
 def test_a_missing_file_is_named(files, capsys, make, what):
     files.save()
@@ -644,8 +753,8 @@ def test_a_model_is_not_overwritten(files, capsys, place):
     (files.out / place).mkdir(parents=True)
     (files.out / place / "config.json").write_text("{}")
     assert run_script(lambda: main([*files.save(), "--keep-raw"])) == 2
-    line = capsys.readouterr().err
-    assert f"{files.out / place} holds a model already, name another folder" in line
+    name = str(pathlib.Path(place) / "config.json")
+    assert f"{files.out} has a {name} already: name another folder" in capsys.readouterr().err
     assert not list(files.out.glob("**/model.safetensors"))
 
 

@@ -22,12 +22,14 @@ from ldcast.model_folder import CONFIG_NAME
 from ldcast.published.importing import (
     PublishedModel,
     Weights,
+    check_finite,
     count_bytes,
     match,
-    write_model,
+    write_models,
 )
 from ldcast.published.reading import read_checkpoint
-from ldcast.training.run import check_writable
+from ldcast.training.checkpoint import STATE_NAME
+from ldcast.training.run import check_writable, lock_run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RAW_NAME = "raw"
@@ -58,14 +60,18 @@ def check_paths(flags: argparse.Namespace) -> None:
     """Finds out before the work starts what would fail after it, or destroy something."""
     for path in (flags.autoencoder, flags.diffusion):
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
+            what = (
+                "is a folder" if path.is_dir() else "is no file" if path.exists() else "is missing"
+            )
             raise InputError(
                 f"{path} {what}, expected a file of weights such as autoenc-32-0.01.pt: "
                 "docs/published.md says where they are"
             )
-    for folder in (flags.out, flags.out / RAW_NAME):
-        if (folder / CONFIG_NAME).exists():
-            raise InputError(f"--out: {folder} holds a model already, name another folder")
+    if not flags.out.is_dir():
+        return
+    for name in (CONFIG_NAME, f"{RAW_NAME}/{CONFIG_NAME}", STATE_NAME):
+        if (flags.out / name).exists():
+            raise InputError(f"--out {flags.out} has a {name} already: name another folder")
 
 
 def describe(config: ModelConfig) -> str:
@@ -84,6 +90,10 @@ def describe(config: ModelConfig) -> str:
     )
 
 
+def progress_bar(what: str, num_bytes: int) -> tqdm:
+    return tqdm(total=num_bytes, desc=what, unit="B", unit_scale=True, disable=None)
+
+
 def raw_weights(model: PublishedModel, path: Path) -> Weights:
     if model.raw is None:
         raise InputError(
@@ -97,7 +107,9 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse_flags(argv)
     check_paths(flags)
     dtype = DTYPES[flags.dtype]
-    model = match(read_checkpoint(flags.autoencoder), read_checkpoint(flags.diffusion))
+    paths = flags.autoencoder, flags.diffusion
+    with progress_bar("read", sum(path.stat().st_size for path in paths)) as bar:
+        model = match(*(read_checkpoint(path, bar.update) for path in paths))
     for line in model.notes:
         print(line)
     print(describe(model.config))
@@ -106,12 +118,15 @@ def main(argv: list[str] | None = None) -> None:
     folders = {flags.out: model.weights}
     if flags.keep_raw:
         folders[flags.out / RAW_NAME] = raw_weights(model, flags.diffusion)
-    check_writable(flags.out)
 
     total = sum(count_bytes(weights, dtype) for weights in folders.values())
-    with tqdm(total=total, desc="import", unit="B", unit_scale=True, disable=None) as bar:
-        for folder, weights in folders.items():
-            write_model(model, weights, folder, dtype, progress=bar.update)
+    with progress_bar("write", total) as bar:
+        for weights in folders.values():
+            check_finite(weights, dtype, bar.update)
+        for folder in folders:
+            check_writable(folder)
+        with lock_run(flags.out):
+            write_models(model, folders, dtype, bar.update)
     for folder in folders:
         print(f"wrote {folder}: python infer.py --model {folder} --data PATH")
 

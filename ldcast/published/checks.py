@@ -41,7 +41,7 @@ def check_kinds(first: Checkpoint, second: Checkpoint) -> None:
 def _kind(checkpoint: Checkpoint) -> str:
     if any(name.startswith("model.") for name in checkpoint.tensors):
         return "a latent diffusion model"
-    if any(name.startswith("to_moments.") for name in checkpoint.tensors):
+    if any(name.startswith(("encoder.", "to_decoder.")) for name in checkpoint.tensors):
         return "an autoencoder"
     return "other tensors"
 
@@ -49,17 +49,23 @@ def _kind(checkpoint: Checkpoint) -> str:
 def check_tensors(checkpoint: Checkpoint, required: Shapes, optional: Shapes) -> None:
     """Raises InputError unless a file has all required tensors, no unknown ones, and the shapes."""
     found, expected = checkpoint.shapes, required | optional
-    problems = []
-    for name in [*required, *sorted(found.keys() - required.keys())]:
-        got, wanted = found.get(name, "nothing"), expected.get(name, "nothing")
-        if got != wanted:
-            problems.append(f"got {got} as {name}, expected {wanted}")
+    missing = [f"got nothing as {n}, expected {required[n]}" for n in required if n not in found]
+    unknown = [f"got {found[n]} as {n}, expected nothing" for n in found if n not in expected]
+    misshapen = [
+        f"got {found[n]} as {n}, expected {expected[n]}"
+        for n in found
+        if n in expected and found[n] != expected[n]
+    ]
+    problems = [_abridge(faults, "; ") for faults in (missing, misshapen, unknown) if faults]
     if problems:
-        raise InputError(f"{checkpoint.path}: {_abridge(problems, '; ')}")
+        raise InputError(f"{checkpoint.path}: {'; '.join(problems)}")
 
 
 def check_copies(first: Checkpoint, second: Checkpoint, prefixes: Iterable[str]) -> None:
-    """Raises InputError unless the copies in the second file equal the first file's tensors."""
+    """Raises InputError unless the copies in the second file equal the first file's tensors.
+
+    Files of different float types are compared in the one with fewer digits.
+    """
     different = [
         prefix + name
         for prefix in prefixes
@@ -74,7 +80,8 @@ def check_copies(first: Checkpoint, second: Checkpoint, prefixes: Iterable[str])
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+    coarser = max(a.dtype, b.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+    return torch.equal(a.to(coarser).nan_to_num(), b.to(coarser).nan_to_num())
 
 
 def find_schedule(second: Checkpoint) -> str:

@@ -1,7 +1,7 @@
 """From the published tensors to a model folder: what is used, what is compared, what is left."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,7 +44,7 @@ REASONS = {
     UNUSED_SCALAR: "takes part in nothing",
     AUTOENCODER_COPIES[0]: "a copy that equals the autoencoder's own file",
     AUTOENCODER_COPIES[1]: "a copy that equals the autoencoder's own file",
-    DENOISER: "raw weights; a forecast uses their averages, model_ema.*",
+    DENOISER: "raw weights; forecasts use their averages, model_ema.*; see --keep-raw",
     AVERAGED: "settings of the averaging, for training only",
     "": "the noise schedule, equal to the one computed here",
 }
@@ -147,10 +147,12 @@ def _read_config(first: Checkpoint, second: Checkpoint) -> ModelConfig:
     try:
         autoencoder = autoencoder_config(first.below(""))
         path = second.path
+        conditioner = conditioner_config(second.below(CONDITIONER))
+        denoiser = denoiser_config(second.below(DENOISER), conditioner.num_cascade_levels)
         return ModelConfig(
             autoencoder=autoencoder,
-            conditioner=conditioner_config(second.below(CONDITIONER)),
-            denoiser=denoiser_config(second.below(DENOISER)),
+            conditioner=replace(conditioner, num_cascade_levels=len(denoiser.channel_multipliers)),
+            denoiser=denoiser,
             diffusion=DiffusionConfig(schedule=find_schedule(second)),
         )
     except InputError as error:
@@ -201,32 +203,42 @@ def _account(checkpoint: Checkpoint, *used: dict[str, str]) -> list[str]:
     return lines
 
 
-def write_model(
-    model: PublishedModel,
-    weights: Weights,
-    folder: Path,
-    dtype: torch.dtype,
-    progress: Callable[[int], None],
+def check_finite(
+    weights: Weights, dtype: torch.dtype, progress: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Writes a model folder, made if need be, with the model's weights or its raw ones.
+    """Raises InputError unless all values are finite in the float type that is to be written.
 
-    dtype: float type of the file. progress: called with the number of bytes read or written.
-    Raises InputError before anything is written where a value is not finite.
+    progress: called with the number of bytes looked at.
     """
     for name, tensor in weights.tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor.to(dtype)).all():
             raise InputError(
-                f"got NaN or infinite values in {weights.origins[name]}, expected finite ones: "
-                "its training has diverged, or the file is damaged"
+                f"got NaN or infinite values in {weights.origins[name]}, expected finite ones of "
+                f"{dtype}: its training has diverged, or the file is damaged"
             )
         progress(tensor.nbytes)
-    is_raw = model.raw is None or weights is model.raw
-    about = {"denoiser": "raw weights" if is_raw else "averaged weights"}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS_NAME, weights.tensors, dtype=dtype, progress=progress)
-    write_description(folder, "nowcaster", model.config, model.trained_on | about)
+
+
+def write_models(
+    model: PublishedModel,
+    folders: dict[Path, Weights],
+    dtype: torch.dtype,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Writes a model folder for each of the given weights, which are the model's or its raw ones.
+
+    dtype: float type of the files. progress: called with the number of bytes written.
+    All descriptions follow all weights, so an import that was cut short left no model.
+    """
+    for folder, weights in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / WEIGHTS_NAME, weights.tensors, dtype=dtype, progress=progress)
+    for folder, weights in folders.items():
+        is_raw = model.raw is None or weights is model.raw
+        about = {"denoiser": "raw weights" if is_raw else "averaged weights"}
+        write_description(folder, "nowcaster", model.config, model.trained_on | about)
 
 
 def count_bytes(weights: Weights, dtype: torch.dtype) -> int:
-    """What `write_model` reports to `progress` in all."""
+    """What `check_finite` and `write_models` together report to `progress`."""
     return sum(t.nbytes + t.numel() * dtype.itemsize for t in weights.tensors.values())

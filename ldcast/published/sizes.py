@@ -23,8 +23,8 @@ def autoencoder_config(shapes: Shapes) -> AutoencoderConfig:
 
     Raises InputError where no tensor tells a size, and for other than two levels.
     """
-    num_levels = count(shapes, r"encoder\.(\d+)\..*") // 2
-    if num_levels not in (0, NUM_LEVELS):
+    num_levels = count(shapes, r"encoder\.(\d+)\.conv1\..*")
+    if num_levels > NUM_LEVELS:
         raise InputError(
             f"got an autoencoder of {num_levels} levels, expected {NUM_LEVELS}: here, as in the "
             "published forecasts, latents are 4 times coarser than the rain"
@@ -50,8 +50,8 @@ def conditioner_config(shapes: Shapes) -> ConditionerConfig:
     query_channels = agreed("context_encoder.temporal_transformer.0.attn1.Q.weight", queries)
     return ConditionerConfig(
         channels=agreed(f"{first}.norm1.weight", widths),
-        num_analysis_blocks=count(shapes, r"analysis\.0\.(\d+)\..*"),
-        num_forecast_blocks=count(shapes, r"forecast\.(\d+)\..*"),
+        num_analysis_blocks=max(count(shapes, r"analysis\.0\.(\d+)\..*"), 1),
+        num_forecast_blocks=max(count(shapes, r"forecast\.(\d+)\..*"), 1),
         num_cascade_levels=1 + count(shapes, r"resnet\.(\d+)\..*"),
         num_afno_blocks=agreed(f"{first}.filter.w1", sizes(shapes, FILTER, 1)),
         num_heads=NUM_HEADS,
@@ -60,30 +60,37 @@ def conditioner_config(shapes: Shapes) -> ConditionerConfig:
     )
 
 
-def denoiser_config(shapes: Shapes) -> DenoiserConfig:
+def denoiser_config(shapes: Shapes, num_context_levels: int) -> DenoiserConfig:
     """Widths, depth and levels of the denoiser; shapes by published name, below `model.`.
 
+    num_context_levels: of the conditioner, which has as many; one of three witnesses.
     Raises InputError where a level's width is no multiple of the first one's.
     """
-    downsampling = (re.fullmatch(r"input_blocks\.(\d+)\.0\.op\..*", name) for name in shapes)
-    changes = sorted({int(match[1]) for match in downsampling if match})
-    per_level = changes[0] if changes else count(shapes, r"input_blocks\.(\d+)\..*")
+    num_levels = mode(
+        [
+            1 + count(shapes, r"input_blocks\.(\d+)\.0\.op\..*"),
+            1 + count(shapes, r"output_blocks\.(\d+)\.\d\.conv\..*"),
+            num_context_levels,
+        ]
+    )
+    per_level = max(round(count(shapes, r"input_blocks\.(\d+)\..*") / num_levels), 2)
     channels = sizes(shapes, r"input_blocks\.0\.0\..*")
     channels += sizes(shapes, r"out\.2\.weight", 1) + sizes(shapes, r"time_embed\.0\.weight", 1)
     channels = agreed("model.input_blocks.0.0.weight", channels)
     multipliers, attention_levels = [], []
-    for level in range(len(changes) + 1):
-        blocks = range(per_level * level + 1, per_level * (level + 1))
-        place = rf"input_blocks\.({'|'.join(map(str, blocks))})"
-        widths = sizes(shapes, place + r"\.0\.(in|emb|out)_layers\..*")
-        width = agreed(f"model.input_blocks.{per_level * level + 1}.0.in_layers.2.weight", widths)
-        if width % channels:
+    for level in range(num_levels):
+        blocks = _blocks(level, num_levels, per_level)
+        widths = sizes(shapes, blocks + r"\.0\.(?:in|emb|out)_layers\..*")
+        first = f"model.input_blocks.{per_level * level + 1}"
+        width = agreed(f"{first}.0.in_layers.2.weight", widths)
+        if not channels or width % channels:
             raise InputError(
                 f"got a denoiser of {channels} channels with {width} at level {level}, expected a "
                 "multiple"
             )
         multipliers.append(width // channels)
-        if any(re.fullmatch(place + r"\.1\..*", name) for name in shapes):
+        num_attended = count(shapes, rf"({blocks})\.1\.(?:pre_proj|filter|mlp)\..*")
+        if 2 * num_attended > 2 * per_level - 1:  # more than half of the blocks
             attention_levels.append(level)
     return DenoiserConfig(
         channels=channels,
@@ -93,6 +100,15 @@ def denoiser_config(shapes: Shapes) -> DenoiserConfig:
         num_afno_blocks=agreed("model.middle_block.1.filter.w1", sizes(shapes, FILTER, 1)),
         drop_wide_modes=True,
     )
+
+
+def _blocks(level: int, num_levels: int, per_level: int) -> str:
+    """Pattern of the names of a level's residual blocks, on the way down and up."""
+    down = range(per_level * level + 1, per_level * (level + 1))
+    first_up = per_level * (num_levels - 1 - level)
+    up = range(first_up, first_up + per_level)
+    numbers = "|".join(map(str, down)), "|".join(map(str, up))
+    return rf"(?:input_blocks\.(?:{numbers[0]})|output_blocks\.(?:{numbers[1]}))"
 
 
 def sizes(shapes: Shapes, pattern: str, axis: int = 0) -> list[int]:
@@ -115,6 +131,9 @@ def agreed(example: str, candidates: list[int]) -> int:
 
 
 def count(shapes: Shapes, pattern: str) -> int:
-    """One more than the highest number that the pattern's group matches in any name."""
+    """How many different texts the pattern's first group matches among the names.
+
+    Numbers are counted, not read: one stray name with a large number must not make a deep network.
+    """
     matches = (re.fullmatch(pattern, name) for name in shapes)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
+    return len({match[1] for match in matches if match})

@@ -52,7 +52,7 @@ def record_arguments(folder: Path, arguments: dict[str, Any]) -> None:
 def lock_run(folder: Path) -> Iterator[None]:
     """Holds the folder for this process and clears what a killed one left half-written.
 
-    Raises InputError where another process trains in it.
+    Raises InputError where another process writes into it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -60,7 +60,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another process trains in {folder}: wait for it, or choose another --out"
+                f"another process writes into {folder}: wait for it, or choose another --out"
             ) from None
         for unfinished in folder.glob(UNFINISHED_PATTERN):
             unfinished.unlink()
