@@ -724,7 +724,7 @@ def test_tables_of_other_things_are_refused(files, capsys, content):
 
 
 @pytest.mark.parametrize(
-    ("make", "what"), [(pathlib.Path.mkdir, "is a folder"), (lambda _: None, "is missing")]
+    ("make", "what"), [(pathlib.Path.mkdir, "is no file"), (lambda _: None, "is missing")]
 )
 def test_a_missing_file_is_named(files, capsys, make, what):
     files.save()
@@ -756,6 +756,16 @@ def test_a_model_is_not_overwritten(files, capsys, place):
     name = str(pathlib.Path(place) / "config.json")
     assert f"{files.out} has a {name} already: name another folder" in capsys.readouterr().err
     assert not list(files.out.glob("**/model.safetensors"))
+
+
+@pytest.mark.parametrize("place", ["", "raw"])
+def test_what_a_killed_import_left_is_cleared(files, place):
+    (files.out / place).mkdir(parents=True)
+    for name in (".model.safetensors.123.tmp", "model.safetensors"):
+        (files.out / place / name).write_text("half")
+    main([*files.save(), "--keep-raw"])
+    assert not list(files.out.glob("**/.*.tmp"))
+    LDCast.from_pretrained(files.out / place, device="cpu")
 
 
 def test_a_place_that_cannot_be_written_is_refused(files, capsys):

@@ -10,6 +10,7 @@ download, and what equals the original: docs/published.md.
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -60,15 +61,11 @@ def check_paths(flags: argparse.Namespace) -> None:
     """Finds out before the work starts what would fail after it, or destroy something."""
     for path in (flags.autoencoder, flags.diffusion):
         if not path.is_file():
-            what = (
-                "is a folder" if path.is_dir() else "is no file" if path.exists() else "is missing"
-            )
+            what = "no file" if path.exists() else "missing"
             raise InputError(
-                f"{path} {what}, expected a file of weights such as autoenc-32-0.01.pt: "
+                f"{path} is {what}, expected a file of weights such as autoenc-32-0.01.pt: "
                 "docs/published.md says where they are"
             )
-    if not flags.out.is_dir():
-        return
     for name in (CONFIG_NAME, f"{RAW_NAME}/{CONFIG_NAME}", STATE_NAME):
         if (flags.out / name).exists():
             raise InputError(f"--out {flags.out} has a {name} already: name another folder")
@@ -125,7 +122,9 @@ def main(argv: list[str] | None = None) -> None:
             check_finite(weights, dtype, bar.update)
         for folder in folders:
             check_writable(folder)
-        with lock_run(flags.out):
+        with contextlib.ExitStack() as locks:
+            for folder in folders:
+                locks.enter_context(lock_run(folder))
             write_models(model, folders, dtype, bar.update)
     for folder in folders:
         print(f"wrote {folder}: python infer.py --model {folder} --data PATH")
