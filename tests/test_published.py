@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import warnings
 import zipfile
 from dataclasses import replace
 
@@ -161,10 +162,11 @@ def test_averaged_weights_are_used_and_raw_ones_kept_on_request(files):
     assert torch.equal(kept["denoiser.up.0.0.conv1.weight"], raw)
     assert torch.equal(kept["conditioner.proj.bias"], files.weights()["conditioner.proj.bias"])
     descriptions = [json.loads((files.out / f / "config.json").read_text()) for f in ("", "raw")]
-    assert [d["trained_on"]["denoiser"] for d in descriptions] == [
-        "averaged weights",
-        "raw weights",
-    ]
+    for description, kind in zip(descriptions, ("averaged", "raw"), strict=True):
+        assert description["trained_on"] == {
+            "imported_from": "autoenc.pt, ldm.pt",
+            "denoiser": f"{kind} weights",
+        }
     LDCast.from_pretrained(files.out / "raw", device="cpu")
 
 
@@ -515,6 +517,14 @@ def test_values_that_are_not_finite_are_refused(files, capsys, which, name, valu
     assert f"got NaN or infinite values in {name} of {files.paths[which]}" in line
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(1e39, "float32"), (3.4e38, "bfloat16")])
+def test_values_too_large_for_the_file_are_refused(files, capsys, value, dtype):
+    name = "model_ema.out2bias"
+    files.second[name] = torch.full_like(files.second[name], value, dtype=torch.float64)
+    line = files.refusal(capsys, "--dtype", dtype)
+    assert f"in {name} of {files.paths[1]}, expected finite ones of torch.{dtype}" in line
+
+
 def test_integers_are_no_weights(files, capsys):
     files.first["to_decoder.bias"] = files.first["to_decoder.bias"].long()
     line = files.refusal(capsys)
@@ -656,8 +666,9 @@ def test_what_are_no_weights_is_refused(files, capsys, name, tensor, what):
 def test_other_pickle_protocols_are_read_or_refused_in_one_line(files, capsys, protocol):
     argv = files.save(pickle_protocol=protocol)
     if protocol == 3:
-        main(argv)
-        assert not capsys.readouterr().err
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            main(argv)
     else:
         assert "or of a protocol above 3" in files.refusal(capsys, saved=True)
 
@@ -748,12 +759,11 @@ def test_files_in_the_wrong_order_are_told_apart(files, capsys):
 # ---- where it is written
 
 
-@pytest.mark.parametrize("place", ["", "raw"])
-def test_a_model_is_not_overwritten(files, capsys, place):
-    (files.out / place).mkdir(parents=True)
-    (files.out / place / "config.json").write_text("{}")
+@pytest.mark.parametrize("name", ["config.json", "raw/config.json", "state.safetensors"])
+def test_a_model_or_a_run_is_not_overwritten(files, capsys, name):
+    (files.out / name).parent.mkdir(parents=True)
+    (files.out / name).write_text("{}")
     assert run_script(lambda: main([*files.save(), "--keep-raw"])) == 2
-    name = str(pathlib.Path(place) / "config.json")
     assert f"{files.out} has a {name} already: name another folder" in capsys.readouterr().err
     assert not list(files.out.glob("**/model.safetensors"))
 
