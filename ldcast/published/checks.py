@@ -90,13 +90,17 @@ def find_schedule(second: Checkpoint) -> str:
     Raises InputError where they are none of ours.
     """
     found = {name: second.tensors[name] for name in SCHEDULE_TABLES if name in second.tensors}
+    different = {}
     for schedule_name, make in SCHEDULES.items():
         tables = _schedule_tables(make())
-        if all(_is_close(tensor, tables[name]) for name, tensor in found.items()):
-            return schedule_name
+        different[schedule_name] = [n for n in found if not _is_close(found[n], tables[n])]
+    nearest = min(different, key=lambda name: len(different[name]))
+    if not different[nearest]:
+        return nearest
+    got = ", ".join(f"{name} {tuple(found[name].shape)}" for name in different[nearest])
     raise InputError(
-        f"got another noise schedule in {', '.join(found)}, expected {' or '.join(SCHEDULES)} of "
-        f"{NUM_DIFFUSION_STEPS} diffusion steps"
+        f"got tables of another noise schedule, {got}, expected those of {' or '.join(SCHEDULES)}, "
+        f"({NUM_DIFFUSION_STEPS},) each"
     )
 
 
