@@ -19,6 +19,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+        sync_folder(path.parent)
     except BaseException as error:  # Ctrl-C, too, must leave no rubbish behind
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
@@ -30,6 +31,15 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file, UTF-8, by `open_atomically`."""
     with open_atomically(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the folder's list of names, so that a rename outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def temporary_path(path: Path) -> Path:

@@ -25,6 +25,8 @@ STAGES = ("autoencoder", "nowcaster")
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
+CHECKSUM = "sha256"  # in a file's metadata: of the file with zeros in the checksum's place
+NO_CHECKSUM = "0" * 64
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -102,7 +104,7 @@ def write_tensors(
     dtype: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes a safetensors file; the old one stays until the new one is on disk.
+    """Writes a safetensors file with a checksum; the old one stays until the new one is on disk.
 
     dtype: float type to write floats in; None keeps each tensor's own.
     progress: called with the number of bytes just written.
@@ -112,7 +114,7 @@ def write_tensors(
     as_written = {name: _written_dtype(tensor, dtype) for name, tensor in tensors.items()}
     # Wide types first, so that every tensor starts at a multiple of its own width.
     names = sorted(tensors, key=lambda name: (-as_written[name].itemsize, name))
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    header: dict[str, Any] = {"__metadata__": {**(metadata or {}), CHECKSUM: NO_CHECKSUM}}
     end = 0
     for name in names:
         start, end = end, end + tensors[name].numel() * as_written[name].itemsize
@@ -123,13 +125,50 @@ def write_tensors(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    text = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(text)
     with open_atomically(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(text)
         for name in names:
             tensor = tensors[name].detach().to("cpu", as_written[name]).contiguous()
-            file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+            block = tensor.reshape(-1).view(torch.uint8).numpy()
+            file.write(block)
+            digest.update(block)
             if progress is not None:
                 progress(tensor.nbytes)
+        file.seek(0)
+        file.write(text.replace(NO_CHECKSUM.encode(), digest.hexdigest().encode()))
+
+
+def check_checksum(path: Path, is_required: bool = False) -> None:
+    """Compares a file with the checksum that `write_tensors` put into its header.
+
+    is_required: a file without one counts as changed; otherwise it is of other origin and passes.
+    Raises InputError where the file is missing, truncated or changed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing: the folder is incomplete")
+    try:
+        with safe_open(path, framework="pt") as file:
+            checksum = (file.metadata() or {}).get(CHECKSUM)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): it is truncated or of another kind; copy it again"
+        ) from None
+    if checksum is None and not is_required:
+        return
+    checksum = checksum or NO_CHECKSUM
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        header = file.read(8 + length)
+        digest = hashlib.sha256(header.replace(checksum.encode(), NO_CHECKSUM.encode(), 1))
+        while block := file.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() != checksum:
+        raise InputError(
+            f"{path} has changed since it was written (its checksum does not fit): copy it again"
+        )
 
 
 def _written_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
@@ -165,23 +204,17 @@ def load_weights(folder: str | Path, **networks: nn.Module) -> None:
     missing, unknown or of another shape; the networks are then as they were.
     """
     path = locate(folder) / WEIGHTS_NAME
-    if not path.is_file():
-        raise InputError(f"{path} is missing: the folder is incomplete")
+    check_checksum(path)
     parameters = network_tensors(**networks)  # detached: nothing is recorded for gradients
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {
-                name: tuple(file.get_slice(name).get_shape())
-                for name in file.keys()  # noqa: SIM118
-                if name.partition(".")[0] in networks
-            }
-            _check_shapes(path, found, parameters)
-            for name, parameter in parameters.items():
-                parameter.copy_(file.get_tensor(name))
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): it is truncated or of another kind; copy it again"
-        ) from None
+    with safe_open(path, framework="pt") as file:
+        found = {
+            name: tuple(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118
+            if name.partition(".")[0] in networks
+        }
+        _check_shapes(path, found, parameters)
+        for name, parameter in parameters.items():
+            parameter.copy_(file.get_tensor(name))
 
 
 def _check_shapes(

@@ -15,6 +15,8 @@ from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, PLMSSampler
 from ldcast.errors import InputError
 from ldcast.model_folder import (
+    WEIGHTS_NAME,
+    check_checksum,
     load_weights,
     locate,
     read_description,
@@ -156,7 +158,39 @@ def test_tensors_are_written_as_the_library_reads_them(tmp_path):
         assert torch.equal(back[name], tensor)
     assert sum(done) == sum(tensor.nbytes for tensor in TENSORS.values())
     with safe_open(tmp_path / "t.safetensors", framework="pt") as file:
-        assert file.metadata() == {"note": "é"}
+        metadata = file.metadata()
+    assert metadata.keys() == {"note", "sha256"}
+    assert metadata["note"] == "é"
+
+
+def test_a_changed_byte_anywhere_is_noticed(tmp_path):
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, TENSORS, {"note": "é"})
+    check_checksum(path, is_required=True)
+    content = path.read_bytes()
+    for position in {*range(0, len(content), 7), len(content) - 1}:
+        changed = bytearray(content)
+        changed[position] ^= 4
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"t\.safetensors"):
+            check_checksum(path, is_required=True)
+
+
+def test_a_file_without_a_checksum_is_not_compared(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "t.safetensors")
+    check_checksum(tmp_path / "t.safetensors")
+    with pytest.raises(InputError, match="has changed"):
+        check_checksum(tmp_path / "t.safetensors", is_required=True)
+
+
+def test_weights_that_changed_on_disk_are_not_loaded(tmp_path):
+    network = torch.nn.Linear(3, 2)
+    write_weights(tmp_path, network=network)
+    content = bytearray((tmp_path / WEIGHTS_NAME).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / WEIGHTS_NAME).write_bytes(content)
+    with pytest.raises(InputError, match="has changed since it was written"):
+        load_weights(tmp_path, network=network)
 
 
 def test_tensors_start_at_multiples_of_their_width(tmp_path):
@@ -165,7 +199,9 @@ def test_tensors_start_at_multiples_of_their_width(tmp_path):
     content = (tmp_path / "t.safetensors").read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     assert start % 8 == 0
-    for name, entry in json.loads(content[8:start]).items():
+    header = json.loads(content[8:start])
+    for name in TENSORS:
+        entry = header[name]
         assert entry["data_offsets"][0] % TENSORS[name].element_size() == 0
 
 
