@@ -11,18 +11,24 @@ command again resumes; Ctrl-C saves and leaves.
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ldcast.config import AUTOENCODER_PRESETS, AutoencoderTraining, ModelConfig
-from ldcast.data.crops import BatchKeys, TrainingCrops, ValidationCrops, wet_share
+from ldcast.config import (
+    AUTOENCODER_PRESETS,
+    MINUTES_PER_FRAME,
+    AutoencoderTraining,
+    ModelConfig,
+)
+from ldcast.data.crops import TrainingCrops, ValidationCrops, driest_first, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
-from ldcast.errors import INTERRUPTED, run_script
+from ldcast.errors import run_script
 from ldcast.model_folder import (
     ModelDescription,
     load_weights,
@@ -30,21 +36,27 @@ from ldcast.model_folder import (
     write_weights,
 )
 from ldcast.models import AutoencoderKL, autoencoder_loss
-from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
-from ldcast.seeds import STREAM_LATENT, STREAM_VALIDATION, draw_noise, keyed_generators
-from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
-from ldcast.training.checkpoint import TrainState, load_state, save_state
-from ldcast.training.ema import EMA
-from ldcast.training.run import (
-    MetricsLog,
-    StopRequest,
-    divergence,
-    lock_run,
-    open_run,
-    record_arguments,
+from ldcast.rain import from_model_units, to_model_units, valid_mask
+from ldcast.seeds import (
+    STREAM_LATENT,
+    STREAM_VALIDATION,
+    draw_noise,
+    keyed_generator,
+    keyed_generators,
 )
+from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
+from ldcast.training.batches import Batches
+from ldcast.training.checkpoint import TrainState
+from ldcast.training.distributed import Processes, join_processes, process_device
+from ldcast.training.ema import EMA
+from ldcast.training.guard import drop_impossible_rain, find_problem
+from ldcast.training.memory import checkpoint_activations
+from ldcast.training.pictures import Comparison, drawn_indices
+from ldcast.training.run import StopRequest, open_run
 
 NUM_FRAMES = 8  # of a training example, as published
+DRAWN_FRAMES = [0, 3, 7]
+DRAWN_TITLES = [f"{MINUTES_PER_FRAME * frame} min" for frame in DRAWN_FRAMES]
 
 
 def sized_like(settings: AutoencoderTraining, start: ModelDescription) -> AutoencoderTraining:
@@ -53,47 +65,79 @@ def sized_like(settings: AutoencoderTraining, start: ModelDescription) -> Autoen
 
 
 def training_loss(
-    autoencoder: AutoencoderKL,
-    rain_scale: RainScale,
+    autoencoder: nn.Module,
+    settings: AutoencoderTraining,
     rain_rate: Tensor,
     generators: list[torch.Generator],
 ) -> Tensor:
     """Loss per example (B,) for rain_rate (B, 1, T, H, W) mm/h, NaN = no data.
 
+    autoencoder: called as `AutoencoderKL` is.
     generators: one per example, for its draw from the latent distribution.
     """
-    rain_norm = to_model_units(rain_rate, rain_scale)
+    rain_norm = to_model_units(rain_rate, settings.rain)
     latent_sizes = [size // AutoencoderKL.COMPRESSION for size in rain_rate.shape[2:]]
-    shape = (len(rain_rate), autoencoder.config.latent_channels, *latent_sizes)
+    shape = (len(rain_rate), settings.autoencoder.latent_channels, *latent_sizes)
     noise = draw_noise(shape, generators, rain_rate.device)
     reconstruction, z_mean, z_log_var = autoencoder(rain_norm, noise)
-    kl_weight, is_valid = autoencoder.config.kl_weight, valid_mask(rain_rate)
+    kl_weight, is_valid = settings.autoencoder.kl_weight, valid_mask(rain_rate)
     return autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var, kl_weight, is_valid)
 
 
 @torch.no_grad()
-def validate(
-    autoencoder: AutoencoderKL, rain_scale: RainScale, crops: ValidationCrops, seed: int
-) -> dict[str, float]:
-    """Means over the validation crops, with the same draws each time.
+def validation_scores(
+    autoencoder: AutoencoderKL,
+    settings: AutoencoderTraining,
+    crops: Sequence[Tensor],
+    seed: int,
+    processes: Processes,
+) -> tuple[dict[str, float], list[Comparison]]:
+    """Means over the crops, with the same draws each time, and reconstructions to draw.
 
+    crops: driest first.
     loss: as in training. mae_log, mae_mmh: mean absolute error, where there is data, of log10 mm/h
     and of the rain in mm/h when the latent mean is decoded.
     """
-    device = next(autoencoder.parameters()).device
+    scale, device = settings.rain, processes.device
     totals = torch.zeros(3, dtype=torch.float64)
-    for index in range(len(crops)):
+    comparisons = {}
+    for index in processes.share(len(crops)):
         rain_rate = crops[index][None].to(device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
-        loss = training_loss(autoencoder, rain_scale, rain_rate, generators)
-        rain_norm = to_model_units(rain_rate, rain_scale)
+        loss = training_loss(autoencoder, settings, rain_rate, generators)
+        rain_norm = to_model_units(rain_rate, scale)
         reconstruction, _, _ = autoencoder(rain_norm)
+        rain_made = from_model_units(reconstruction, scale)
         is_valid = valid_mask(rain_rate)
-        log_error = (reconstruction - rain_norm)[is_valid].abs() * rain_scale.log_std
-        rain_error = (from_model_units(reconstruction, rain_scale) - rain_rate)[is_valid].abs()
+        log_error = (reconstruction - rain_norm)[is_valid].abs() * scale.log_std
+        rain_error = (rain_made - rain_rate)[is_valid].abs()
         totals += torch.stack([loss.mean(), log_error.mean(), rain_error.mean()]).double().cpu()
-    means = (totals / len(crops)).tolist()
-    return dict(zip(("loss", "mae_log", "mae_mmh"), means, strict=True))
+        if index in drawn_indices(len(crops)):
+            radar, made = (x[0, 0, DRAWN_FRAMES].cpu().numpy() for x in (rain_rate, rain_made))
+            comparisons[index] = Comparison(f"crop {index}", radar, made, "reconstruction")
+    means = (processes.sum(totals) / len(crops)).tolist()
+    comparisons = processes.gather(comparisons)
+    scores = dict(zip(("loss", "mae_log", "mae_mmh"), means, strict=True))
+    return scores, [comparisons[index] for index in sorted(comparisons)]
+
+
+def validate(
+    autoencoder: AutoencoderKL,
+    ema: EMA,
+    settings: AutoencoderTraining,
+    crops: Sequence[Tensor],
+    seed: int,
+    processes: Processes,
+) -> tuple[dict[str, float], list[Comparison]]:
+    """`validation_scores` of raw and averaged weights, val_NAME and val_NAME_ema.
+
+    The reconstructions to draw are those of the averaged weights.
+    """
+    raw, _ = validation_scores(autoencoder, settings, crops, seed, processes)
+    with ema.averaged():
+        averaged, comparisons = validation_scores(autoencoder, settings, crops, seed, processes)
+    scores = {f"val_{name}": value for name, value in raw.items()}
+    return scores | {f"val_{name}_ema": value for name, value in averaged.items()}, comparisons
 
 
 def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, out: Path) -> None:
@@ -110,23 +154,21 @@ def main(argv: list[str] | None = None) -> int:
         __doc__, AUTOENCODER_PRESETS, "runs/autoenc", sized_like, argv=argv
     )
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
-    device = choose_device(flags.device)
+    device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     arguments = run_arguments(settings, flags)
-    is_resuming = open_run(out, arguments)
 
     # ---- data
     train_events, validation_events = read_events(flags.data, flags.validation_data)
     crops = TrainingCrops(
         train_events, NUM_FRAMES, data.crop_size, data.crop_picker, seed, data.use_augmentation
     )
-    validation_crops = None
     if validation_events:
-        validation_crops = ValidationCrops(
-            validation_events, NUM_FRAMES, data.crop_size, loop.num_validation_examples, seed
+        validation_crops = driest_first(
+            ValidationCrops(
+                validation_events, NUM_FRAMES, data.crop_size, loop.num_validation_examples, seed
+            )
         )
-    else:
-        print("no event is long enough to hold frames out: the run trains without validation")
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
@@ -135,8 +177,11 @@ def main(argv: list[str] | None = None) -> int:
         load_weights(flags.init, autoencoder=autoencoder)
     autoencoder.to(device)
     networks = {"autoencoder": autoencoder}
+    if loop.use_activation_checkpointing:
+        checkpoint_activations(autoencoder)
+    parameters = list(autoencoder.parameters())
     optimizer = torch.optim.AdamW(
-        autoencoder.parameters(),
+        parameters,
         betas=settings.optimizer.betas,
         weight_decay=settings.optimizer.weight_decay,
         fused=True,
@@ -144,97 +189,116 @@ def main(argv: list[str] | None = None) -> int:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(networks, EMA(networks, loop.ema_decay), optimizer, scaler)
 
-    if is_resuming:
-        load_state(state, out)
     about = {"data": [event.name for event in train_events], "batch_size": loop.batch_size}
 
     # ---- loop
-    keys = BatchKeys(
-        state.iteration,
-        max(loop.iterations - state.iteration, 0),
-        loop.batch_size,
-        loop.num_micro_batches,
-    )
-    batches = iter(DataLoader(crops, batch_sampler=keys, num_workers=data.num_workers))
-    micro_batch_size = loop.batch_size // loop.num_micro_batches
-    bar = tqdm(total=loop.iterations, initial=state.iteration, desc="autoencoder", disable=None)
-    with lock_run(out), StopRequest() as stop, bar:
-        record_arguments(out, arguments)
-        metrics = MetricsLog(out, state.iteration if is_resuming else None)
-        saved_iteration = state.iteration
+    with (
+        join_processes(device) as processes,
+        open_run(out, arguments, processes, tqdm.write) as run,
+        StopRequest(run.say) as stop,
+        tqdm(
+            total=loop.iterations, desc="autoencoder", disable=None if processes.is_main else True
+        ) as bar,
+    ):
+        run.resume(state, flags.tensorboard)
+        bar.initial = state.iteration
+        trained = autoencoder
+        if processes.num > 1:
+            trained = DistributedDataParallel(autoencoder, gradient_as_bucket_view=True)
+
+        # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
+        if validation_events:
+            validate(autoencoder, state.ema, settings, [validation_crops[0]], seed, processes)
+        else:
+            run.say("no event is long enough to hold frames out: the run trains without validation")
+        run.rehearse_save(state)
+
+        batches = Batches(crops, loop, data.num_workers, processes)
+        batches.restart(state.attempt, state.iteration)
+        must_stop = False
         while True:
+            bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
-            if state.num_bad_in_a_row >= loop.max_bad_updates:
-                raise divergence(out, state.num_bad_in_a_row, saved_iteration)
-            is_due = state.iteration % loop.validation_interval == 0 and not state.num_bad_in_a_row
-            if (is_due or is_done) and state.validated_at < state.iteration:
+            if state.is_validation_due(loop.validation_interval, is_done):
+                scores, comparisons = {}, []
+                if validation_events:
+                    scores, comparisons = validate(
+                        autoencoder, state.ema, settings, validation_crops, seed, processes
+                    )
+                    run.log(state, **scores)
+                    bar.set_postfix(scores)
+                if not all(map(math.isfinite, scores.values())):
+                    run.roll_back(state, "a validation score that is not finite")
+                    batches.restart(state.attempt, state.iteration)
+                    continue
+                run.draw(state, comparisons, DRAWN_TITLES)
                 state.validated_at = state.iteration
-                is_best = True
-                if validation_crops is not None:
-                    raw = validate(autoencoder, settings.rain, validation_crops, seed)
-                    with state.ema.averaged():
-                        averaged = validate(autoencoder, settings.rain, validation_crops, seed)
-                    scores = {f"val_{name}": value for name, value in raw.items()}
-                    scores |= {f"val_{name}_ema": value for name, value in averaged.items()}
-                    metrics.write(state.iteration, **scores)
-                    bar.set_postfix(val_loss_ema=averaged["loss"])
-                    if not math.isfinite(averaged["loss"]):
-                        raise divergence(out, 1, saved_iteration)
-                    is_best = averaged["loss"] < state.best_score
-                    state.best_score = min(averaged["loss"], state.best_score)
-                elif state.num_bad_in_a_row:
-                    raise divergence(out, state.num_bad_in_a_row, saved_iteration)
-                if is_best or state.iteration == 0:
-                    save_model(state, settings, about, out)
-                save_state(state, out)
-                saved_iteration = state.iteration
-            if is_done or stop.is_set:
+                if not scores or scores["val_loss_ema"] < state.best_score:
+                    state.best_score = scores.get("val_loss_ema", math.inf)
+                    if processes.is_main:
+                        save_model(state, settings, about, out)
+                run.save(state)
+            if is_done or must_stop:
                 break
 
+            # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).
             start = time.perf_counter()
+            lr = state.lr_factor * settings.optimizer.lr_at(state.iteration)
             for group in optimizer.param_groups:
-                group["lr"] = settings.optimizer.lr_at(state.iteration)
-            batch_loss = batch_wet_share = 0.0
-            for first in range(0, loop.batch_size, micro_batch_size):
-                rain_rate = next(batches).to(device)  # (B, 1, T, H, W) mm/h
-                indices = range(first, first + micro_batch_size)
-                generators = keyed_generators(seed, STREAM_LATENT, state.iteration, indices=indices)
+                group["lr"] = lr
+            totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
+            for micro_batch in range(loop.num_micro_batches):
+                rain_rate, keys = batches.take()  # (B, 1, T, H, W) mm/h
+                rain_rate, num_impossible = drop_impossible_rain(
+                    rain_rate.to(device), data.max_rain_rate
+                )
+                generators = [keyed_generator(seed, STREAM_LATENT, *key) for key in keys]
+                # Of several processes, gradients are summed once, with the last micro-batch.
+                trained.require_backward_grad_sync = micro_batch == loop.num_micro_batches - 1
                 with autocast(device, dtype):
-                    loss = training_loss(autoencoder, settings.rain, rain_rate, generators)
+                    loss = training_loss(trained, settings, rain_rate, generators)
                 loss = loss.sum() / loop.batch_size
-                scaler.scale(loss).backward()
-                batch_loss += loss.item()
-                batch_wet_share += wet_share(rain_rate).item() / loop.num_micro_batches
+                scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
+                share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)
+                totals += torch.stack([loss.detach(), share, num_impossible])
+            batch_loss, batch_wet_share, num_impossible = processes.sum(totals).tolist()
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(
-                autoencoder.parameters(), settings.optimizer.clip_norm
+                parameters, settings.optimizer.clip_norm
             ).item()
-            if math.isfinite(batch_loss) and math.isfinite(grad_norm):
+            problem = find_problem(
+                batch_loss,
+                grad_norm,
+                num_impossible,
+                state.recent_losses,
+                loop.max_loss_ratio,
+                is_fp16=scaler.is_enabled(),
+            )
+            if problem is None:
                 scaler.step(optimizer)
                 state.ema.update()
-                state.num_bad_in_a_row = 0
-                state.add(
+                state.count_good(
                     loss=batch_loss,
                     grad_norm=grad_norm,
                     wet_share=batch_wet_share,
                     seconds=time.perf_counter() - start,
+                    wait_seconds=batches.take_wait_seconds(),
                 )
             else:  # the weights stay as they are
-                state.num_skipped += 1
-                state.num_bad_in_a_row += 1
+                state.count_bad(problem)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             state.iteration += 1
-            bar.update()
+            must_stop = processes.any(stop.is_set)
 
-            if state.iteration % loop.log_interval == 0 or state.iteration == loop.iterations:
-                means = state.take_means()
-                if means:
-                    means["examples_per_s"] = loop.batch_size / means.pop("seconds")
-                lr = optimizer.param_groups[0]["lr"]
-                metrics.write(state.iteration, lr=lr, num_skipped=state.num_skipped, **means)
-        save_state(state, out)
-    return 0 if is_done else INTERRUPTED
+            if state.num_bad_in_a_row == loop.max_bad_updates:
+                run.roll_back(state, f"{loop.max_bad_updates} bad updates in a row")
+                batches.restart(state.attempt, state.iteration)
+            elif state.iteration % loop.log_interval == 0 or state.iteration == loop.iterations:
+                run.log(state, lr=lr, **state.take_figures(loop.batch_size))
+        if not state.is_validated:
+            run.save(state)
+    return 0 if is_done else stop.status
 
 
 if __name__ == "__main__":

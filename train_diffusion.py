@@ -10,15 +10,17 @@ Ctrl-C saves and leaves.
 """
 
 import argparse
+import copy
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ldcast.config import (
@@ -28,9 +30,9 @@ from ldcast.config import (
     DiffusionTraining,
     ModelConfig,
 )
-from ldcast.data.crops import BatchKeys, TrainingCrops, ValidationCrops, valid_share, wet_share
+from ldcast.data.crops import TrainingCrops, ValidationCrops, valid_share, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
-from ldcast.errors import INTERRUPTED, InputError, run_script
+from ldcast.errors import InputError, run_script
 from ldcast.model_folder import (
     ModelDescription,
     fingerprint,
@@ -38,22 +40,20 @@ from ldcast.model_folder import (
     locate,
     read_description,
 )
+from ldcast.models import AutoencoderKL
 from ldcast.nowcaster import LDCast, build
-from ldcast.rain import to_model_units
-from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generators
+from ldcast.rain import RainScale, to_model_units
+from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
-from ldcast.training.checkpoint import TrainState, load_state, save_state
+from ldcast.training.batches import Batches
+from ldcast.training.checkpoint import TrainState
+from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.ema import EMA
-from ldcast.training.run import (
-    ARGUMENTS_NAME,
-    MetricsLog,
-    StopRequest,
-    divergence,
-    lock_run,
-    open_run,
-    read_arguments,
-    record_arguments,
-)
+from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
+from ldcast.training.guard import drop_impossible_rain, find_problem
+from ldcast.training.memory import checkpoint_activations
+from ldcast.training.pictures import Comparison
+from ldcast.training.run import ARGUMENTS_NAME, StopRequest, open_run, read_arguments
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
 
@@ -82,27 +82,68 @@ def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
     return recorded["data"], recorded["validation_data"]
 
 
-def training_loss(model: LDCast, rain_rate: Tensor, generators: list[torch.Generator]) -> Tensor:
+def training_loss(
+    encoder: AutoencoderKL,
+    latent_nowcaster: nn.Module,
+    rain_scale: RainScale,
+    rain_rate: Tensor,
+    generators: list[torch.Generator],
+) -> Tensor:
     """Loss per example (B,) for rain_rate (B, 1, 24, H, W) mm/h, NaN = no data.
 
+    encoder: the frozen autoencoder. latent_nowcaster: called as `LatentNowcaster` is.
     generators: one per example, for its diffusion step and noise.
     Each latent cell counts by its share of pixels with data.
     """
     past, future = rain_rate.split([PAST_FRAMES, FUTURE_FRAMES], dim=2)
-    with torch.no_grad():  # the autoencoder is frozen; each part is encoded in one piece
-        z_past, _ = model.autoencoder.encode(to_model_units(past, model.rain_scale))
-        z_future, _ = model.autoencoder.encode(to_model_units(future, model.rain_scale))
-    return model.latent_nowcaster(z_past, z_future, generators, weight=valid_share(future))
+    z_past, z_future = (encode(encoder, to_model_units(x, rain_scale)) for x in (past, future))
+    return latent_nowcaster(z_past, z_future, generators, weight=valid_share(future))
 
 
 @torch.no_grad()
-def validate(model: LDCast, crops: ValidationCrops, seed: int) -> float:
-    """Mean loss over the validation crops, with the same diffusion steps and noise each time."""
-    total = 0.0
-    for index in range(len(crops)):
+def encode(encoder: AutoencoderKL, rain_norm: Tensor) -> Tensor:
+    """Latent mean (B, C, L, h, w), float32, of rain_norm (B, 1, T, H, W), encoded in one piece.
+
+    Computed in the type of the encoder's weights, whatever autocast says: these are the targets.
+    """
+    with torch.autocast(rain_norm.device.type, enabled=False):
+        z_mean, _ = encoder.encode(rain_norm.to(next(encoder.parameters()).dtype))
+    return z_mean.float()
+
+
+@torch.no_grad()
+def validation_loss(
+    model: LDCast, crops: Sequence[Tensor], seed: int, processes: Processes
+) -> float:
+    """Mean loss over the crops, with the same diffusion steps and noise each time."""
+    total = torch.zeros(1, dtype=torch.float64)
+    for index in processes.share(len(crops)):
+        rain_rate = crops[index][None].to(model.device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
-        total += training_loss(model, crops[index][None].to(model.device), generators).item()
-    return total / len(crops)
+        networks = (model.autoencoder, model.latent_nowcaster)
+        total += training_loss(*networks, model.rain_scale, rain_rate, generators).cpu()
+    return processes.sum(total).item() / len(crops)
+
+
+def validate(
+    model: LDCast,
+    ema: EMA,
+    crops: Sequence[Tensor],
+    cases: FixedCases,
+    num_cases: int,
+    flags: argparse.Namespace,
+    processes: Processes,
+) -> tuple[dict[str, float], list[Comparison]]:
+    """Scores by name, those of the averaged weights end in _ema, and forecasts to draw.
+
+    loss: as in training. crps: of forecasts of the wettest `num_cases` fixed cases, mm/h.
+    """
+    scores = {"val_loss": validation_loss(model, crops, flags.seed, processes)}
+    with ema.averaged():
+        scores["val_loss_ema"] = validation_loss(model, crops, flags.seed, processes)
+        crps, comparisons = cases.score(model, processes, flags.amp, num_cases)
+    scores["val_crps_ema"] = crps
+    return scores, comparisons
 
 
 def save_model(state: TrainState, model: LDCast, out: Path) -> None:
@@ -123,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     flags.autoencoder = flags.autoencoder or flags.init or DEFAULT_AUTOENCODER
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
-    device = choose_device(flags.device)
+    device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     first_stage = read_description(flags.autoencoder)
     if not flags.data:
@@ -132,7 +173,6 @@ def main(argv: list[str] | None = None) -> int:
     arguments = run_arguments(settings, flags)
     arguments["autoencoder"] = str(locate(flags.autoencoder).resolve())
     arguments["autoencoder_sha256"] = fingerprint(flags.autoencoder)
-    is_resuming = open_run(out, arguments)
 
     # ---- data
     num_frames = PAST_FRAMES + FUTURE_FRAMES
@@ -140,13 +180,11 @@ def main(argv: list[str] | None = None) -> int:
     crops = TrainingCrops(
         train_events, num_frames, data.crop_size, data.crop_picker, seed, data.use_augmentation
     )
-    validation_crops = None
     if validation_events:
         validation_crops = ValidationCrops(
             validation_events, num_frames, data.crop_size, loop.num_validation_examples, seed
         )
-    else:
-        print("no event is long enough to hold frames out: the run trains without validation")
+        cases = FixedCases(validation_events, settings.forecast_score, data.crop_size, seed)
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
@@ -170,6 +208,9 @@ def main(argv: list[str] | None = None) -> int:
         load_weights(flags.init, **networks)
     model.to(device)
     model.autoencoder.requires_grad_(False)
+    encoder = copy.deepcopy(model.autoencoder).to(getattr(torch, settings.encoder_dtype))
+    if loop.use_activation_checkpointing:
+        checkpoint_activations(*networks.values())
     parameters = list(nowcaster.parameters())
     optimizer = torch.optim.AdamW(
         parameters,
@@ -179,94 +220,115 @@ def main(argv: list[str] | None = None) -> int:
     )
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(networks, EMA(networks, loop.ema_decay), optimizer, scaler)
-    if is_resuming:
-        load_state(state, out)
 
     # ---- loop
-    keys = BatchKeys(
-        state.iteration,
-        max(loop.iterations - state.iteration, 0),
-        loop.batch_size,
-        loop.num_micro_batches,
-    )
-    batches = iter(DataLoader(crops, batch_sampler=keys, num_workers=data.num_workers))
-    micro_batch_size = loop.batch_size // loop.num_micro_batches
-    bar = tqdm(total=loop.iterations, initial=state.iteration, desc="diffusion", disable=None)
-    with lock_run(out), StopRequest() as stop, bar:
-        record_arguments(out, arguments)
-        metrics = MetricsLog(out, state.iteration if is_resuming else None)
-        saved_iteration = state.iteration
+    with (
+        join_processes(device) as processes,
+        open_run(out, arguments, processes, tqdm.write) as run,
+        StopRequest(run.say) as stop,
+        tqdm(
+            total=loop.iterations, desc="diffusion", disable=None if processes.is_main else True
+        ) as bar,
+    ):
+        run.resume(state, flags.tensorboard)
+        bar.initial = state.iteration
+        trained = nowcaster
+        if processes.num > 1:
+            trained = DistributedDataParallel(nowcaster, gradient_as_bucket_view=True)
+
+        # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
+        if validation_events:
+            validate(model, state.ema, [validation_crops[0]], cases, 1, flags, processes)
+        else:
+            run.say("no event is long enough to hold frames out: the run trains without validation")
+        run.rehearse_save(state)
+
+        batches = Batches(crops, loop, data.num_workers, processes)
+        batches.restart(state.attempt, state.iteration)
+        must_stop = False
         while True:
+            bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
-            if state.num_bad_in_a_row >= loop.max_bad_updates:
-                raise divergence(out, state.num_bad_in_a_row, saved_iteration)
-            is_due = state.iteration % loop.validation_interval == 0 and not state.num_bad_in_a_row
-            if (is_due or is_done) and state.validated_at < state.iteration:
+            if state.is_validation_due(loop.validation_interval, is_done):
+                scores, comparisons = {}, []
+                if validation_events:
+                    scores, comparisons = validate(
+                        model, state.ema, validation_crops, cases, len(cases), flags, processes
+                    )
+                    run.log(state, **scores)
+                    bar.set_postfix(scores)
+                if not all(map(math.isfinite, scores.values())):
+                    run.roll_back(state, "a validation score that is not finite")
+                    batches.restart(state.attempt, state.iteration)
+                    continue
+                run.draw(state, comparisons, DRAWN_TITLES)
                 state.validated_at = state.iteration
-                is_best = True
-                if validation_crops is not None:
-                    raw = validate(model, validation_crops, seed)
-                    with state.ema.averaged():
-                        averaged = validate(model, validation_crops, seed)
-                    metrics.write(state.iteration, val_loss=raw, val_loss_ema=averaged)
-                    bar.set_postfix(val_loss_ema=averaged)
-                    if not math.isfinite(averaged):
-                        raise divergence(out, 1, saved_iteration)
-                    is_best = averaged < state.best_score
-                    state.best_score = min(averaged, state.best_score)
-                elif state.num_bad_in_a_row:
-                    raise divergence(out, state.num_bad_in_a_row, saved_iteration)
-                if is_best or state.iteration == 0:
-                    save_model(state, model, out)
-                save_state(state, out)
-                saved_iteration = state.iteration
-            if is_done or stop.is_set:
+                if not scores or scores["val_crps_ema"] < state.best_score:
+                    state.best_score = scores.get("val_crps_ema", math.inf)
+                    if processes.is_main:
+                        save_model(state, model, out)
+                run.save(state)
+            if is_done or must_stop:
                 break
 
+            # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).
             start = time.perf_counter()
+            lr = state.lr_factor * settings.optimizer.lr_at(state.iteration)
             for group in optimizer.param_groups:
-                group["lr"] = settings.optimizer.lr_at(state.iteration)
-            batch_loss = batch_wet_share = 0.0
-            for first in range(0, loop.batch_size, micro_batch_size):
-                rain_rate = next(batches).to(device)  # (B, 1, T, H, W) mm/h
-                indices = range(first, first + micro_batch_size)
-                generators = keyed_generators(seed, STREAM_NOISE, state.iteration, indices=indices)
+                group["lr"] = lr
+            totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
+            for micro_batch in range(loop.num_micro_batches):
+                rain_rate, keys = batches.take()  # (B, 1, T, H, W) mm/h
+                rain_rate, num_impossible = drop_impossible_rain(
+                    rain_rate.to(device), data.max_rain_rate
+                )
+                generators = [keyed_generator(seed, STREAM_NOISE, *key) for key in keys]
+                # Of several processes, gradients are summed once, with the last micro-batch.
+                trained.require_backward_grad_sync = micro_batch == loop.num_micro_batches - 1
                 with autocast(device, dtype):
-                    loss = training_loss(model, rain_rate, generators)
+                    loss = training_loss(encoder, trained, config.rain, rain_rate, generators)
                 loss = loss.sum() / loop.batch_size
-                scaler.scale(loss).backward()
-                batch_loss += loss.item()
-                batch_wet_share += wet_share(rain_rate).item() / loop.num_micro_batches
+                scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
+                share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)
+                totals += torch.stack([loss.detach(), share, num_impossible])
+            batch_loss, batch_wet_share, num_impossible = processes.sum(totals).tolist()
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(
                 parameters, settings.optimizer.clip_norm
             ).item()
-            if math.isfinite(batch_loss) and math.isfinite(grad_norm):
+            problem = find_problem(
+                batch_loss,
+                grad_norm,
+                num_impossible,
+                state.recent_losses,
+                loop.max_loss_ratio,
+                is_fp16=scaler.is_enabled(),
+            )
+            if problem is None:
                 scaler.step(optimizer)
                 state.ema.update()
-                state.num_bad_in_a_row = 0
-                state.add(
+                state.count_good(
                     loss=batch_loss,
                     grad_norm=grad_norm,
                     wet_share=batch_wet_share,
                     seconds=time.perf_counter() - start,
+                    wait_seconds=batches.take_wait_seconds(),
                 )
             else:  # the weights stay as they are
-                state.num_skipped += 1
-                state.num_bad_in_a_row += 1
+                state.count_bad(problem)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             state.iteration += 1
-            bar.update()
+            must_stop = processes.any(stop.is_set)
 
-            if state.iteration % loop.log_interval == 0 or state.iteration == loop.iterations:
-                means = state.take_means()
-                if means:
-                    means["examples_per_s"] = loop.batch_size / means.pop("seconds")
-                lr = optimizer.param_groups[0]["lr"]
-                metrics.write(state.iteration, lr=lr, num_skipped=state.num_skipped, **means)
-        save_state(state, out)
-    return 0 if is_done else INTERRUPTED
+            if state.num_bad_in_a_row == loop.max_bad_updates:
+                run.roll_back(state, f"{loop.max_bad_updates} bad updates in a row")
+                batches.restart(state.attempt, state.iteration)
+            elif state.iteration % loop.log_interval == 0 or state.iteration == loop.iterations:
+                run.log(state, lr=lr, **state.take_figures(loop.batch_size))
+        if not state.is_validated:
+            run.save(state)
+    return 0 if is_done else stop.status
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ class DataConfig(Settings):
         "equal_frequency", "how crops are drawn", choices=("uniform", "equal_frequency")
     )
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
+    max_rain_rate: float = setting(500.0, "mm/h; a batch with more is taken for faulty", low=1)
     num_workers: int = setting(0, "processes that prepare batches; 0: the training process", low=0)
 
     def __post_init__(self) -> None:
@@ -92,7 +93,11 @@ class LoopConfig(Settings):
         1000, "iterations between validations and checkpoints", low=1
     )
     num_validation_examples: int = setting(64, "fixed crops that each validation uses", low=1)
-    max_bad_updates: int = setting(10, "non-finite updates in a row that stop the run", low=1)
+    max_loss_ratio: float = setting(10.0, "loss over its running median that is a jump", low=1)
+    max_bad_updates: int = setting(10, "bad updates in a row that roll the run back", low=1)
+    use_activation_checkpointing: bool = setting(
+        False, "compute again instead of keeping in memory"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +108,14 @@ class LoopConfig(Settings):
                 f"num_micro_batches: got {self.num_micro_batches}, expected a divisor of the batch "
                 f"size {self.batch_size}"
             )
+
+
+@dataclass(frozen=True)
+class ForecastScoreConfig(Settings):
+    """The forecasts of each validation, whose CRPS chooses the best averaged weights."""
+
+    num_cases: int = setting(8, "fixed cases, the wettest among them", low=1)
+    num_members: int = setting(4, "members of each; the score is the fair CRPS", low=1)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,10 @@ class DiffusionTraining(Settings):
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     loss_norm: str = setting("l2", "error of the prediction", choices=("l1", "l2"))
+    encoder_dtype: str = setting(
+        "float32", "weights and work of the frozen encoder", choices=("float32", "bfloat16")
+    )
+    forecast_score: ForecastScoreConfig = field(default_factory=ForecastScoreConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -183,6 +200,7 @@ TINY_DIFFUSION = DiffusionTraining(
         iterations=100, batch_size=2, ema_decay=0.99, log_interval=5, validation_interval=50,
         num_validation_examples=4,
     ),
+    forecast_score=ForecastScoreConfig(num_cases=2, num_members=2),
 )  # fmt: skip
 
 AUTOENCODER_PRESETS = {

@@ -1,5 +1,6 @@
 """The one exception that means "the user can mend this", and how the scripts show it."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,6 +12,10 @@ class InputError(ValueError):
 
     The message is one line: what was got, what was expected, and how to mend it.
     """
+
+
+class NonFiniteError(InputError):
+    """Networks that give infinite values or NaN for sound input."""
 
 
 def run_script(main: Callable[[], int | None]) -> int:
@@ -27,5 +32,11 @@ def run_script(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print(f"{_rank()}error: " + " ".join(message.split()), file=sys.stderr)
     return 2
+
+
+def _rank() -> str:
+    """Which of several processes speaks; nothing for the first, or the only one."""
+    rank = int(os.environ.get("RANK", "0"))
+    return f"rank {rank}: " if rank else ""

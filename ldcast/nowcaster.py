@@ -20,7 +20,7 @@ from ldcast.config import (
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.diffusion import DDPMLoss, Denoiser, PLMSSampler, Sampler
 from ldcast.diffusion.schedule import SCHEDULES
-from ldcast.errors import InputError
+from ldcast.errors import InputError, NonFiniteError
 from ldcast.model_folder import (
     load_weights,
     locate,
@@ -324,7 +324,7 @@ def _check_past(past: Tensor) -> None:
 
 def _check_finite(values: Tensor) -> None:
     if not torch.isfinite(values).all():
-        raise InputError(
+        raise NonFiniteError(
             "the networks gave values that are not finite: forecast with amp off if it is on, or "
             "with another model; this one may have diverged in training"
         )

@@ -1,8 +1,8 @@
 """Keyed randomness: a draw depends on its key alone, never on what was drawn before.
 
-The key of a training draw is (seed, stream, iteration, index of the example in the global batch),
-the key of a forecast's noise (seed, stream, member). So a resumed run equals an unbroken one, and
-two processes equal one.
+The key of a training draw is (seed, stream, attempt, iteration, index of the example in the global
+batch), the key of a forecast's noise (seed, stream, member). So a resumed run equals an unbroken
+one, two processes equal one, and a run that is rolled back does not meet the same draws again.
 """
 
 import operator

@@ -1,8 +1,56 @@
-"""Keeps test runs from fighting for cores."""
+"""Keeps test runs from fighting for cores; what the tests of training start from."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from stages import LOOP, Stage
+
+import train_autoenc
+from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.synthetic import synthetic_event
+from ldcast.training.run import Run
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tensors are tiny: more threads only wait for one another
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw nothing, which saves half of their time, unless marked with `draws`."""
+    if "draws" not in request.keywords:
+        monkeypatch.setattr(Run, "draw", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def event_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """52 frames of 64 x 80 pixels: 24 to hold out, 28 to train on; a corner without data."""
+    event = synthetic_event(seed=3, num_frames=52, height=64, width=80)
+    rain_rate = event.rain_rate.astype(np.float16)
+    rain_rate[:, :8, :8] = np.nan
+    path = tmp_path_factory.mktemp("data") / "event.npz"
+    write_event(RainEvent(rain_rate, event.time, event.grid, "event"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def short_event_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 frames of 64 x 64 pixels: too few to hold any out."""
+    path = tmp_path_factory.mktemp("data") / "short.npz"
+    write_event(synthetic_event(seed=3, num_frames=36, height=64, width=64), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def autoencoder_run(event_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "autoenc"
+    arguments = [*LOOP, "--data", str(event_path), "--out", str(out), "--iterations", "2"]
+    train_autoenc.main(arguments)
+    return out
+
+
+@pytest.fixture(params=["autoencoder", "diffusion"])
+def stage(request: pytest.FixtureRequest, event_path: Path, autoencoder_run: Path) -> Stage:
+    return Stage(request.param, event_path, autoencoder_run)

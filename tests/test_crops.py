@@ -192,21 +192,21 @@ def crops(**changes) -> TrainingCrops:
 
 @pytest.mark.parametrize("picker", ["uniform", "equal_frequency"])
 def test_crop_depends_on_its_key_alone(picker):
-    keys = [(0, 0), (0, 1), (1, 0), (7, 3)]
+    keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 7, 3)]
     in_order = {key: crops(picker=picker)[key] for key in keys}
     data = crops(picker=picker)
     for key in reversed(keys):
         assert torch.equal(data[key], in_order[key])
     for index, key in enumerate(keys):
         assert all(not torch.equal(in_order[key], in_order[other]) for other in keys[:index])
-    assert not torch.equal(crops(picker=picker, seed=2)[(0, 0)], in_order[(0, 0)])
+    assert not torch.equal(crops(picker=picker, seed=2)[(0, 0, 0)], in_order[(0, 0, 0)])
 
 
 def test_crop_is_float32_and_keeps_missing_data():
     event = make_event()
     event.rain_rate[:, ::2] = np.nan
     data = TrainingCrops([event], 4, 64, "equal_frequency", seed=0)
-    crop = data[(0, 0)]
+    crop = data[(0, 0, 0)]
     assert crop.shape == (1, 4, 64, 64) and crop.dtype == torch.float32
     assert crop.isnan().float().mean() == 0.5 and crop.nanmean() == 0
 
@@ -215,7 +215,7 @@ def test_augmentation_turns_windows_all_eight_ways_and_changes_no_value():
     straight, turned = crops(use_augmentation=False), crops()
     ways = set()
     for index in range(120):
-        crop, expected = turned[(0, index)], straight[(0, index)]
+        crop, expected = turned[(0, 0, index)], straight[(0, 0, index)]
         assert torch.equal(crop[0, :, :, :].flatten(1).sort().values, expected[0].flatten(1))
         # The first row of the first frame tells the way: its corner and its direction.
         corner, step = crop[0, 0, 0, 0] - expected[0, 0, 0, 0], crop[0, 0, 0, 1] - crop[0, 0, 0, 0]
@@ -234,7 +234,7 @@ def test_training_and_validation_share_no_frame():
     event.rain_rate[:] = np.arange(60)[:, None, None]
     train, validation = hold_out([event])
     trained = TrainingCrops(train, 24, 64, "equal_frequency", seed=0)
-    seen = {float(value) for index in range(60) for value in trained[(0, index)][0, :, 0, 0]}
+    seen = {float(value) for index in range(60) for value in trained[(0, 0, index)][0, :, 0, 0]}
     held_out = ValidationCrops(validation, 24, 64, num_examples=20, seed=0)
     validated = {float(value) for crop in held_out for value in crop[0, :, 0, 0]}
     assert seen == set(range(36)) and validated == set(range(36, 60))
@@ -255,20 +255,22 @@ def test_validation_is_fixed_by_its_seed_and_not_turned():
 
 
 def test_ranks_and_micro_batches_share_out_one_global_batch():
-    whole = list(BatchKeys(3, 2, batch_size=8))
-    assert whole == [[(3, i) for i in range(8)], [(4, i) for i in range(8)]]
-    parts = [BatchKeys(3, 2, 8, num_micro_batches=2, rank=rank, world_size=2) for rank in (0, 1)]
+    whole = list(BatchKeys(1, range(3, 5), batch_size=8))
+    assert whole == [[(1, 3, i) for i in range(8)], [(1, 4, i) for i in range(8)]]
+    parts = [
+        BatchKeys(1, range(3, 5), 8, num_micro_batches=2, rank=r, world_size=2) for r in (0, 1)
+    ]
     assert [len(part) for part in parts] == [4, 4]
     lists = [list(part) for part in parts]
     assert all(len(keys) == 2 for part in lists for keys in part)
     for iteration in (3, 4):
-        keys = [key for part in lists for some in part for key in some if key[0] == iteration]
-        assert sorted(keys) == [(iteration, i) for i in range(8)]
-    assert [keys[0][0] for keys in lists[1]] == [3, 3, 4, 4]
+        keys = [key for part in lists for some in part for key in some if key[1] == iteration]
+        assert sorted(keys) == [(1, iteration, i) for i in range(8)]
+    assert [keys[0][1] for keys in lists[1]] == [3, 3, 4, 4]
 
 
 def test_data_loader_workers_change_nothing():
-    data, keys = crops(), BatchKeys(5, 2, batch_size=4, num_micro_batches=2)
+    data, keys = crops(), BatchKeys(0, range(5, 7), batch_size=4, num_micro_batches=2)
     batches = list(DataLoader(data, batch_sampler=keys, num_workers=2))
     assert len(batches) == 4
     for batch, some in zip(batches, keys, strict=True):
@@ -277,9 +279,9 @@ def test_data_loader_workers_change_nothing():
 
 def test_batch_that_cannot_be_shared_out_is_refused():
     with pytest.raises(InputError, match=r"multiple of 6, such as --batch-size 12"):
-        BatchKeys(0, 1, 10, num_micro_batches=3, world_size=2)
+        BatchKeys(0, range(1), 10, num_micro_batches=3, world_size=2)
     with pytest.raises(InputError, match="such as --batch-size 1"):
-        BatchKeys(0, 1, 0)
+        BatchKeys(0, range(1), 0)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ def test_unknown_picker_and_crops_below_a_tile_are_refused():
         TrainingCrops([make_event()], 4, 64, "even", seed=0)
     with pytest.raises(InputError, match="at least 32 pixels"):
         EqualFrequencyPicker([make_event()], 4, 16)
-    assert TrainingCrops([make_event()], 4, 16, "uniform", 0)[(0, 0)].shape == (1, 4, 16, 16)
+    assert TrainingCrops([make_event()], 4, 16, "uniform", 0)[(0, 0, 0)].shape == (1, 4, 16, 16)
 
 
 # ---- shares --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Frames in, training examples out: which windows are drawn, and how they reach the networks.
 
 A picker draws a `Window` from a generator; the data sets read it. Every draw is keyed by (seed,
-iteration, index of the example in the global batch), so no example depends on another one.
+attempt, iteration, index of the example in the global batch), so no example depends on another.
 Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]` and `.shape`.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from ldcast.data.archive import RainEvent, check_cadence
 from ldcast.data.tiles import (
@@ -162,8 +162,8 @@ class TrainingCrops(Dataset):
 
     picker: "uniform" or "equal_frequency".
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
-    Item (iteration, index in the global batch): (1, num_frames, crop_size, crop_size) float32 mm/h,
-    NaN = no data.
+    Item (attempt, iteration, index in the global batch): (1, num_frames, crop_size, crop_size)
+    float32 mm/h, NaN = no data.
     Raises InputError for events that the picker or `check_events` refuses.
     """
 
@@ -185,9 +185,8 @@ class TrainingCrops(Dataset):
         self._seed = seed
         self._use_augmentation = use_augmentation
 
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        iteration, index = key
-        rng = keyed_rng(self._seed, STREAM_CROP, iteration, index)
+    def __getitem__(self, key: tuple[int, int, int]) -> Tensor:
+        rng = keyed_rng(self._seed, STREAM_CROP, *key)
         window = self.picker(rng)
         rain_rate = read_window(self._events, window, self._num_frames, self._crop_size)
         return augment(rain_rate, rng) if self._use_augmentation else rain_rate
@@ -220,23 +219,29 @@ class ValidationCrops(Dataset):
         return read_window(self._events, self.windows[index], self._num_frames, self._crop_size)
 
 
+def driest_first(crops: ValidationCrops) -> Subset:
+    """The crops in order of their share of wet pixels."""
+    shares = [wet_share(crops[index]).item() for index in range(len(crops))]
+    return Subset(crops, np.argsort(shares, kind="stable").tolist())
+
+
 class BatchKeys:
     """Batch sampler: the keys of the examples that one process computes, micro-batch after
     micro-batch.
 
     The global batch of an iteration is the same for any number of processes and micro-batches;
     `rank` and micro-batch only choose which indices of it a process computes, and when.
-    first_iteration, num_iterations: iterations first_iteration .. first_iteration +
-        num_iterations - 1 are yielded, so a resumed run starts at its own iteration.
+    attempt: part of every key; a run that is rolled back goes on with the next one.
+    iterations: those yielded, so a resumed run starts at its own iteration.
     batch_size: of the global batch, over all processes and micro-batches.
-    Yields lists of (iteration, index), num_micro_batches of them for each iteration.
+    Yields lists of (attempt, iteration, index), num_micro_batches of them for each iteration.
     Raises InputError if the batch cannot be shared out evenly.
     """
 
     def __init__(
         self,
-        first_iteration: int,
-        num_iterations: int,
+        attempt: int,
+        iterations: range,
         batch_size: int,
         num_micro_batches: int = 1,
         rank: int = 0,
@@ -250,7 +255,7 @@ class BatchKeys:
                 f"{num_micro_batches} micro-batches each: expected a multiple of {num_shares}, "
                 f"such as --batch-size {max(1, round(batch_size / num_shares)) * num_shares}"
             )
-        self._iterations = range(first_iteration, first_iteration + num_iterations)
+        self._attempt, self._iterations = attempt, iterations
         self._micro_batch_size = batch_size // num_shares
         self._first_indices = range(
             rank * self._micro_batch_size, batch_size, world_size * self._micro_batch_size
@@ -259,11 +264,11 @@ class BatchKeys:
     def __len__(self) -> int:
         return len(self._iterations) * len(self._first_indices)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         for iteration in self._iterations:
             for first in self._first_indices:
                 indices = range(first, first + self._micro_batch_size)
-                yield [(iteration, index) for index in indices]
+                yield [(self._attempt, iteration, index) for index in indices]
 
 
 def check_events(events: list[RainEvent], num_frames: int, crop_size: int) -> None:

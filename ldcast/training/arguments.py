@@ -64,6 +64,7 @@ def parse_train_arguments(
     add("--seed", type=int, default=0, help="of weights, crops and noise (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    add("--tensorboard", action="store_true", help="also write the metrics for TensorBoard")
     for flag, (_, text) in COMMON.items():
         add(f"--{flag.replace('_', '-')}", metavar="X", default=argparse.SUPPRESS, help=text)
     group = parser.add_argument_group(f"every setting (value in preset {early.preset})")

@@ -1,28 +1,44 @@
-"""Everything that a training run resumes from, in one object and one file."""
+"""Everything that a training run resumes from, in one object and one file.
+
+A checkpoint is committed by one rename; the one before stays beside it. So a run that is killed at
+any moment, or whose newest file is damaged, goes on from a whole one.
+"""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.model_folder import network_tensors, write_tensors
+from ldcast.files import sync_folder
+from ldcast.model_folder import check_checksum, network_tensors, write_tensors
 from ldcast.training.ema import EMA
 
 STATE_NAME = "state.safetensors"
+PREVIOUS_NAME = "state.previous.safetensors"
+DAMAGED_NAME = "state.damaged.safetensors"
+NUM_RECENT_LOSSES = 100  # whose median is the measure of a loss that jumps
 
 
 @dataclass
 class TrainState:
     """All that changes while a run trains.
 
-    iteration: updates so far, those skipped for a non-finite loss or gradient included.
+    iteration: updates so far, skipped ones included.
+    attempt: 0, or 1 after the run was rolled back; part of the key of every draw.
+    lr_factor: what the learning rate is multiplied by, less than 1 after a rollback.
     validated_at: iteration of the last validation, -1 before the first.
-    best_score: lowest validation loss of the averaged weights so far.
-    num_skipped: skipped updates in all; num_bad_in_a_row: those since the last good one.
+    best_score: lowest score of the averaged weights so far.
+    skipped: updates that were not made, by their problem; see `guard`.
+    num_bad_in_a_row: skipped updates since the last good one.
+    recent_losses: of the last good updates, oldest first.
+    rollback: what is to be said of the rollback; empty without one.
+    num_processes: that trained so far.
     sums: totals since the last line of metrics, by name.
     """
 
@@ -31,84 +47,166 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     iteration: int = 0
+    attempt: int = 0
+    lr_factor: float = 1.0
     validated_at: int = -1
     best_score: float = float("inf")
-    num_skipped: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     num_bad_in_a_row: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    rollback: str = ""
+    num_processes: int = 1
     sums: dict[str, float] = field(default_factory=dict)
 
-    def add(self, **values: float) -> None:
-        """Adds to the totals that `take_means` averages."""
-        for name, value in {**values, "num": 1}.items():
+    @property
+    def is_validated(self) -> bool:
+        """Whether these very weights have been validated."""
+        return self.validated_at == self.iteration
+
+    def is_validation_due(self, interval: int, is_done: bool) -> bool:
+        """Every `interval` iterations, unless bad updates wait for a good one, and at the end."""
+        is_due = self.iteration % interval == 0 and not self.num_bad_in_a_row
+        return (is_due or is_done) and not self.is_validated
+
+    def count_good(self, **figures: float) -> None:
+        """Counts an update that was made; its figures are for `take_figures`.
+
+        loss: of the global batch. seconds, wait_seconds: of the update, and for its data.
+        """
+        self.num_bad_in_a_row = 0
+        self.recent_losses = [*self.recent_losses, figures["loss"]][-NUM_RECENT_LOSSES:]
+        for name, value in {**figures, "num": 1}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def take_means(self) -> dict[str, float]:
-        """Means of what was added since the last call."""
+    def count_bad(self, problem: str) -> None:
+        """Counts an update that was not made, by its problem."""
+        self.skipped[problem] = self.skipped.get(problem, 0) + 1
+        self.num_bad_in_a_row += 1
+
+    def take_figures(self, batch_size: int) -> dict[str, float]:
+        """For a line of metrics: means over the good updates since the last call, and counts."""
         sums, self.sums = self.sums, {}
-        num = sums.pop("num", 1)
-        return {name: total / num for name, total in sums.items()}
+        figures = {}
+        if sums:
+            seconds, wait_seconds, num = (sums.pop(n) for n in ("seconds", "wait_seconds", "num"))
+            figures = {name: total / num for name, total in sums.items()}
+            figures["examples_per_s"] = batch_size * num / seconds
+            figures["data_wait_share"] = wait_seconds / seconds
+        skipped = {f"num_skipped_{problem}": num for problem, num in self.skipped.items()}
+        return figures | {"num_skipped": sum(self.skipped.values()), **skipped}
 
 
 COUNTERS = (
     "iteration",
+    "attempt",
+    "lr_factor",
     "validated_at",
     "best_score",
-    "num_skipped",
+    "skipped",
     "num_bad_in_a_row",
+    "recent_losses",
+    "rollback",
+    "num_processes",
     "sums",
 )
 
 
 def save_state(state: TrainState, folder: Path) -> None:
-    """Writes `state.safetensors`: a single rename commits tensors and counters together."""
-    tensors = network_tensors(**state.networks)
-    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.shadow.items()}
+    """Writes `state.safetensors`; the one before becomes `state.previous.safetensors`.
+
+    A state that was not validated, as an interrupted run saves it, is not kept as the one before:
+    the previous one is the newest validated one, to which a run can be rolled back.
+    """
+    path = folder / STATE_NAME
+    unfinished = folder / f".{STATE_NAME}.new.tmp"  # complete and on disk before anything moves
+    write_state(state, unfinished)
+    if path.is_file() and _is_validated(path):
+        os.replace(path, folder / PREVIOUS_NAME)
+    os.replace(unfinished, path)
+    sync_folder(folder)
+
+
+def write_state(state: TrainState, path: Path) -> None:
+    """Writes tensors and counters together into one safetensors file, flushed to disk."""
+    tensors = _weights(state)
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items()}
     counters = {name: getattr(state, name) for name in COUNTERS}
     counters |= {"ema_updates": state.ema.num_updates, "scaler": state.scaler.state_dict()}
-    write_tensors(folder / STATE_NAME, tensors, metadata={"counters": json.dumps(counters)})
+    write_tensors(path, tensors, metadata={"counters": json.dumps(counters)})
 
 
-def load_state(state: TrainState, folder: Path) -> None:
-    """Fills `state` from `state.safetensors`.
+def load_state(state: TrainState, path: Path) -> None:
+    """Fills `state` from a file, tensor by tensor.
 
-    Raises InputError where the file cannot be read or is of other networks.
+    Raises InputError where the file is damaged (see `check_state`) or of other networks.
     """
-    path = folder / STATE_NAME
-    try:
-        with safe_open(path, framework="pt") as file:
-            counters = json.loads(file.metadata()["counters"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): restore it, or start anew with another --out"
-        ) from None
-    try:
-        for network, module in state.networks.items():
-            module.load_state_dict(_below(tensors, network))
-        for name, shadow in state.ema.shadow.items():
-            shadow.copy_(tensors[f"ema.{name}"])
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{path} is of other networks ({error}): use another --out") from None
-    _load_optimizer(state.optimizer, _below(tensors, "optimizer"))
+    counters = check_state(path)
+    weights = _weights(state)
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        expected = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        for name in sorted(names | expected.keys()):
+            if not name.startswith("optimizer.") and shapes.get(name) != expected.get(name):
+                raise InputError(f"{path} is of other networks ({name}): use another --out")
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                tensor.copy_(file.get_tensor(name))
+        moments = {n: file.get_tensor(n) for n in names if n.startswith("optimizer.")}
+    _load_optimizer(state.optimizer, moments)
     state.ema.num_updates = counters.pop("ema_updates")
     state.scaler.load_state_dict(counters.pop("scaler"))
     for name in COUNTERS:
         setattr(state, name, counters[name])
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    prefix += "."
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+def check_state(path: Path) -> dict[str, Any]:
+    """The counters of a state file, once all of its bytes are known to be as they were written.
+
+    Raises InputError where it is missing, truncated or changed.
+    """
+    check_checksum(path, is_required=True)
+    return _read_counters(path)
+
+
+def rollback_target(folder: Path) -> Path:
+    """The newest state that was validated: what a run is rolled back to."""
+    path = folder / STATE_NAME
+    return path if _is_validated(path) else folder / PREVIOUS_NAME
+
+
+def num_state_bytes(state: TrainState) -> int:
+    """Size of the state's file once the optimizer has both moments of every parameter."""
+    moments = sum(2 * p.nbytes for group in state.optimizer.param_groups for p in group["params"])
+    return moments + sum(tensor.nbytes for tensor in _weights(state).values())
+
+
+def _weights(state: TrainState) -> dict[str, Tensor]:
+    """Raw and averaged weights by their names in the file."""
+    shadow = {f"ema.{name}": tensor for name, tensor in state.ema.shadow.items()}
+    return network_tensors(**state.networks) | shadow
+
+
+def _is_validated(path: Path) -> bool:
+    counters = _read_counters(path)
+    return counters["validated_at"] == counters["iteration"]
+
+
+def _read_counters(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["counters"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from None
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Slots `<index of the parameter>.<name>` into the optimizer; settings stay as they are."""
+    """Slots `optimizer.<index of the parameter>.<name>`; the optimizer's settings stay."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
+        _, index, name = key.split(".", 2)
         parameter = parameters[int(index)]
         if tensor.shape == parameter.shape:
             # Fused optimizers walk through memory, so each moment needs its parameter's layout.

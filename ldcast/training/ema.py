@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Keeps a float32 average of every parameter and float buffer of some networks.
+    """Keeps an average of every parameter and buffer of some networks, all float32.
 
     The decay of update n is min(max_decay, (1 + n) / (10 + n)), so the average forgets its random
     start quickly: the first update already takes it 0.82 of the way.
@@ -21,7 +21,9 @@ class EMA:
         self.networks = networks
         self.max_decay = max_decay
         self.num_updates = 0
-        self.shadow = {name: p.detach().float().clone() for name, p in self._weights().items()}
+        weights = self._weights()
+        assert all(w.dtype == torch.float32 for w in weights.values()), "train float32 weights"
+        self.shadow = {name: tensor.clone() for name, tensor in weights.items()}
 
     def _weights(self) -> dict[str, Tensor]:
         return {
@@ -36,20 +38,24 @@ class EMA:
         self.num_updates += 1
         decay = min(self.max_decay, (1 + self.num_updates) / (10 + self.num_updates))
         weights = self._weights()
-        present = [weights[name].float() for name in self.shadow]
+        present = [weights[name] for name in self.shadow]
         torch._foreach_lerp_(list(self.shadow.values()), present, 1.0 - decay)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within this context the networks hold the averaged weights."""
-        raw = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
-        self._load(self.shadow)
+        """Within this context the networks hold the averaged weights; `shadow` holds the raw ones.
+
+        Swapped tensor by tensor, so that no third copy of the weights is needed.
+        """
+        self._swap()
         try:
             yield
         finally:
-            self._load(raw)
+            self._swap()
 
     @torch.no_grad()
-    def _load(self, tensors: dict[str, Tensor]) -> None:
+    def _swap(self) -> None:
         for name, tensor in self._weights().items():
-            tensor.copy_(tensors[name])
+            raw = tensor.clone()
+            tensor.copy_(self.shadow[name])
+            self.shadow[name].copy_(raw)

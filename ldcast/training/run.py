@@ -2,14 +2,15 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,35 +18,184 @@ from typing import Any
 from ldcast.errors import InputError
 from ldcast.files import UNFINISHED_PATTERN, write_text
 from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
-from ldcast.training.checkpoint import STATE_NAME
+from ldcast.training.checkpoint import (
+    DAMAGED_NAME,
+    PREVIOUS_NAME,
+    STATE_NAME,
+    TrainState,
+    check_state,
+    load_state,
+    num_state_bytes,
+    rollback_target,
+    save_state,
+    write_state,
+)
+from ldcast.training.distributed import Processes
+from ldcast.training.guard import tell
+from ldcast.training.pictures import Comparison, draw_comparisons
 
 ARGUMENTS_NAME = "state.json"
 METRICS_NAME = "metrics.jsonl"
+PICTURES_NAME = "pictures"
+TENSORBOARD_NAME = "tensorboard"
+LR_CUT = 0.5  # what a rollback multiplies the learning rate by
+# What may differ when a run is taken up again: it changes results by rounding at most.
+FREE_ARGUMENTS = (
+    "data.num_workers",
+    "loop.num_micro_batches",
+    "loop.use_activation_checkpointing",
+)
 
 
-def open_run(folder: Path, arguments: dict[str, Any]) -> bool:
-    """Makes or takes up the folder of a run; True where there is a state to resume from.
+class Run:
+    """A run's folder, opened by `open_run`; of several processes, rank 0 alone writes into it.
 
-    arguments: nested plain values, all that decides the run's results; see `record_arguments`.
-    Raises InputError where the folder cannot be written, holds a model that is no run, or was
-    started with other arguments (a larger `loop.iterations` is fine).
+    say: takes a line for the user.
     """
-    check_writable(folder)
-    if (folder / ARGUMENTS_NAME).is_file():
-        _check_same(read_arguments(folder), json.loads(json.dumps(arguments)), folder)
-        return (folder / STATE_NAME).is_file()
-    for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME):
-        if (folder / name).exists():
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: dict[str, Any],
+        processes: Processes,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.processes = folder, processes
+        self._arguments, self._say = arguments, say
+        self._can_draw = importlib.util.find_spec("matplotlib") is not None
+
+    def say(self, line: str) -> None:
+        """Tells the user, once for all processes."""
+        if self.processes.is_main:
+            self._say(line)
+
+    def resume(self, state: TrainState, use_tensorboard: bool = False) -> None:
+        """Fills `state` from the newest checkpoint; a new run has none and keeps it as it is.
+
+        use_tensorboard: writes the metrics for TensorBoard as well.
+        A damaged checkpoint is put aside and the one before it taken, which is said.
+        Raises InputError where none can be read.
+        """
+        if self.processes.is_main:
+            _put_damaged_aside(self.folder, self.say)
+        self.processes.wait()
+        path = _newest_state(self.folder)
+        if path is not None:
+            load_state(state, path)
+            self._tell_processes(state)
+        state.num_processes = self.processes.num
+        if self.processes.is_main:
+            write_text(self.folder / ARGUMENTS_NAME, json.dumps(self._arguments, indent=2) + "\n")
+            self.metrics = MetricsLog(self.folder, use_tensorboard)
+            self.metrics.cut(state.iteration if path else -1)
+        if not self._can_draw:
+            self.say("no pictures of validations; for them: pip install matplotlib")
+
+    def rehearse_save(self, state: TrainState) -> None:
+        """Writes a checkpoint that nobody reads, to find out now what would fail in hours.
+
+        Raises InputError where the disk has no room for three checkpoints of the full size: two
+        that are kept, and one that is being written. OSError where it cannot be written.
+        """
+        if not self.processes.is_main:
+            return
+        kept = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        needed = 3 * num_state_bytes(state)
+        free = kept + shutil.disk_usage(self.folder).free
+        if free < needed:
             raise InputError(
-                f"{folder} has {name} but no {ARGUMENTS_NAME}, so it is no run to go on with and "
-                "would be overwritten: choose another --out"
+                f"{self.folder} has room for {free / 1e9:.1f} GB, expected {needed / 1e9:.1f} GB "
+                "for three checkpoints: free some, or choose another --out"
             )
-    return False
+        path = self.folder / f".{STATE_NAME}.rehearsal.tmp"
+        try:
+            write_state(state, path)
+            check_state(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint; see `save_state`."""
+        if self.processes.is_main:
+            save_state(state, self.folder)
+
+    def log(self, state: TrainState, **values: float) -> None:
+        """A line of `metrics.jsonl`."""
+        if self.processes.is_main:
+            self.metrics.write(state.iteration, **values)
+
+    def roll_back(self, state: TrainState, problem: str) -> None:
+        """Takes the last validated checkpoint up again: other draws, a lower learning rate.
+
+        problem: what was seen, in words.
+        Raises InputError where the run was rolled back before, or nothing was validated yet.
+        """
+        seen = f"{problem} at iteration {state.iteration}"
+        if state.skipped:
+            seen += f" (in all {tell(state.skipped)})"
+        if state.validated_at < 0:
+            raise InputError(f"{seen}, before any training: start from other weights or data")
+        if state.rollback:
+            raise InputError(
+                f"{seen}; before, the run was {state.rollback}. {self.folder} holds the state of "
+                f"iteration {state.validated_at}: look at {METRICS_NAME} and at the data, then "
+                f"start anew from there with --init {self.folder}, another --out and a lower --lr"
+            )
+        skipped = state.skipped
+        load_state(state, rollback_target(self.folder))
+        self.processes.wait()  # all have read before rank 0 writes
+        state.attempt += 1
+        state.lr_factor *= LR_CUT
+        state.skipped = skipped
+        state.num_bad_in_a_row = 0
+        state.num_processes = self.processes.num
+        state.rollback = (
+            f"rolled back to iteration {state.iteration} with {state.lr_factor:g} times the "
+            f"learning rate and other draws, for {seen}"
+        )
+        self.say(state.rollback)
+        if self.processes.is_main:
+            self.metrics.cut(state.iteration)
+        self.save(state)
+
+    def draw(
+        self, state: TrainState, comparisons: list[Comparison], column_titles: Sequence[str]
+    ) -> None:
+        """The picture of a validation, `pictures/<iteration>.png`; none without matplotlib."""
+        if self.processes.is_main and comparisons and self._can_draw:
+            (self.folder / PICTURES_NAME).mkdir(exist_ok=True)
+            path = self.folder / PICTURES_NAME / f"{state.iteration:08d}.png"
+            title = f"{self.folder.name}: validation at iteration {state.iteration}"
+            draw_comparisons(comparisons, column_titles, title, path)
+
+    def _tell_processes(self, state: TrainState) -> None:
+        before, now = state.num_processes, self.processes.num
+        if before != now:
+            self.say(
+                f"trained by {before} {'process' if before == 1 else 'processes'} to iteration "
+                f"{state.iteration}, now by {now}: the same examples, shared out anew, so that "
+                "results agree to rounding only"
+            )
 
 
-def record_arguments(folder: Path, arguments: dict[str, Any]) -> None:
-    """Keeps what `open_run` compares, in `state.json`."""
-    write_text(folder / ARGUMENTS_NAME, json.dumps(arguments, indent=2) + "\n")
+@contextlib.contextmanager
+def open_run(
+    folder: Path, arguments: dict[str, Any], processes: Processes, say: Callable[[str], None]
+) -> Iterator[Run]:
+    """Makes or takes up the folder of a run and holds it for these processes alone.
+
+    arguments: nested plain values, all that decides the run's results.
+    Raises InputError where the folder cannot be written, is held by another run, holds a model that
+    is no run, or was started with other arguments (a larger `loop.iterations` is fine).
+    """
+    with contextlib.ExitStack() as stack:
+        if processes.is_main:
+            check_writable(folder)
+            stack.enter_context(lock_run(folder))
+            _check_is_run(folder, arguments)
+        processes.wait()
+        yield Run(folder, arguments, processes, say)
+        processes.wait()  # rank 0 may still be writing
 
 
 @contextlib.contextmanager
@@ -62,24 +212,15 @@ def lock_run(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"another process writes into {folder}: wait for it, or choose another --out"
             ) from None
-        for unfinished in folder.glob(UNFINISHED_PATTERN):
+        for unfinished in folder.rglob(UNFINISHED_PATTERN):
             unfinished.unlink()
         yield
     finally:
         os.close(descriptor)
 
 
-def divergence(folder: Path, num_bad: int, saved_iteration: int) -> InputError:
-    """The error that ends a run whose loss or gradient is not finite any more."""
-    return InputError(
-        f"loss or gradient was not finite {num_bad} times in a row; {folder} holds the state of "
-        f"iteration {saved_iteration}: start anew from there with --init {folder}, another --out "
-        "and a lower --lr"
-    )
-
-
 def read_arguments(folder: Path) -> dict[str, Any]:
-    """What `open_run` kept. Raises InputError where it is missing or broken."""
+    """The arguments of a run. Raises InputError where they are missing or broken."""
     path = folder / ARGUMENTS_NAME
     try:
         arguments = json.loads(path.read_text(encoding="utf-8"))
@@ -102,13 +243,50 @@ def check_writable(folder: Path, flag: str = "--out") -> None:
         ) from None
 
 
+def _check_is_run(folder: Path, arguments: dict[str, Any]) -> None:
+    if (folder / ARGUMENTS_NAME).is_file():
+        _check_same(read_arguments(folder), json.loads(json.dumps(arguments)), folder)
+        return
+    for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder} has {name} but no {ARGUMENTS_NAME}, so it is no run to go on with and "
+                "would be overwritten: choose another --out"
+            )
+
+
+def _newest_state(folder: Path) -> Path | None:
+    """The previous state counts where a run was killed between the two renames of a save."""
+    paths = (folder / STATE_NAME, folder / PREVIOUS_NAME)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _put_damaged_aside(folder: Path, say: Callable[[str], None]) -> None:
+    """Renames the newest state if it is damaged; raises InputError if the previous one is, too."""
+    path = _newest_state(folder)
+    if path is None:
+        return
+    try:
+        check_state(path)
+    except InputError as error:
+        previous = folder / PREVIOUS_NAME
+        if path == previous or not previous.is_file():
+            raise InputError(
+                f"{error}, and there is no state before it: restore it, or start anew with "
+                "another --out"
+            ) from None
+        check_state(previous)
+        say(f"{error}; going on from {PREVIOUS_NAME}, the damaged file is kept as {DAMAGED_NAME}")
+        os.replace(path, folder / DAMAGED_NAME)
+
+
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     before, now = dict(_leaves(before)), dict(_leaves(now))
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if name == "loop.iterations" and isinstance(new, int) and new >= old:
             continue
-        if old != new:
+        if old != new and name not in FREE_ARGUMENTS:
             raise InputError(
                 f"{folder} was started with {name} {old}, now it is {new}: repeat the first "
                 "command (--iterations may grow), or choose another --out"
@@ -124,25 +302,46 @@ def _leaves(table: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
 
 
 class MetricsLog:
-    """Lines of JSON, appended to `metrics.jsonl`.
+    """Lines of JSON, appended to `metrics.jsonl`; with TensorBoard's files beside it if wanted.
 
-    iteration: that of the state which the run resumes from; later lines are cut. None for a new
-        run, which starts an empty file.
+    Raises InputError where TensorBoard is wanted but not installed.
     """
 
-    def __init__(self, folder: Path, iteration: int | None) -> None:
+    def __init__(self, folder: Path, use_tensorboard: bool) -> None:
         self.path = folder / METRICS_NAME
-        kept = [] if iteration is None else _lines_until(self.path, iteration)
-        write_text(self.path, "".join(kept))
-        self.start = time.monotonic()
+        self._writer_class = _summary_writer_class() if use_tensorboard else None
+        self._writer = None
+        self._start = time.monotonic()
+
+    def cut(self, iteration: int) -> None:
+        """Drops the lines of later iterations."""
+        write_text(self.path, "".join(_lines_until(self.path, iteration)))
+        if self._writer_class:
+            folder = self.path.with_name(TENSORBOARD_NAME)
+            self._writer = self._writer_class(folder, purge_step=iteration + 1)
 
     def write(self, iteration: int, **values: float) -> None:
         """One line; numbers are rounded to 6 significant digits, null where not finite."""
         line = {"iteration": iteration}
         line |= {name: _rounded(value) for name, value in values.items()}
-        line["elapsed_s"] = round(time.monotonic() - self.start, 1)
+        line["elapsed_s"] = round(time.monotonic() - self._start, 1)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, iteration)
+            self._writer.flush()
+
+
+def _summary_writer_class() -> type:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise InputError(
+            "--tensorboard needs TensorBoard, which is missing; install it with: "
+            "pip install tensorboard"
+        ) from None
+    return SummaryWriter
 
 
 def _rounded(value: float) -> float | int | None:
@@ -168,23 +367,36 @@ def _lines_until(path: Path, iteration: int) -> list[str]:
 
 
 class StopRequest:
-    """Turns the first Ctrl-C into a request that the loop honours at its next iteration.
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its update.
 
-    A second Ctrl-C interrupts at once. Use as a context; `is_set` says whether to stop.
+    A second one interrupts at once. Use as a context.
+    say: takes a line for the user.
     """
 
-    def __init__(self) -> None:
-        self.is_set = False
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._signal: signal.Signals | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._signal is not None
+
+    @property
+    def status(self) -> int:
+        """The exit status, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self._signal or signal.SIGTERM)
 
     def __enter__(self) -> "StopRequest":
-        self._before = signal.signal(signal.SIGINT, self._request)
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._request) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _request(self, _signal: int, _frame: FrameType | None) -> None:
+    def _request(self, number: int, _frame: FrameType | None) -> None:
         if self.is_set:
             raise KeyboardInterrupt
-        self.is_set = True
-        print("\nsaving, then leaving; Ctrl-C again to leave at once", file=sys.stderr)
+        self._signal = signal.Signals(number)
+        self._say(f"{self._signal.name}: saving, then leaving; once more to leave at once")

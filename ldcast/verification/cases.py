@@ -38,23 +38,37 @@ class Case:
 
 
 def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: int) -> list[Case]:
-    """Different cases, driest first: a uniform draw, thinned so that every wetness keeps its share.
+    """Different cases, driest first: `draw_candidates`, thinned by `spread_over`.
 
-    `CANDIDATES_PER_CASE` times as many windows are drawn uniformly over all windows of all events
-    (`UniformPicker`), put in order of their wet share, and of each run of that many the middle one
-    is taken. No wetness is favoured: a mean over the cases estimates the mean over all windows, as
-    plain draws do, but hangs less on chance. Dropped before that are repeated windows and those
-    whose newest past frame lacks more than half of its data. Windows may overlap, so cases from
-    few events are far from independent.
+    No wetness is favoured: a mean over the cases estimates the mean over all windows, as plain
+    draws do, but hangs less on chance. Windows may overlap, so cases from few events are far from
+    independent.
 
     crop_size: pixels.
-    Raises InputError for events that share a frame or that `UniformPicker` refuses, and where there
-    are too few windows.
+    Raises InputError as `draw_candidates` does, and where there are too few windows.
+    """
+    candidates = draw_candidates(events, CANDIDATES_PER_CASE * num_cases, crop_size, seed)
+    if len(candidates) < num_cases:
+        raise InputError(
+            f"found {len(candidates)} different cases, expected {num_cases}: give more --data, "
+            "fewer --cases or a smaller --crop-size"
+        )
+    return spread_over(candidates, num_cases)
+
+
+def draw_candidates(
+    events: list[RainEvent], num_draws: int, crop_size: int, seed: int
+) -> list[Case]:
+    """Different cases, driest first, of windows drawn uniformly over all windows of all events.
+
+    Dropped are repeated windows and those whose newest past frame lacks more than half of its data,
+    so there may be fewer cases than draws.
+    Raises InputError for events that share a frame or that `UniformPicker` refuses.
     """
     check_distinct(events)
     picker = UniformPicker(events, CASE_FRAMES, crop_size)
     candidates: dict[Window, Case] = {}
-    for index in range(CANDIDATES_PER_CASE * num_cases):
+    for index in range(num_draws):
         rng = keyed_rng(seed, STREAM_CASE, index)
         window = picker(rng)
         rain_rate = read_window(events, window, CASE_FRAMES, crop_size)[0]
@@ -70,11 +84,10 @@ def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: in
             pixel_km=float(event.grid.get("pixel_size_m", 1000.0)) / 1000,
             source=event.source or event.name,
         )
-    if len(candidates) < num_cases:
-        raise InputError(
-            f"found {len(candidates)} different cases, expected {num_cases}: give more --data, "
-            "fewer --cases or a smaller --crop-size"
-        )
-    by_wetness = sorted(candidates.values(), key=lambda case: case.wet_share)
-    ranks = (np.arange(num_cases) + 0.5) * len(by_wetness) / num_cases
-    return [by_wetness[int(rank)] for rank in ranks]
+    return sorted(candidates.values(), key=lambda case: case.wet_share)
+
+
+def spread_over(candidates: list[Case], num_cases: int) -> list[Case]:
+    """The middle one of each of `num_cases` runs of candidates, in their order."""
+    ranks = (np.arange(num_cases) + 0.5) * len(candidates) / num_cases
+    return [candidates[int(rank)] for rank in ranks]

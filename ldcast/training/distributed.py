@@ -1,0 +1,103 @@
+"""The processes that train together: one, or those that `torchrun` started.
+
+Every process holds the whole networks and computes its share of each global batch; rank 0 alone
+writes. Gradients are summed by DistributedDataParallel, figures by `Processes`.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from ldcast.errors import InputError
+
+# A process that dies breaks its connections or is noticed by torchrun at once. This limit is for
+# one that hangs: longer than any checkpoint takes to be written.
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together.
+
+    rank: 0 .. num - 1. device: where this process computes.
+    """
+
+    rank: int
+    num: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, num_items: int) -> range:
+        """Which of `num_items` items this process computes; together they compute each once."""
+        return range(self.rank, num_items, self.num)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, on this process's device; a new tensor."""
+        values = values.to(self.device, copy=True)
+        if self.num > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def any(self, is_so: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        return self.sum(torch.tensor(float(is_so))).item() > 0
+
+    def gather(self, items: dict[Any, Any]) -> dict[Any, Any]:
+        """The tables of all processes in one."""
+        tables = [items]
+        if self.num > 1:
+            tables = [{} for _ in range(self.num)]
+            distributed.all_gather_object(tables, items)
+        return {key: item for table in tables for key, item in table.items()}
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self.num > 1:
+            distributed.barrier()
+
+
+def process_device(device: torch.device) -> torch.device:
+    """The device of this process: of several on one machine, each has a GPU of its own.
+
+    Raises InputError where there are fewer GPUs than processes.
+    """
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    local_rank, num_local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if num_local == 1:
+        return device
+    if device.index is not None or num_local > torch.cuda.device_count():
+        raise InputError(
+            f"got {num_local} processes for {device} and {torch.cuda.device_count()} GPUs: give "
+            "--device cuda and at most one process for each GPU"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextlib.contextmanager
+def join_processes(device: torch.device) -> Iterator[Processes]:
+    """Joins the processes that `torchrun` started; without it, this process is the only one.
+
+    device: of this process, from `process_device`; NCCL joins GPUs, Gloo joins CPUs.
+    """
+    num = int(os.environ.get("WORLD_SIZE", "1"))
+    if num == 1:
+        yield Processes(0, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Processes(distributed.get_rank(), num, device)
+    finally:
+        distributed.destroy_process_group()

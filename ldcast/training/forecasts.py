@@ -1,0 +1,93 @@
+"""Forecasts of a few fixed cases: the score that chooses the best checkpoint, and its picture."""
+
+from typing import NamedTuple
+
+import torch
+
+from ldcast.config import LEAD_MINUTES, PAST_FRAMES, ForecastScoreConfig
+from ldcast.data.archive import RainEvent
+from ldcast.data.crops import read_window
+from ldcast.errors import InputError, NonFiniteError
+from ldcast.nowcaster import LDCast
+from ldcast.summary import format_time
+from ldcast.training.distributed import Processes
+from ldcast.training.pictures import Comparison, drawn_indices
+from ldcast.verification.cases import CANDIDATES_PER_CASE, CASE_FRAMES, draw_candidates, spread_over
+from ldcast.verification.crps import fair_crps
+
+DRAWN_LEADS = (5, 15, 30, 60, 100)  # minutes
+DRAWN_TITLES = tuple(f"+{minutes} min" for minutes in DRAWN_LEADS)
+
+
+class CaseScores(NamedTuple):
+    """What the forecasts of the cases give.
+
+    crps: fair CRPS in mm/h, mean over the pixels with data of all lead times and cases; infinite
+        where the networks gave values that are not finite.
+    comparisons: radar and one member of the drawn cases, driest first.
+    """
+
+    crps: float
+    comparisons: list[Comparison]
+
+
+class FixedCases:
+    """The same few forecasts at every validation, with the same noise.
+
+    events: of the validation part. The cases are drawn as verification draws them, driest first,
+    and the last one is the wettest; there are fewer than settings.num_cases where the events have
+    not so many windows. settings.num_members forecasts are made of each.
+    Raises InputError as `draw_candidates` does.
+    """
+
+    def __init__(
+        self,
+        events: list[RainEvent],
+        settings: ForecastScoreConfig,
+        crop_size: int,
+        seed: int,
+    ) -> None:
+        num_draws = CANDIDATES_PER_CASE * settings.num_cases
+        candidates = draw_candidates(events, num_draws, crop_size, seed)
+        if not candidates:
+            raise InputError(
+                "no validation window has data in half of its newest past frame: choose other "
+                "--validation-data or a smaller --crop-size"
+            )
+        *candidates, wettest = candidates
+        num_others = min(settings.num_cases - 1, len(candidates))
+        self.cases = [*spread_over(candidates, num_others), wettest]
+        self._events, self._num_members, self._crop_size = events, settings.num_members, crop_size
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def score(self, model: LDCast, processes: Processes, amp: str, num_cases: int) -> CaseScores:
+        """Forecasts and scores the wettest `num_cases`, shared out among the processes.
+
+        amp: as for `LDCast.predict`.
+        """
+        cases = self.cases[-num_cases:]
+        drawn = drawn_indices(len(cases))
+        sums = torch.zeros(2, dtype=torch.float64)
+        comparisons = {}
+        for index in processes.share(len(cases)):
+            case = cases[index]
+            rain_rate = read_window(self._events, case.window, CASE_FRAMES, self._crop_size)[0]
+            past, future = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
+            try:
+                members = model.predict(past, self._num_members, case.seed, amp=amp)
+            except NonFiniteError:
+                sums[0] = torch.inf
+                continue
+            crps = fair_crps(members, future)  # (T, H, W)
+            sums += torch.stack([crps.nansum(dtype=torch.float64), crps.isfinite().sum()])
+            if index in drawn:
+                title = f"{case.event.partition('@')[0]}\n{format_time(case.issue_time)} UTC"
+                shown = [LEAD_MINUTES.index(minutes) for minutes in DRAWN_LEADS]
+                comparisons[index] = Comparison(
+                    title, future[shown].numpy(), members[0, shown].numpy(), "one member"
+                )
+        total, num_pixels = processes.sum(sums).tolist()
+        comparisons = processes.gather(comparisons)
+        return CaseScores(total / max(num_pixels, 1), [comparisons[i] for i in sorted(comparisons)])

@@ -1,0 +1,60 @@
+"""Which updates must not be made: rain that cannot be, losses and gradients that are not sound."""
+
+import math
+import statistics
+
+import torch
+from torch import Tensor
+
+from ldcast.rain import ROUNDING
+
+# What is wrong with an update -> how it is told. No-data pixels (NaN in the rain) are never wrong.
+PROBLEMS = {
+    "rain": "rain that is infinite, negative or above data.max_rain_rate",
+    "loss": "a loss that is not finite",
+    "gradient": "a gradient that is not finite",
+    "overflow": "a gradient beyond the range of fp16",
+    "jump": "a loss many times its running median",
+}
+MIN_RECENT = 20  # fewer say nothing about what is usual
+
+
+def drop_impossible_rain(rain_rate: Tensor, max_rain_rate: float) -> tuple[Tensor, Tensor]:
+    """The rain with NaN (no data) for what no radar can have seen, and the number of such pixels.
+
+    rain_rate: any shape, mm/h, NaN = no data. max_rain_rate: mm/h, the most that is possible.
+    Returns a new tensor, and a scalar float32 on the same device.
+    """
+    is_impossible = (rain_rate < -ROUNDING) | (rain_rate > max_rain_rate)
+    return rain_rate.masked_fill(is_impossible, torch.nan), is_impossible.sum().float()
+
+
+def find_problem(
+    loss: float,
+    grad_norm: float,
+    num_impossible_pixels: float,
+    recent_losses: list[float],
+    max_loss_ratio: float,
+    is_fp16: bool,
+) -> str | None:
+    """The key in `PROBLEMS` of what forbids an update, or None.
+
+    loss, grad_norm: of the global batch, the norm before clipping.
+    recent_losses: of the last good updates.
+    max_loss_ratio: a loss beyond so many of their medians is a jump.
+    """
+    if num_impossible_pixels:
+        return "rain"
+    if not math.isfinite(loss):
+        return "loss"
+    if not math.isfinite(grad_norm):
+        return "overflow" if is_fp16 else "gradient"
+    is_usual_known = len(recent_losses) >= MIN_RECENT
+    if is_usual_known and loss > max_loss_ratio * statistics.median(recent_losses):
+        return "jump"
+    return None
+
+
+def tell(skipped: dict[str, int]) -> str:
+    """What was skipped in words: "3 x a loss that is not finite, 1 x ..."."""
+    return ", ".join(f"{num} x {PROBLEMS[problem]}" for problem, num in skipped.items())

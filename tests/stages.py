@@ -1,0 +1,83 @@
+"""The two training scripts with the tiny preset, as several test modules run them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import train_autoenc
+import train_diffusion
+from ldcast.errors import run_script
+
+SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}
+LOOP = ["--preset", "tiny", "--crop-size", "32"]
+LOOP += ["--loop.log-interval", "1", "--loop.num-validation-examples", "2"]
+
+
+class Stage:
+    """One of the two scripts with its inputs: `run` trains a few iterations into a folder."""
+
+    def __init__(self, name: str, event_path: Path, autoencoder_run: Path) -> None:
+        self.script = SCRIPTS[name]
+        self.inputs = ["--data", str(event_path)]
+        if name == "diffusion":
+            self.inputs += ["--autoencoder", str(autoencoder_run)]
+            self.inputs += ["--forecast-score.num-cases", "1"]
+            self.inputs += ["--diffusion.num-sampling-steps", "2"]
+
+    def arguments(self, out: Path, iterations: int, *more: str) -> list[str]:
+        return [*LOOP, *self.inputs, "--out", str(out), "--iterations", str(iterations), *more]
+
+    def run(self, out: Path, iterations: int, *more: str) -> Path:
+        self.script.main(self.arguments(out, iterations, *more))
+        return out
+
+    def fails(self, capsys: pytest.CaptureFixture[str], out: Path, *more: str) -> str:
+        """The one line that the script prints where it exits with status 2."""
+        assert run_script(lambda: self.script.main(self.arguments(out, 2, *more))) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("error: ")
+        return lines[-1]
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    """Lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    clock = ("elapsed_s", "examples_per_s", "data_wait_share")
+    return [{name: v for name, v in line.items() if name not in clock} for line in lines]
+
+
+def state(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "state.safetensors")
+
+
+def counters(out: Path) -> dict:
+    """The counters of the state without what depends on the clock."""
+    with safe_open(out / "state.safetensors", framework="pt") as file:
+        counters = json.loads(file.metadata()["counters"])
+    for name in ("seconds", "wait_seconds"):
+        counters["sums"].pop(name, None)
+    return counters
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+def same_gradients(first: Path, second: Path) -> None:
+    """Asserts that two runs of one update had equal gradients but for rounding.
+
+    After one update AdamW's first moment is the clipped gradient times 1 - beta1. Rounding is that
+    of the terms of a sum, so it is measured by the largest gradient, not by each one's own size.
+    """
+    moments, others = (
+        {n: t for n, t in state(run).items() if n.endswith(".exp_avg")} for run in (first, second)
+    )
+    largest = max(moment.abs().max().item() for moment in moments.values())
+    for name, moment in moments.items():
+        torch.testing.assert_close(others[name], moment, rtol=1e-4, atol=1e-6 * largest)

@@ -1,0 +1,123 @@
+"""Several processes train what one trains: real ones, started by torchrun, joined by Gloo."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from stages import Stage, counters, metrics, same_gradients
+
+from ldcast.errors import InputError
+from ldcast.training.distributed import Processes, join_processes, process_device
+
+ROOT = Path(__file__).parents[1]
+FOUR = ("--batch-size", "4", "--loop.num-micro-batches", "2")
+
+
+def start(stage: Stage, out: Path, iterations: int, *more: str) -> subprocess.Popen:
+    """The stage's script under torchrun, in two processes."""
+    script = ROOT / f"{stage.script.__name__}.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.Popen(
+        [*command, str(script), *stage.arguments(out, iterations, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path) -> None:
+    two = start(stage, tmp_path / "two", 1, *FOUR)
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    one = stage.run(tmp_path / "one", 1, *FOUR)
+    same_gradients(tmp_path / "two", one)
+    for line, expected in zip(metrics(tmp_path / "two"), metrics(one), strict=True):
+        assert line.keys() == expected.keys()
+        for name, value in expected.items():
+            assert line[name] == pytest.approx(value, rel=1e-4), name
+
+    # Taken up by one process: it says what changes and goes on.
+    assert counters(tmp_path / "two")["num_processes"] == 2
+    stage.run(tmp_path / "two", 2, *FOUR)
+    stage.run(one, 2, *FOUR)
+    assert counters(tmp_path / "two")["num_processes"] == 1
+    assert metrics(tmp_path / "two")[-1]["val_loss"] == pytest.approx(
+        metrics(one)[-1]["val_loss"], rel=1e-3
+    )
+
+
+def test_a_change_of_the_number_of_processes_is_said(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    process = start(stage, out, 2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "trained by 1 process to iteration 1, now by 2" in output
+    assert output.count("now by 2") == 1
+
+
+def test_a_process_that_dies_ends_the_others_with_the_reason(stage: Stage, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(stage, out, 10_000)
+    rank_1 = wait_for_rank_1(process, out)
+    os.kill(rank_1, signal.SIGKILL)
+    killed = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert time.monotonic() - killed < 60
+    assert re.search(r"Signal 9 \(SIGKILL\) received by PID " + str(rank_1), output)
+
+
+def wait_for_rank_1(process: subprocess.Popen, out: Path) -> int:
+    """The process ID of rank 1, once the run trains."""
+    for _ in range(600):
+        time.sleep(0.2)
+        log = out / "metrics.jsonl"
+        if log.is_file() and '"lr"' in log.read_text():
+            break
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(re.search(r"PPid:\s*(\d+)", (folder / "status").read_text())[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, TypeError):
+            continue
+        if parent == process.pid and b"RANK=1" in environment:
+            return int(folder.name)
+    raise AssertionError("rank 1 was not found")
+
+
+def test_one_process_needs_no_others() -> None:
+    with join_processes(torch.device("cpu")) as processes:
+        assert processes.is_main
+        assert list(processes.share(3)) == [0, 1, 2]
+        values = torch.ones(2)
+        assert torch.equal(processes.sum(values), values)
+        assert processes.sum(values) is not values
+        assert processes.gather({1: "a"}) == {1: "a"}
+        assert processes.any(True) and not processes.any(False)
+
+
+def test_items_are_shared_out_once_each() -> None:
+    shares = [Processes(rank, 3, torch.device("cpu")).share(8) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == list(range(8))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert process_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="2 processes"):
+        process_device(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert process_device(torch.device("cuda")) == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="cuda:0"):
+        process_device(torch.device("cuda:0"))
