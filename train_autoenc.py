@@ -52,7 +52,8 @@ from ldcast.training.ema import EMA
 from ldcast.training.guard import drop_impossible_rain, find_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
-from ldcast.training.run import StopRequest, open_run
+from ldcast.training.run import open_run
+from ldcast.training.stopping import StopRequest
 
 NUM_FRAMES = 8  # of a training example, as published
 DRAWN_FRAMES = [0, 3, 7]
@@ -219,6 +220,8 @@ def main(argv: list[str] | None = None) -> int:
         while True:
             bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
+            if must_stop and not is_done:  # a validation that is due comes first when resumed
+                break
             if state.is_validation_due(loop.validation_interval, is_done):
                 scores, comparisons = {}, []
                 if validation_events:
@@ -238,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
                     if processes.is_main:
                         save_model(state, settings, about, out)
                 run.save(state)
-            if is_done or must_stop:
+            if is_done:
                 break
 
             # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).

@@ -53,7 +53,8 @@ from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
 from ldcast.training.guard import drop_impossible_rain, find_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
-from ldcast.training.run import ARGUMENTS_NAME, StopRequest, open_run, read_arguments
+from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
+from ldcast.training.stopping import StopRequest
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
 
@@ -249,6 +250,8 @@ def main(argv: list[str] | None = None) -> int:
         while True:
             bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
+            if must_stop and not is_done:  # a validation that is due comes first when resumed
+                break
             if state.is_validation_due(loop.validation_interval, is_done):
                 scores, comparisons = {}, []
                 if validation_events:
@@ -268,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
                     if processes.is_main:
                         save_model(state, model, out)
                 run.save(state)
-            if is_done or must_stop:
+            if is_done:
                 break
 
             # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).

@@ -1,17 +1,16 @@
 """The two training scripts with the tiny preset, as several test modules run them."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 import train_autoenc
 import train_diffusion
 from ldcast.errors import run_script
 
+ROOT = Path(__file__).parents[1]
 SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}
 LOOP = ["--preset", "tiny", "--crop-size", "32"]
 LOOP += ["--loop.log-interval", "1", "--loop.num-validation-examples", "2"]
@@ -43,24 +42,8 @@ class Stage:
         return lines[-1]
 
 
-def metrics(out: Path) -> list[dict[str, float]]:
-    """Lines of metrics.jsonl without what depends on the clock."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    clock = ("elapsed_s", "examples_per_s", "data_wait_share")
-    return [{name: v for name, v in line.items() if name not in clock} for line in lines]
-
-
 def state(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "state.safetensors")
-
-
-def counters(out: Path) -> dict:
-    """The counters of the state without what depends on the clock."""
-    with safe_open(out / "state.safetensors", framework="pt") as file:
-        counters = json.loads(file.metadata()["counters"])
-    for name in ("seconds", "wait_seconds"):
-        counters["sums"].pop(name, None)
-    return counters
 
 
 def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages import Stage, counters, metrics, same_gradients
+from stages import ROOT, Stage, same_gradients
 
 from ldcast.errors import InputError
+from ldcast.training.crashtest import read_counters, read_metrics
 from ldcast.training.distributed import Processes, join_processes, process_device
 
-ROOT = Path(__file__).parents[1]
 FOUR = ("--batch-size", "4", "--loop.num-micro-batches", "2")
 
 
@@ -38,18 +38,18 @@ def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path
     assert two.returncode == 0, output
     one = stage.run(tmp_path / "one", 1, *FOUR)
     same_gradients(tmp_path / "two", one)
-    for line, expected in zip(metrics(tmp_path / "two"), metrics(one), strict=True):
+    for line, expected in zip(read_metrics(tmp_path / "two"), read_metrics(one), strict=True):
         assert line.keys() == expected.keys()
         for name, value in expected.items():
             assert line[name] == pytest.approx(value, rel=1e-4), name
 
     # Taken up by one process: it says what changes and goes on.
-    assert counters(tmp_path / "two")["num_processes"] == 2
+    assert read_counters(tmp_path / "two")["num_processes"] == 2
     stage.run(tmp_path / "two", 2, *FOUR)
     stage.run(one, 2, *FOUR)
-    assert counters(tmp_path / "two")["num_processes"] == 1
-    assert metrics(tmp_path / "two")[-1]["val_loss"] == pytest.approx(
-        metrics(one)[-1]["val_loss"], rel=1e-3
+    assert read_counters(tmp_path / "two")["num_processes"] == 1
+    assert read_metrics(tmp_path / "two")[-1]["val_loss"] == pytest.approx(
+        read_metrics(one)[-1]["val_loss"], rel=1e-3
     )
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stages import LOOP, SCRIPTS, Stage, metrics, same_gradients, same_tensors, state
+from stages import LOOP, SCRIPTS, Stage, same_gradients, same_tensors, state
 
 import infer
 import train_autoenc
 import train_diffusion
 from ldcast import LDCast
 from ldcast.errors import run_script
+from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.run import lock_run
 
@@ -53,14 +54,14 @@ def test_a_run_folder_holds_a_fixed_set_of_files(stage: Stage, tmp_path: Path) -
 
 def test_validation_names_raw_and_averaged_weights_apart(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 3)
-    last = [line for line in metrics(out) if "val_loss" in line][-1]
+    last = [line for line in read_metrics(out) if "val_loss" in line][-1]
     assert last["iteration"] == 3
     assert last["val_loss"] != last["val_loss_ema"]
 
 
 def test_training_lowers_the_loss(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 40, "--optimizer.warmup-iterations", "1")
-    scores = [line["val_loss_ema"] for line in metrics(out) if "val_loss" in line]
+    scores = [line["val_loss_ema"] for line in read_metrics(out) if "val_loss" in line]
     assert scores[-1] < 0.9 * scores[0]
 
 
@@ -68,7 +69,7 @@ def test_the_model_folder_holds_the_best_averaged_weights(stage: Stage, tmp_path
     """The autoencoder's best has the lowest loss, the nowcaster's the lowest CRPS."""
     out = stage.run(tmp_path / "run", 6, "--loop.validation-interval", "1")
     name = {train_autoenc: "val_loss_ema", train_diffusion: "val_crps_ema"}[stage.script]
-    scores = {line["iteration"]: line[name] for line in metrics(out) if name in line}
+    scores = {line["iteration"]: line[name] for line in read_metrics(out) if name in line}
     best = min(scores, key=scores.get)
     description = json.loads((out / "config.json").read_text())
     assert description["trained_on"]["iteration"] == best
@@ -98,7 +99,7 @@ def test_without_anything_to_hold_out_one_line_says_so(
     stage.inputs[1] = str(short_event_path)
     out = stage.run(tmp_path / "run", 2)
     assert "without validation" in capsys.readouterr().out
-    assert not any("val_loss" in line for line in metrics(out))
+    assert not any("val_loss" in line for line in read_metrics(out))
     saved = load_file(out / "model.safetensors")
     averaged = {n.removeprefix("ema."): t for n, t in state(out).items() if n.startswith("ema.")}
     assert all(torch.equal(saved[name], tensor) for name, tensor in averaged.items())
@@ -111,7 +112,7 @@ def test_without_anything_to_hold_out_one_line_says_so(
 def test_two_runs_are_equal(stage: Stage, tmp_path: Path) -> None:
     first, second = (stage.run(tmp_path / name, 2) for name in "ab")
     assert same_tensors(state(first), state(second))
-    assert metrics(first) == metrics(second)
+    assert read_metrics(first) == read_metrics(second)
 
 
 def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_exactly(
     monkeypatch.setattr(EMA, "update", update)
     stage.run(broken, 5, *more)
     assert same_tensors(state(broken), state(unbroken))
-    assert metrics(broken) == metrics(unbroken)
+    assert read_metrics(broken) == read_metrics(unbroken)
 
 
 def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
@@ -150,19 +151,19 @@ def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 2)
-    before = metrics(out), state(out)
+    before = read_metrics(out), state(out)
     stage.run(out, 2)
-    assert metrics(out) == before[0]
+    assert read_metrics(out) == before[0]
     assert same_tensors(state(out), before[1])
 
 
 def test_lines_of_metrics_beyond_the_checkpoint_are_cut(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 2)
-    before = metrics(out)
+    before = read_metrics(out)
     with open(out / "metrics.jsonl", "a") as file:
         file.write('{"iteration": 3, "loss": 1.0}\n{"iteration": 4, "lo')
     stage.run(out, 2)
-    assert metrics(out) == before
+    assert read_metrics(out) == before
 
 
 def test_micro_batches_change_nothing_but_rounding(stage: Stage, tmp_path: Path) -> None:
@@ -238,14 +239,14 @@ def test_worker_processes_change_nothing(stage: Stage, tmp_path: Path) -> None:
 def test_intervals_decide_when_to_log_and_to_validate(stage: Stage, tmp_path: Path) -> None:
     more = ("--loop.log-interval", "2", "--loop.validation-interval", "3")
     out = stage.run(tmp_path / "run", 5, *more)
-    assert [line["iteration"] for line in metrics(out) if "lr" in line] == [2, 4, 5]
-    assert [line["iteration"] for line in metrics(out) if "val_loss" in line] == [0, 3, 5]
+    assert [line["iteration"] for line in read_metrics(out) if "lr" in line] == [2, 4, 5]
+    assert [line["iteration"] for line in read_metrics(out) if "val_loss" in line] == [0, 3, 5]
 
 
 def test_validation_data_may_be_named(stage: Stage, short_event_path: Path, tmp_path: Path) -> None:
     usual = stage.run(tmp_path / "usual", 1)
     named = stage.run(tmp_path / "named", 1, "--validation-data", str(short_event_path))
-    assert metrics(usual)[-1]["val_loss"] != metrics(named)[-1]["val_loss"]
+    assert read_metrics(usual)[-1]["val_loss"] != read_metrics(named)[-1]["val_loss"]
 
 
 def test_init_starts_from_a_models_sizes_and_weights(
@@ -366,7 +367,7 @@ def test_the_validation_of_iteration_0_outlives_an_early_stop(
         patch.setattr(EMA, "update", stop)
         assert run_script(lambda: stage.script.main(stage.arguments(broken, 2))) == 130
     stage.run(broken, 2)
-    assert metrics(broken) == metrics(unbroken)
+    assert read_metrics(broken) == read_metrics(unbroken)
 
 
 def test_a_run_stopped_by_ctrl_c_says_so_in_its_status(

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stages import Stage, counters, metrics, same_tensors, state
+from stages import Stage, state
 
 import train_diffusion
 from ldcast.data.crops import TrainingCrops
 from ldcast.errors import run_script
 from ldcast.training import run as run_module
+from ldcast.training.crashtest import difference, read_counters, read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
 from ldcast.training.run import Run
@@ -70,16 +71,6 @@ def send(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-def same_runs(first: Path, second: Path) -> bool:
-    return (
-        same_tensors(state(first), state(second))
-        and counters(first) == counters(second)
-        and metrics(first) == metrics(second)
-        and (first / "model.safetensors").read_bytes()
-        == (second / "model.safetensors").read_bytes()
-    )
-
-
 # ---- numbers that go wrong -----------------------------------------------------------------------
 
 
@@ -92,7 +83,7 @@ def test_a_bad_update_is_skipped_and_counted(
 ) -> None:
     spoil_loss(monkeypatch, stage, range(1, 2), factor)
     out = stage.run(tmp_path / "run", 3)
-    lines = [line for line in metrics(out) if "lr" in line]
+    lines = [line for line in read_metrics(out) if "lr" in line]
     assert [line["num_skipped"] for line in lines] == [0, 1, 1]
     assert lines[-1][f"num_skipped_{problem}"] == 1
     assert all(tensor.isfinite().all() for tensor in state(out).values())
@@ -105,7 +96,7 @@ def test_impossible_rain_is_skipped_and_counted(
 ) -> None:
     spoil_rain(monkeypatch, value, iteration=1)
     out = stage.run(tmp_path / "run", 3)
-    assert metrics(out)[-2]["num_skipped_rain"] == 1
+    assert read_metrics(out)[-2]["num_skipped_rain"] == 1
     assert state(out)["optimizer.0.step"] == 2
 
 
@@ -115,7 +106,7 @@ def test_no_data_and_heavy_rain_are_not_bad(
 ) -> None:
     spoil_rain(monkeypatch, value, iteration=1)
     out = stage.run(tmp_path / "run", 3)
-    assert metrics(out)[-2]["num_skipped"] == 0
+    assert read_metrics(out)[-2]["num_skipped"] == 0
 
 
 def test_the_largest_possible_rain_can_be_set(
@@ -123,7 +114,7 @@ def test_the_largest_possible_rain_can_be_set(
 ) -> None:
     spoil_rain(monkeypatch, 501.0, iteration=1)
     out = stage.run(tmp_path / "run", 3, "--data.max-rain-rate", "502")
-    assert metrics(out)[-2]["num_skipped"] == 0
+    assert read_metrics(out)[-2]["num_skipped"] == 0
 
 
 def test_a_loss_that_jumps_is_skipped(
@@ -131,7 +122,7 @@ def test_a_loss_that_jumps_is_skipped(
 ) -> None:
     spoil_loss(monkeypatch, stage, range(22, 23), 50.0)
     spoiled = stage.run(tmp_path / "run", 24)
-    assert metrics(spoiled)[-2]["num_skipped_jump"] == 1
+    assert read_metrics(spoiled)[-2]["num_skipped_jump"] == 1
 
 
 def test_how_far_a_loss_may_jump_can_be_set(
@@ -139,7 +130,7 @@ def test_how_far_a_loss_may_jump_can_be_set(
 ) -> None:
     spoil_loss(monkeypatch, stage, range(22, 23), 50.0)
     out = stage.run(tmp_path / "run", 24, "--loop.max-loss-ratio", "1000")
-    assert metrics(out)[-2]["num_skipped"] == 0
+    assert read_metrics(out)[-2]["num_skipped"] == 0
 
 
 def test_an_overflow_of_fp16_is_skipped_and_lowers_the_scale(
@@ -147,8 +138,8 @@ def test_an_overflow_of_fp16_is_skipped_and_lowers_the_scale(
 ) -> None:
     spoil_loss(monkeypatch, stage, range(1, 2), 1e34)
     out = stage.run(tmp_path / "run", 3, "--amp", "fp16")
-    assert metrics(out)[-2]["num_skipped_overflow"] == 1
-    assert counters(out)["scaler"]["scale"] == 2.0**15
+    assert read_metrics(out)[-2]["num_skipped_overflow"] == 1
+    assert read_counters(out)["scaler"]["scale"] == 2.0**15
     assert state(out)["optimizer.0.step"] == 2
 
 
@@ -167,11 +158,11 @@ def test_bad_updates_in_a_row_roll_the_run_back_once(
     spoil_loss(monkeypatch, stage, range(4, 6))  # iterations 4 and 5; validated at 3
     out = stage.run(tmp_path / "run", 6, *ROLLBACK)
     assert "2 bad updates in a row at iteration 6" in capsys.readouterr().out
-    after = counters(out)
+    after = read_counters(out)
     assert (after["attempt"], after["lr_factor"], after["skipped"]) == (1, 0.5, {"loss": 2})
     assert after["iteration"] == 6
-    lines = [line for line in metrics(out) if "lr" in line]
-    usual_lines = [line for line in metrics(usual) if "lr" in line]
+    lines = [line for line in read_metrics(out) if "lr" in line]
+    usual_lines = [line for line in read_metrics(usual) if "lr" in line]
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[:3] == usual_lines[:3]
     for line, usual_line in zip(lines[3:], usual_lines[3:], strict=True):
@@ -187,7 +178,7 @@ def test_a_rollback_survives_a_stop(
     with monkeypatch.context() as patch:
         spoil_loss(patch, stage, range(5, 7))
         unbroken = stage.run(tmp_path / "unbroken", 8, *ROLLBACK)
-    assert counters(unbroken)["attempt"] == 1
+    assert read_counters(unbroken)["attempt"] == 1
     broken = tmp_path / "broken"
     for update, spoiled in ((4, range(0)), (6, range(1, 3)), (7, range(0))):
         with monkeypatch.context() as patch:
@@ -195,7 +186,7 @@ def test_a_rollback_survives_a_stop(
             at_update(patch, update, send(signal.SIGTERM))
             assert stage.script.main(stage.arguments(broken, 8, *ROLLBACK)) == 143
     stage.run(broken, 8, *ROLLBACK)
-    assert same_runs(broken, unbroken)
+    assert difference(broken, unbroken) is None
 
 
 def test_bad_updates_after_a_rollback_end_the_run(
@@ -233,7 +224,7 @@ def test_a_validation_that_is_not_finite_rolls_the_run_back(
     line = stage.fails(capsys, tmp_path / "run", *more)
     assert "a validation score that is not finite at iteration 4" in line
     assert "rolled back to iteration" in line
-    assert counters(tmp_path / "run")["iteration"] == 2
+    assert read_counters(tmp_path / "run")["iteration"] == 2
 
 
 def test_networks_that_give_no_numbers_at_all_are_named(
@@ -271,9 +262,9 @@ def test_a_signal_saves_and_leaves_with_its_own_status(
     with monkeypatch.context() as patch:
         at_update(patch, 2, send(number))
         assert stage.script.main(stage.arguments(broken, 4)) == 128 + number
-    assert counters(broken)["iteration"] == 2
+    assert read_counters(broken)["iteration"] == 2
     stage.run(broken, 4)
-    assert same_runs(broken, unbroken)
+    assert difference(broken, unbroken) is None
 
 
 @pytest.mark.parametrize("kind", ["truncated", "flipped", "missing", "empty"])
@@ -288,7 +279,7 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     before = path.read_bytes() if path.is_file() else None
     capsys.readouterr()
     stage.run(broken, 3, *more)
-    assert same_runs(broken, unbroken)
+    assert difference(broken, unbroken) is None
     if kind != "missing":
         assert "going on from state.previous.safetensors" in capsys.readouterr().out
         assert (broken / "state.damaged.safetensors").read_bytes() == before
@@ -351,9 +342,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "state.safetensors" in line
-    assert counters(out)["iteration"] == 2
+    assert read_counters(out)["iteration"] == 2
     stage.run(out, 4, *more)
-    assert same_runs(out, unbroken)
+    assert difference(out, unbroken) is None
 
 
 # ---- found before the first batch ----------------------------------------------------------------
@@ -442,7 +433,7 @@ def test_tensorboard_shows_what_the_metrics_hold(stage: Stage, tmp_path: Path) -
     shown = EventAccumulator(str(out / "tensorboard"))
     shown.Reload()
     losses = [(point.step, point.value) for point in shown.Scalars("loss")]
-    expected = [(line["iteration"], line["loss"]) for line in metrics(out) if "loss" in line]
+    expected = [(line["iteration"], line["loss"]) for line in read_metrics(out) if "loss" in line]
     assert [step for step, _ in losses] == [step for step, _ in expected]
     np.testing.assert_allclose([v for _, v in losses], [v for _, v in expected], rtol=1e-5)
 

@@ -64,9 +64,12 @@ class TrainState:
         return self.validated_at == self.iteration
 
     def is_validation_due(self, interval: int, is_done: bool) -> bool:
-        """Every `interval` iterations, unless bad updates wait for a good one, and at the end."""
-        is_due = self.iteration % interval == 0 and not self.num_bad_in_a_row
-        return (is_due or is_done) and not self.is_validated
+        """At every multiple of `interval`, and at the end.
+
+        After a bad update it waits for a good one, so that no run is rolled back into trouble.
+        """
+        is_due = self.iteration // interval > self.validated_at // interval
+        return (is_due and not self.num_bad_in_a_row) or (is_done and not self.is_validated)
 
     def count_good(self, **figures: float) -> None:
         """Counts an update that was made; its figures are for `take_figures`.

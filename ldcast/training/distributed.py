@@ -97,7 +97,5 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield Processes(distributed.get_rank(), num, device)
-    finally:
-        distributed.destroy_process_group()
+    yield Processes(distributed.get_rank(), num, device)
+    distributed.destroy_process_group()  # after a good end only: a failed rank waits for nobody

@@ -1,4 +1,4 @@
-"""Draws the loss curves of training runs (needs matplotlib).
+"""Draws what training runs measured (needs matplotlib).
 
 python -m ldcast.training.plot runs/autoenc runs/ldcast --out curves.png
 """
@@ -8,51 +8,110 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ldcast.data.forecast import check_output_path
 from ldcast.errors import InputError, run_script
 from ldcast.files import open_atomically
 from ldcast.plot import require_matplotlib
-from ldcast.training.run import METRICS_NAME
+from ldcast.training.metrics import METRICS_NAME
 
-CURVES = {  # what metrics.jsonl calls it -> how it is drawn and named
-    "loss": ("0.7", "training"),
-    "val_loss": ("tab:orange", "validation, raw weights"),
-    "val_loss_ema": ("tab:blue", "validation, averaged weights"),
-}
+Points = list[tuple[int, float]]  # (iteration, value)
 
 
-def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(iteration, value) of each of `CURVES` that the run's metrics hold.
+class Panel(NamedTuple):
+    """A pair of axes: its label and scale, and what metrics.jsonl calls each curve -> its label.
+
+    A single curve needs no label.
+    """
+
+    label: str
+    scale: str
+    curves: dict[str, str]
+
+
+PANELS = (
+    Panel(
+        "loss",
+        "log",
+        {
+            "loss": "training",
+            "val_loss": "validation, raw weights",
+            "val_loss_ema": "validation, averaged weights",
+        },
+    ),
+    Panel("CRPS, averaged\nweights, mm/h", "linear", {"val_crps_ema": ""}),
+    Panel(
+        "error, mm/h",
+        "linear",
+        {"val_mae_mmh": "validation, raw weights", "val_mae_mmh_ema": "averaged weights"},
+    ),
+    Panel("gradient norm\nbefore clipping", "log", {"grad_norm": ""}),
+    Panel("learning rate", "linear", {"lr": ""}),
+    Panel("skipped updates\nso far", "linear", {"num_skipped": ""}),
+    Panel("examples/s", "linear", {"examples_per_s": ""}),
+    Panel("share of the time\nwaiting for data", "linear", {"data_wait_share": ""}),
+)
+COLOURS = ("0.7", "tab:orange", "tab:blue")  # of the last curves of a panel
+FEW_POINTS = 30  # a curve of fewer shows each
+PANEL_INCHES = (5.5, 2.2)
+
+
+def read_curves(run: Path) -> dict[str, Points]:
+    """The points of every curve that the run's metrics hold; null values are left out.
 
     Raises InputError where there are no metrics.
     """
     path = run / METRICS_NAME
     if not path.is_file():
         raise InputError(f"{path} does not exist: give the folder of a training run")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {
-        name: [(line["iteration"], line[name]) for line in lines if name in line] for name in CURVES
-    }
+    curves: dict[str, Points] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue  # a run is just writing it
+        for name, value in values.items():
+            if value is not None:
+                curves.setdefault(name, []).append((values["iteration"], value))
+    return curves
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
-    """A panel of loss curves per run, as a PNG."""
+    """A column of `PANELS` per run, as a PNG; panels of which no run has a curve are left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * len(runs), 3.6), layout="constrained")
+    curves = [read_curves(run) for run in runs]
+    panels = [panel for panel in PANELS if any(panel.curves.keys() & c.keys() for c in curves)]
+    if not panels:
+        raise InputError(f"{runs[0] / METRICS_NAME} has no line yet: wait for the first validation")
+    width, height = PANEL_INCHES
+    size = (width * len(runs), height * len(panels))
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(runs), squeeze=False)[0]
-    for panel, run in zip(panels, runs, strict=True):
-        for name, points in read_curves(run).items():
-            colour, label = CURVES[name]
-            if points:
-                panel.plot(*zip(*points, strict=True), color=colour, label=label)
-        panel.set(title=run.name, xlabel="iteration", ylabel="loss", yscale="log")
-        panel.legend(frameon=False)
+    grid = figure.subplots(len(panels), len(runs), squeeze=False, sharex="col")
+    for column, (run, of_run) in enumerate(zip(runs, curves, strict=True)):
+        grid[0, column].set_title(run.name)
+        grid[-1, column].set_xlabel("iteration")
+        for axes, panel in zip(grid[:, column], panels, strict=True):
+            _draw_panel(axes, panel, of_run)
     with open_atomically(out) as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+def _draw_panel(axes, panel: Panel, curves: dict[str, Points]) -> None:
+    for colour, (name, label) in zip(
+        COLOURS[-len(panel.curves) :], panel.curves.items(), strict=True
+    ):
+        if name in curves:
+            iterations, values = zip(*curves[name], strict=True)
+            axes.plot(
+                iterations, values, color=colour, label=label, marker="." * (len(values) < 30)
+            )
+    axes.set(ylabel=panel.label, yscale=panel.scale)
+    if axes.lines and len(panel.curves) > 1:
+        axes.legend(frameon=False, fontsize=8)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,15 +4,11 @@ import contextlib
 import fcntl
 import importlib.util
 import json
-import math
 import os
 import shutil
-import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ldcast.errors import InputError
@@ -32,12 +28,11 @@ from ldcast.training.checkpoint import (
 )
 from ldcast.training.distributed import Processes
 from ldcast.training.guard import tell
+from ldcast.training.metrics import METRICS_NAME, MetricsLog
 from ldcast.training.pictures import Comparison, draw_comparisons
 
 ARGUMENTS_NAME = "state.json"
-METRICS_NAME = "metrics.jsonl"
 PICTURES_NAME = "pictures"
-TENSORBOARD_NAME = "tensorboard"
 LR_CUT = 0.5  # what a rollback multiplies the learning rate by
 # What may differ when a run is taken up again: it changes results by rounding at most.
 FREE_ARGUMENTS = (
@@ -82,6 +77,8 @@ class Run:
         path = _newest_state(self.folder)
         if path is not None:
             load_state(state, path)
+        self._check_all_resumed(state)
+        if path is not None:
             self._tell_processes(state)
         state.num_processes = self.processes.num
         if self.processes.is_main:
@@ -167,6 +164,15 @@ class Run:
             path = self.folder / PICTURES_NAME / f"{state.iteration:08d}.png"
             title = f"{self.folder.name}: validation at iteration {state.iteration}"
             draw_comparisons(comparisons, column_titles, title, path)
+
+    def _check_all_resumed(self, state: TrainState) -> None:
+        """Raises InputError where the processes read different states, as without a shared disk."""
+        iterations = self.processes.gather({self.processes.rank: state.iteration})
+        if len(set(iterations.values())) > 1:
+            raise InputError(
+                f"the processes found different states in {self.folder} (of iterations "
+                f"{', '.join(map(str, iterations.values()))}): give an --out that all machines see"
+            )
 
     def _tell_processes(self, state: TrainState) -> None:
         before, now = state.num_processes, self.processes.num
@@ -299,104 +305,3 @@ def _leaves(table: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
         is_table = isinstance(value, dict)
         leaves += _leaves(value, f"{path}{key}.") if is_table else [(path + key, value)]
     return leaves
-
-
-class MetricsLog:
-    """Lines of JSON, appended to `metrics.jsonl`; with TensorBoard's files beside it if wanted.
-
-    Raises InputError where TensorBoard is wanted but not installed.
-    """
-
-    def __init__(self, folder: Path, use_tensorboard: bool) -> None:
-        self.path = folder / METRICS_NAME
-        self._writer_class = _summary_writer_class() if use_tensorboard else None
-        self._writer = None
-        self._start = time.monotonic()
-
-    def cut(self, iteration: int) -> None:
-        """Drops the lines of later iterations."""
-        write_text(self.path, "".join(_lines_until(self.path, iteration)))
-        if self._writer_class:
-            folder = self.path.with_name(TENSORBOARD_NAME)
-            self._writer = self._writer_class(folder, purge_step=iteration + 1)
-
-    def write(self, iteration: int, **values: float) -> None:
-        """One line; numbers are rounded to 6 significant digits, null where not finite."""
-        line = {"iteration": iteration}
-        line |= {name: _rounded(value) for name, value in values.items()}
-        line["elapsed_s"] = round(time.monotonic() - self._start, 1)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if self._writer:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, iteration)
-            self._writer.flush()
-
-
-def _summary_writer_class() -> type:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise InputError(
-            "--tensorboard needs TensorBoard, which is missing; install it with: "
-            "pip install tensorboard"
-        ) from None
-    return SummaryWriter
-
-
-def _rounded(value: float) -> float | int | None:
-    if isinstance(value, int):
-        return value
-    return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def _lines_until(path: Path, iteration: int) -> list[str]:
-    """Complete lines of iterations up to `iteration`; what a crash cut short is dropped."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = []
-    for line in lines:
-        try:
-            is_kept = json.loads(line)["iteration"] <= iteration
-        except ValueError:
-            is_kept = False
-        if is_kept:
-            kept.append(line)
-    return kept
-
-
-class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its update.
-
-    A second one interrupts at once. Use as a context.
-    say: takes a line for the user.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._signal: signal.Signals | None = None
-
-    @property
-    def is_set(self) -> bool:
-        return self._signal is not None
-
-    @property
-    def status(self) -> int:
-        """The exit status, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self._signal or signal.SIGTERM)
-
-    def __enter__(self) -> "StopRequest":
-        signals = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._request) for number in signals}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, _frame: FrameType | None) -> None:
-        if self.is_set:
-            raise KeyboardInterrupt
-        self._signal = signal.Signals(number)
-        self._say(f"{self._signal.name}: saving, then leaving; once more to leave at once")

@@ -1,0 +1,41 @@
+"""Leaving a run in good order when a person or a cluster asks for it."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its update.
+
+    A second one interrupts at once. Use as a context.
+    say: takes a line for the user.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._signal: signal.Signals | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._signal is not None
+
+    @property
+    def status(self) -> int:
+        """The exit status, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self._signal or signal.SIGTERM)
+
+    def __enter__(self) -> "StopRequest":
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._request) for number in signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _frame: FrameType | None) -> None:
+        if self.is_set:
+            raise KeyboardInterrupt
+        self._signal = signal.Signals(number)
+        self._say(f"{self._signal.name}: saving, then leaving; once more to leave at once")
