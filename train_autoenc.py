@@ -92,6 +92,7 @@ def validation_scores(
     crops: Sequence[Tensor],
     seed: int,
     processes: Processes,
+    stop: StopRequest,
 ) -> tuple[dict[str, float], list[Comparison]]:
     """Means over the crops, with the same draws each time, and reconstructions to draw.
 
@@ -102,7 +103,7 @@ def validation_scores(
     scale, device = settings.rain, processes.device
     totals = torch.zeros(3, dtype=torch.float64)
     comparisons = {}
-    for index in processes.share(len(crops)):
+    for index in stop.until(processes.share(len(crops))):
         rain_rate = crops[index][None].to(device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
         loss = training_loss(autoencoder, settings, rain_rate, generators)
@@ -129,14 +130,17 @@ def validate(
     crops: Sequence[Tensor],
     seed: int,
     processes: Processes,
+    stop: StopRequest,
 ) -> tuple[dict[str, float], list[Comparison]]:
     """`validation_scores` of raw and averaged weights, val_NAME and val_NAME_ema.
 
     The reconstructions to draw are those of the averaged weights.
     """
-    raw, _ = validation_scores(autoencoder, settings, crops, seed, processes)
+    raw, _ = validation_scores(autoencoder, settings, crops, seed, processes, stop)
     with ema.averaged():
-        averaged, comparisons = validation_scores(autoencoder, settings, crops, seed, processes)
+        averaged, comparisons = validation_scores(
+            autoencoder, settings, crops, seed, processes, stop
+        )
     scores = {f"val_{name}": value for name, value in raw.items()}
     return scores | {f"val_{name}_ema": value for name, value in averaged.items()}, comparisons
 
@@ -209,38 +213,37 @@ def main(argv: list[str] | None = None) -> int:
 
         # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
         if validation_events:
-            validate(autoencoder, state.ema, settings, [validation_crops[0]], seed, processes)
+            validate(autoencoder, state.ema, settings, [validation_crops[0]], seed, processes, stop)
         else:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
 
         batches = Batches(crops, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
-        must_stop = False
-        while True:
+        while not (must_stop := processes.any(stop.is_set)):
             bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
-            if must_stop and not is_done:  # a validation that is due comes first when resumed
-                break
             if state.is_validation_due(loop.validation_interval, is_done):
                 scores, comparisons = {}, []
                 if validation_events:
                     scores, comparisons = validate(
-                        autoencoder, state.ema, settings, validation_crops, seed, processes
+                        autoencoder, state.ema, settings, validation_crops, seed, processes, stop
                     )
+                    if processes.any(stop.is_set):  # cut short: made again when resumed
+                        continue
                     run.log(state, **scores)
                     bar.set_postfix(scores)
                 if not all(map(math.isfinite, scores.values())):
                     run.roll_back(state, "a validation score that is not finite")
                     batches.restart(state.attempt, state.iteration)
                     continue
-                run.draw(state, comparisons, DRAWN_TITLES)
                 state.validated_at = state.iteration
                 if not scores or scores["val_loss_ema"] < state.best_score:
                     state.best_score = scores.get("val_loss_ema", math.inf)
                     if processes.is_main:
                         save_model(state, settings, about, out)
                 run.save(state)
+                run.draw(state, comparisons, DRAWN_TITLES)
             if is_done:
                 break
 
@@ -292,7 +295,6 @@ def main(argv: list[str] | None = None) -> int:
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             state.iteration += 1
-            must_stop = processes.any(stop.is_set)
 
             if state.num_bad_in_a_row == loop.max_bad_updates:
                 run.roll_back(state, f"{loop.max_bad_updates} bad updates in a row")
@@ -301,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
-    return 0 if is_done else stop.status
+    return stop.status if must_stop else 0
 
 
 if __name__ == "__main__":

@@ -114,11 +114,11 @@ def encode(encoder: AutoencoderKL, rain_norm: Tensor) -> Tensor:
 
 @torch.no_grad()
 def validation_loss(
-    model: LDCast, crops: Sequence[Tensor], seed: int, processes: Processes
+    model: LDCast, crops: Sequence[Tensor], seed: int, processes: Processes, stop: StopRequest
 ) -> float:
     """Mean loss over the crops, with the same diffusion steps and noise each time."""
     total = torch.zeros(1, dtype=torch.float64)
-    for index in processes.share(len(crops)):
+    for index in stop.until(processes.share(len(crops))):
         rain_rate = crops[index][None].to(model.device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
         networks = (model.autoencoder, model.latent_nowcaster)
@@ -131,18 +131,18 @@ def validate(
     ema: EMA,
     crops: Sequence[Tensor],
     cases: FixedCases,
-    num_cases: int,
-    flags: argparse.Namespace,
+    seed: int,
     processes: Processes,
+    stop: StopRequest,
 ) -> tuple[dict[str, float], list[Comparison]]:
     """Scores by name, those of the averaged weights end in _ema, and forecasts to draw.
 
-    loss: as in training. crps: of forecasts of the wettest `num_cases` fixed cases, mm/h.
+    loss: as in training. crps: of forecasts of the fixed cases, mm/h.
     """
-    scores = {"val_loss": validation_loss(model, crops, flags.seed, processes)}
+    scores = {"val_loss": validation_loss(model, crops, seed, processes, stop)}
     with ema.averaged():
-        scores["val_loss_ema"] = validation_loss(model, crops, flags.seed, processes)
-        crps, comparisons = cases.score(model, processes, flags.amp, num_cases)
+        scores["val_loss_ema"] = validation_loss(model, crops, seed, processes, stop)
+        crps, comparisons = cases.score(model, processes, stop)
     scores["val_crps_ema"] = crps
     return scores, comparisons
 
@@ -185,7 +185,9 @@ def main(argv: list[str] | None = None) -> int:
         validation_crops = ValidationCrops(
             validation_events, num_frames, data.crop_size, loop.num_validation_examples, seed
         )
-        cases = FixedCases(validation_events, settings.forecast_score, data.crop_size, seed)
+        cases = FixedCases(
+            validation_events, settings.forecast_score, data.crop_size, seed, flags.amp
+        )
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
@@ -239,38 +241,38 @@ def main(argv: list[str] | None = None) -> int:
 
         # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
         if validation_events:
-            validate(model, state.ema, [validation_crops[0]], cases, 1, flags, processes)
+            wettest = cases.wettest()
+            validate(model, state.ema, [validation_crops[0]], wettest, seed, processes, stop)
         else:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
 
         batches = Batches(crops, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
-        must_stop = False
-        while True:
+        while not (must_stop := processes.any(stop.is_set)):
             bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
-            if must_stop and not is_done:  # a validation that is due comes first when resumed
-                break
             if state.is_validation_due(loop.validation_interval, is_done):
                 scores, comparisons = {}, []
                 if validation_events:
                     scores, comparisons = validate(
-                        model, state.ema, validation_crops, cases, len(cases), flags, processes
+                        model, state.ema, validation_crops, cases, seed, processes, stop
                     )
+                    if processes.any(stop.is_set):  # cut short: made again when resumed
+                        continue
                     run.log(state, **scores)
                     bar.set_postfix(scores)
                 if not all(map(math.isfinite, scores.values())):
                     run.roll_back(state, "a validation score that is not finite")
                     batches.restart(state.attempt, state.iteration)
                     continue
-                run.draw(state, comparisons, DRAWN_TITLES)
                 state.validated_at = state.iteration
                 if not scores or scores["val_crps_ema"] < state.best_score:
                     state.best_score = scores.get("val_crps_ema", math.inf)
                     if processes.is_main:
                         save_model(state, model, out)
                 run.save(state)
+                run.draw(state, comparisons, DRAWN_TITLES)
             if is_done:
                 break
 
@@ -322,7 +324,6 @@ def main(argv: list[str] | None = None) -> int:
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             state.iteration += 1
-            must_stop = processes.any(stop.is_set)
 
             if state.num_bad_in_a_row == loop.max_bad_updates:
                 run.roll_back(state, f"{loop.max_bad_updates} bad updates in a row")
@@ -331,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
-    return 0 if is_done else stop.status
+    return stop.status if must_stop else 0
 
 
 if __name__ == "__main__":

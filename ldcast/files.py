@@ -10,20 +10,29 @@ UNFINISHED_PATTERN = ".*.tmp"  # what a killed process leaves behind
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets errors within the block name the file: that of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+@contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends well, and vanishes when it does not."""
     unfinished = temporary_path(path)
     try:
-        with open(unfinished, "wb") as file:
+        with naming(path), open(unfinished, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         sync_folder(path.parent)
-    except BaseException as error:  # Ctrl-C, too, must leave no rubbish behind
+    except BaseException:  # Ctrl-C, too, must leave no rubbish behind
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
-            raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
 
 

@@ -22,6 +22,7 @@ from ldcast.training.crashtest import difference, read_counters, read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
 from ldcast.training.run import Run
+from ldcast.training.stopping import StopRequest
 
 DRY_RUN_CALLS = 2  # of the training loss, for raw and averaged weights
 VALIDATION_CALLS = 4
@@ -265,6 +266,44 @@ def test_a_signal_saves_and_leaves_with_its_own_status(
     assert read_counters(broken)["iteration"] == 2
     stage.run(broken, 4)
     assert difference(broken, unbroken) is None
+
+
+def test_a_signal_cuts_a_validation_short(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--loop.validation-interval", "2")
+    unbroken = stage.run(tmp_path / "unbroken", 4, *more)
+    loss, calls = stage.script.training_loss, []
+
+    def interrupted(*args: object) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            calls.append(args)
+            if len(calls) == DRY_RUN_CALLS + VALIDATION_CALLS + 1:  # the first of iteration 2
+                send(signal.SIGTERM)()
+        return loss(*args)
+
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.script, "training_loss", interrupted)
+        assert stage.script.main(stage.arguments(broken, 4, *more)) == 143
+    assert len(calls) == DRY_RUN_CALLS + VALIDATION_CALLS + 1
+    assert read_counters(broken)["iteration"] == 2
+    assert "val_loss" not in read_metrics(broken)[-1]
+    stage.run(broken, 4, *more)
+    assert difference(broken, unbroken) is None
+
+
+def test_processes_forked_by_a_run_ignore_signals(capfd: pytest.CaptureFixture[str]) -> None:
+    with StopRequest(print) as stop:
+        child = os.fork()
+        if child == 0:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            os._exit(7 if stop.is_set else 0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert capfd.readouterr().out == ""
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set
 
 
 @pytest.mark.parametrize("kind", ["truncated", "flipped", "missing", "empty"])

@@ -50,7 +50,7 @@ class Processes:
 
     def any(self, is_so: bool) -> bool:
         """Whether it is so in any of the processes."""
-        return self.sum(torch.tensor(float(is_so))).item() > 0
+        return self.sum(torch.tensor(float(is_so))).item() > 0 if self.num > 1 else is_so
 
     def gather(self, items: dict[Any, Any]) -> dict[Any, Any]:
         """The tables of all processes in one."""

@@ -1,5 +1,6 @@
 """Forecasts of a few fixed cases: the score that chooses the best checkpoint, and its picture."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from ldcast.nowcaster import LDCast
 from ldcast.summary import format_time
 from ldcast.training.distributed import Processes
 from ldcast.training.pictures import Comparison, drawn_indices
+from ldcast.training.stopping import StopRequest
 from ldcast.verification.cases import CANDIDATES_PER_CASE, CASE_FRAMES, draw_candidates, spread_over
 from ldcast.verification.crps import fair_crps
 
@@ -37,6 +39,7 @@ class FixedCases:
     events: of the validation part. The cases are drawn as verification draws them, driest first,
     and the last one is the wettest; there are fewer than settings.num_cases where the events have
     not so many windows. settings.num_members forecasts are made of each.
+    amp: as for `LDCast.predict`.
     Raises InputError as `draw_candidates` does.
     """
 
@@ -46,6 +49,7 @@ class FixedCases:
         settings: ForecastScoreConfig,
         crop_size: int,
         seed: int,
+        amp: str,
     ) -> None:
         num_draws = CANDIDATES_PER_CASE * settings.num_cases
         candidates = draw_candidates(events, num_draws, crop_size, seed)
@@ -57,26 +61,30 @@ class FixedCases:
         *candidates, wettest = candidates
         num_others = min(settings.num_cases - 1, len(candidates))
         self.cases = [*spread_over(candidates, num_others), wettest]
-        self._events, self._num_members, self._crop_size = events, settings.num_members, crop_size
+        self._events, self._crop_size = events, crop_size
+        self._num_members, self._amp = settings.num_members, amp
 
-    def __len__(self) -> int:
-        return len(self.cases)
+    def wettest(self) -> "FixedCases":
+        """The wettest case alone."""
+        alone = copy.copy(self)
+        alone.cases = self.cases[-1:]
+        return alone
 
-    def score(self, model: LDCast, processes: Processes, amp: str, num_cases: int) -> CaseScores:
-        """Forecasts and scores the wettest `num_cases`, shared out among the processes.
+    def score(self, model: LDCast, processes: Processes, stop: StopRequest) -> CaseScores:
+        """Forecasts and scores the cases, shared out among the processes.
 
-        amp: as for `LDCast.predict`.
+        stop: when requested, the remaining cases are left out.
         """
-        cases = self.cases[-num_cases:]
+        cases = self.cases
         drawn = drawn_indices(len(cases))
         sums = torch.zeros(2, dtype=torch.float64)
         comparisons = {}
-        for index in processes.share(len(cases)):
+        for index in stop.until(processes.share(len(cases))):
             case = cases[index]
             rain_rate = read_window(self._events, case.window, CASE_FRAMES, self._crop_size)[0]
             past, future = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
             try:
-                members = model.predict(past, self._num_members, case.seed, amp=amp)
+                members = model.predict(past, self._num_members, case.seed, amp=self._amp)
             except NonFiniteError:
                 sums[0] = torch.inf
                 continue

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ldcast.errors import InputError
-from ldcast.files import write_text
+from ldcast.files import naming, write_text
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -39,7 +39,7 @@ class MetricsLog:
         line = {"iteration": iteration}
         line |= {name: _rounded(value) for name, value in values.items()}
         line["elapsed_s"] = round(time.monotonic() - self._start, 1)
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())  # a checkpoint on disk never lacks the lines before it
