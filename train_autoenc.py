@@ -49,7 +49,7 @@ from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.ema import EMA
-from ldcast.training.guard import drop_impossible_rain, find_problem
+from ldcast.training.guard import drop_impossible_rain, find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
@@ -233,11 +233,15 @@ def main(argv: list[str] | None = None) -> int:
                         continue
                     run.log(state, **scores)
                     bar.set_postfix(scores)
-                if not all(map(math.isfinite, scores.values())):
-                    run.roll_back(state, "a validation score that is not finite")
+                problem = find_validation_problem(
+                    scores, state.validation_loss, loop.max_loss_ratio
+                )
+                if problem is not None:
+                    run.roll_back(state, problem)
                     batches.restart(state.attempt, state.iteration)
                     continue
                 state.validated_at = state.iteration
+                state.validation_loss = scores.get("val_loss", math.inf)
                 if not scores or scores["val_loss_ema"] < state.best_score:
                     state.best_score = scores.get("val_loss_ema", math.inf)
                     if processes.is_main:

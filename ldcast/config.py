@@ -93,7 +93,7 @@ class LoopConfig(Settings):
         1000, "iterations between validations and checkpoints", low=1
     )
     num_validation_examples: int = setting(64, "fixed crops that each validation uses", low=1)
-    max_loss_ratio: float = setting(10.0, "loss over its running median that is a jump", low=1)
+    max_loss_ratio: float = setting(10.0, "loss over the usual one that is a jump", low=1)
     max_bad_updates: int = setting(10, "bad updates in a row that roll the run back", low=1)
     use_activation_checkpointing: bool = setting(
         False, "compute again instead of keeping in memory"

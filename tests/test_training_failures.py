@@ -228,6 +228,28 @@ def test_a_validation_that_is_not_finite_rolls_the_run_back(
     assert read_counters(tmp_path / "run")["iteration"] == 2
 
 
+def test_a_validation_loss_that_jumps_rolls_the_run_back(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raw weights that went wrong between two validations are not kept as a good checkpoint."""
+    validate = stage.script.validate
+
+    def spoiled(model: torch.nn.Module, ema: EMA, *args: object) -> tuple[dict, list]:
+        scores, comparisons = validate(model, ema, *args)
+        is_first_visit = ema.num_updates == 4 and not (tmp_path / "seen").exists()
+        if is_first_visit:
+            (tmp_path / "seen").touch()
+            scores["val_loss"] *= 50
+        return scores, comparisons
+
+    monkeypatch.setattr(stage.script, "validate", spoiled)
+    out = stage.run(tmp_path / "run", 6, "--loop.validation-interval", "2")
+    counters = read_counters(out)
+    assert (counters["attempt"], counters["iteration"]) == (1, 6)
+    assert "rolled back to iteration 2" in counters["rollback"]
+    assert "a validation loss that jumped from" in counters["rollback"]
+
+
 def test_networks_that_give_no_numbers_at_all_are_named(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ class TrainState:
     attempt: 0, or 1 after the run was rolled back; part of the key of every draw.
     lr_factor: what the learning rate is multiplied by, less than 1 after a rollback.
     validated_at: iteration of the last validation, -1 before the first.
+    validation_loss: of the raw weights at the last validation, infinite before the first.
     best_score: lowest score of the averaged weights so far.
     skipped: updates that were not made, by their problem; see `guard`.
     num_bad_in_a_row: skipped updates since the last good one.
@@ -50,6 +51,7 @@ class TrainState:
     attempt: int = 0
     lr_factor: float = 1.0
     validated_at: int = -1
+    validation_loss: float = float("inf")
     best_score: float = float("inf")
     skipped: dict[str, int] = field(default_factory=dict)
     num_bad_in_a_row: int = 0
@@ -104,6 +106,7 @@ COUNTERS = (
     "attempt",
     "lr_factor",
     "validated_at",
+    "validation_loss",
     "best_score",
     "skipped",
     "num_bad_in_a_row",

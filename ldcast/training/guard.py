@@ -1,4 +1,4 @@
-"""Which updates must not be made: rain that cannot be, losses and gradients that are not sound."""
+"""What must not go on: rain that cannot be, losses, gradients and scores that are not sound."""
 
 import math
 import statistics
@@ -52,6 +52,21 @@ def find_problem(
     is_usual_known = len(recent_losses) >= MIN_RECENT
     if is_usual_known and loss > max_loss_ratio * statistics.median(recent_losses):
         return "jump"
+    return None
+
+
+def find_validation_problem(
+    scores: dict[str, float], last_loss: float, max_loss_ratio: float
+) -> str | None:
+    """What forbids to keep a checkpoint, in words, or None.
+
+    scores: of a validation, none without one. last_loss: `val_loss` of the validation before.
+    max_loss_ratio: a loss beyond so many times the last one is a jump.
+    """
+    if not all(map(math.isfinite, scores.values())):
+        return "a validation score that is not finite"
+    if scores and scores["val_loss"] > max_loss_ratio * last_loss:
+        return f"a validation loss that jumped from {last_loss:.3g} to {scores['val_loss']:.3g}"
     return None
 
 
