@@ -1,5 +1,6 @@
 """The two training scripts with the tiny preset, as several test modules run them."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ class Stage:
 
     def __init__(self, name: str, event_path: Path, autoencoder_run: Path) -> None:
         self.script = SCRIPTS[name]
+        self._references = autoencoder_run.with_name(f"references_{name}")
         self.inputs = ["--data", str(event_path)]
         if name == "diffusion":
             self.inputs += ["--autoencoder", str(autoencoder_run)]
@@ -33,6 +35,12 @@ class Stage:
     def run(self, out: Path, iterations: int, *more: str) -> Path:
         self.script.main(self.arguments(out, iterations, *more))
         return out
+
+    def reference(self, iterations: int, *more: str) -> Path:
+        """An undisturbed run, made once for all tests: to be looked at, not to be changed."""
+        words = "_".join([str(iterations), *more, *self.inputs])
+        out = self._references / hashlib.sha256(words.encode()).hexdigest()[:16]
+        return out if out.exists() else self.run(out, iterations, *more)
 
     def fails(self, capsys: pytest.CaptureFixture[str], out: Path, *more: str) -> str:
         """The one line that the script prints where it exits with status 2."""

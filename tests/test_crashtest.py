@@ -1,6 +1,7 @@
 """Trainings that are killed with SIGKILL and taken up again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,26 +14,27 @@ from ldcast.model_folder import write_tensors
 from ldcast.training.crashtest import difference, main, read_counters
 
 
-def killed_and_compared(stage: Stage, num_kills: int) -> None:
+def killed_and_compared(stage: Stage, num_kills: int, iterations: int) -> None:
     script = ROOT / f"{stage.script.__name__}.py"
-    run = [*LOOP, *stage.inputs, "--iterations", "8", "--loop.validation-interval", "2"]
+    run = [*LOOP, *stage.inputs, "--loop.validation-interval", "2", "--iterations", str(iterations)]
     assert main(["--kills", str(num_kills), str(script), *run]) == 0
 
 
 def test_killed_runs_end_as_the_unbroken_one(
     event_path: Path, autoencoder_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed_and_compared(Stage("diffusion", event_path, autoencoder_run), 2)
+    killed_and_compared(Stage("diffusion", event_path, autoencoder_run), 2, 4)
     assert "2 of 2 runs ended" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_fifty_killed_runs_end_as_the_unbroken_one(stage: Stage) -> None:
-    killed_and_compared(stage, 50)
+    killed_and_compared(stage, 50, 16)
 
 
 def test_a_difference_is_named(stage: Stage, tmp_path: Path) -> None:
-    first, second = (stage.run(tmp_path / name, 1) for name in "ab")
+    first = stage.reference(1)
+    second = shutil.copytree(first, tmp_path / "second")
     assert difference(first, second) is None
 
     lines = (second / "metrics.jsonl").read_text()

@@ -54,8 +54,9 @@ def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path
 
 
 def test_a_change_of_the_number_of_processes_is_said(
-    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    event_path: Path, autoencoder_run: Path, tmp_path: Path
 ) -> None:
+    stage = Stage("autoencoder", event_path, autoencoder_run)
     out = stage.run(tmp_path / "run", 1)
     process = start(stage, out, 2)
     output, _ = process.communicate(timeout=300)
@@ -64,7 +65,10 @@ def test_a_change_of_the_number_of_processes_is_said(
     assert output.count("now by 2") == 1
 
 
-def test_a_process_that_dies_ends_the_others_with_the_reason(stage: Stage, tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_the_others_with_the_reason(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    stage = Stage("autoencoder", event_path, autoencoder_run)
     out = tmp_path / "run"
     process = start(stage, out, 10_000)
     rank_1 = wait_for_rank_1(process, out)

@@ -74,7 +74,7 @@ def test_the_model_folder_holds_the_best_averaged_weights(stage: Stage, tmp_path
     description = json.loads((out / "config.json").read_text())
     assert description["trained_on"]["iteration"] == best
     if best > 0:
-        then = state(stage.run(tmp_path / "until_best", best))
+        then = state(stage.reference(best))
         saved = load_file(out / "model.safetensors")
         for name, tensor in then.items():
             if name.startswith("ema."):
@@ -110,13 +110,13 @@ def test_without_anything_to_hold_out_one_line_says_so(
 
 
 def test_two_runs_are_equal(stage: Stage, tmp_path: Path) -> None:
-    first, second = (stage.run(tmp_path / name, 2) for name in "ab")
+    first, second = stage.reference(2), stage.run(tmp_path / "again", 2)
     assert same_tensors(state(first), state(second))
     assert read_metrics(first) == read_metrics(second)
 
 
 def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
-    first, second = (stage.run(tmp_path / seed, 1, "--seed", seed) for seed in "01")
+    first, second = stage.reference(1), stage.run(tmp_path / "other", 1, "--seed", "1")
     assert not same_tensors(state(first), state(second))
 
 
@@ -125,7 +125,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_exactly(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     more = (*more, "--loop.log-interval", "4")
-    unbroken = stage.run(tmp_path / "unbroken", 5, *more)
+    unbroken = stage.reference(5, *more)
     update = EMA.update
 
     def update_and_interrupt(ema: EMA) -> None:
@@ -144,7 +144,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_exactly(
 
 
 def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
-    whole = stage.run(tmp_path / "whole", 4)
+    whole = stage.reference(4)
     parts = stage.run(stage.run(tmp_path / "parts", 2), 4)
     assert same_tensors(state(whole), state(parts))
 
@@ -167,7 +167,7 @@ def test_lines_of_metrics_beyond_the_checkpoint_are_cut(stage: Stage, tmp_path: 
 
 
 def test_micro_batches_change_nothing_but_rounding(stage: Stage, tmp_path: Path) -> None:
-    whole = stage.run(tmp_path / "whole", 1)
+    whole = stage.reference(1)
     same_gradients(stage.run(tmp_path / "parts", 1, "--loop.num-micro-batches", "2"), whole)
 
 
@@ -204,13 +204,10 @@ ONLY = {
 
 
 @pytest.fixture(scope="module")
-def usual_states(
-    event_path: Path, autoencoder_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, torch.Tensor]]:
+def usual_states(event_path: Path, autoencoder_run: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The state that each script reaches in two iterations without any option."""
-    folder = tmp_path_factory.mktemp("usual")
     stages = {name: Stage(name, event_path, autoencoder_run) for name in SCRIPTS}
-    return {name: state(stage.run(folder / name, 2)) for name, stage in stages.items()}
+    return {name: state(stage.reference(2)) for name, stage in stages.items()}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +228,7 @@ def test_an_option_changes_the_run(
 
 
 def test_worker_processes_change_nothing(stage: Stage, tmp_path: Path) -> None:
-    alone = stage.run(tmp_path / "alone", 2)
+    alone = stage.reference(2)
     helped = stage.run(tmp_path / "helped", 2, "--data.num-workers", "1")
     assert same_tensors(state(alone), state(helped))
 
@@ -244,7 +241,7 @@ def test_intervals_decide_when_to_log_and_to_validate(stage: Stage, tmp_path: Pa
 
 
 def test_validation_data_may_be_named(stage: Stage, short_event_path: Path, tmp_path: Path) -> None:
-    usual = stage.run(tmp_path / "usual", 1)
+    usual = stage.reference(1)
     named = stage.run(tmp_path / "named", 1, "--validation-data", str(short_event_path))
     assert read_metrics(usual)[-1]["val_loss"] != read_metrics(named)[-1]["val_loss"]
 
@@ -357,7 +354,7 @@ def test_what_a_killed_run_left_half_written_is_cleared(stage: Stage, tmp_path: 
 def test_the_validation_of_iteration_0_outlives_an_early_stop(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken = stage.run(tmp_path / "unbroken", 2)
+    unbroken = stage.reference(2)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -155,7 +155,7 @@ def test_bad_updates_in_a_row_roll_the_run_back_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    usual = stage.run(tmp_path / "usual", 6, *ROLLBACK)
+    usual = stage.reference(6, *ROLLBACK)
     spoil_loss(monkeypatch, stage, range(4, 6))  # iterations 4 and 5; validated at 3
     out = stage.run(tmp_path / "run", 6, *ROLLBACK)
     assert "2 bad updates in a row at iteration 6" in capsys.readouterr().out
@@ -280,7 +280,7 @@ def test_a_training_that_diverges_ends_with_a_sound_model(
 def test_a_signal_saves_and_leaves_with_its_own_status(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    unbroken = stage.run(tmp_path / "unbroken", 4)
+    unbroken = stage.reference(4)
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
         at_update(patch, 2, send(number))
@@ -294,7 +294,7 @@ def test_a_signal_cuts_a_validation_short(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ("--loop.validation-interval", "2")
-    unbroken = stage.run(tmp_path / "unbroken", 4, *more)
+    unbroken = stage.reference(4, *more)
     loss, calls = stage.script.training_loss, []
 
     def interrupted(*args: object) -> torch.Tensor:
@@ -333,8 +333,8 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     more = ("--loop.validation-interval", "1")
-    unbroken = stage.run(tmp_path / "unbroken", 3, *more)
-    broken = stage.run(tmp_path / "broken", 3, *more)
+    unbroken = stage.reference(3, *more)
+    broken = shutil.copytree(unbroken, tmp_path / "broken")
     path = broken / "state.safetensors"
     damage(path, kind)
     before = path.read_bytes() if path.is_file() else None
@@ -388,7 +388,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
 ) -> None:
     """The limit on the size of files stands for a full disk."""
     more = ("--loop.validation-interval", "2")
-    unbroken = stage.run(tmp_path / "unbroken", 4, *more)
+    unbroken = stage.reference(4, *more)
     out = tmp_path / "broken"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -510,7 +510,8 @@ def test_tensorboard_shows_what_the_metrics_hold(stage: Stage, tmp_path: Path) -
 def test_what_decides_nothing_may_change_when_a_run_is_taken_up(
     stage: Stage, tmp_path: Path, change: tuple[str, str]
 ) -> None:
-    whole = state(stage.run(tmp_path / "whole", 4))
-    parts = state(stage.run(stage.run(tmp_path / "parts", 2), 4, *change))
+    whole = state(stage.reference(4))
+    parts = shutil.copytree(stage.reference(2), tmp_path / "parts")
+    parts = state(stage.run(parts, 4, *change))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=5e-4)
