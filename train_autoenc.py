@@ -1,11 +1,12 @@
 """Stage 1: train the autoencoder on crops of rain.
 
   python train_autoenc.py --data radar/*.npz                   one GPU, or the CPU without one
+  torchrun --nproc_per_node=4 train_autoenc.py --data ...      four GPUs
   python train_autoenc.py --data synthetic:0 synthetic:1       no radar data at hand
   python train_autoenc.py --data radar/*.npz --preset paper    the published sizes and recipe
 
 Writes a run folder (default runs/autoenc) that train_diffusion.py takes up. Running the same
-command again resumes; Ctrl-C saves and leaves.
+command again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
 """
 
 import math

@@ -1,12 +1,13 @@
 """Stage 2: train conditioner and denoiser in the latent space of a trained autoencoder.
 
   python train_diffusion.py                                after train_autoenc.py: its run and data
+  torchrun --nproc_per_node=4 train_diffusion.py           on four GPUs
   python train_diffusion.py --autoencoder DIR --data radar/*.npz
   python train_diffusion.py --init MODEL --data radar/*.npz        fine-tune a trained model
 
 Writes a run folder (default runs/ldcast) that infer.py --model takes, during the run as well: its
-model.safetensors holds the best averaged weights so far. Running the same command again resumes;
-Ctrl-C saves and leaves.
+model.safetensors holds the averaged weights that forecast best so far. Running the same command
+again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
 """
 
 import argparse
