@@ -37,7 +37,7 @@ from ldcast.model_folder import (
     write_weights,
 )
 from ldcast.models import AutoencoderKL, autoencoder_loss
-from ldcast.rain import from_model_units, to_model_units, valid_mask
+from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
 from ldcast.seeds import (
     STREAM_LATENT,
     STREAM_VALIDATION,
@@ -50,7 +50,7 @@ from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.ema import EMA
-from ldcast.training.guard import drop_impossible_rain, find_problem, find_validation_problem
+from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
@@ -172,7 +172,12 @@ def main(argv: list[str] | None = None) -> int:
     if validation_events:
         validation_crops = driest_first(
             ValidationCrops(
-                validation_events, NUM_FRAMES, data.crop_size, loop.num_validation_examples, seed
+                validation_events,
+                NUM_FRAMES,
+                data.crop_size,
+                loop.num_validation_examples,
+                seed,
+                data.max_rain_rate,
             )
         )
 
@@ -201,11 +206,12 @@ def main(argv: list[str] | None = None) -> int:
     with (
         join_processes(device) as processes,
         open_run(out, arguments, processes, tqdm.write) as run,
-        StopRequest(run.say) as stop,
+        StopRequest() as stop,
         tqdm(
             total=loop.iterations, desc="autoencoder", disable=None if processes.is_main else True
         ) as bar,
     ):
+        batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration
         trained = autoencoder
@@ -219,7 +225,6 @@ def main(argv: list[str] | None = None) -> int:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
 
-        batches = Batches(crops, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
             bar.update(state.iteration - bar.n)
@@ -277,6 +282,7 @@ def main(argv: list[str] | None = None) -> int:
             grad_norm = torch.nn.utils.clip_grad_norm_(
                 parameters, settings.optimizer.clip_norm
             ).item()
+            seconds, wait_seconds = time.perf_counter() - start, batches.take_wait_seconds()
             problem = find_problem(
                 batch_loss,
                 grad_norm,
@@ -292,8 +298,8 @@ def main(argv: list[str] | None = None) -> int:
                     loss=batch_loss,
                     grad_norm=grad_norm,
                     wet_share=batch_wet_share,
-                    seconds=time.perf_counter() - start,
-                    wait_seconds=batches.take_wait_seconds(),
+                    seconds=seconds,
+                    wait_seconds=wait_seconds,
                 )
             else:  # the weights stay as they are
                 state.count_bad(problem)
@@ -308,6 +314,8 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
+        if must_stop:
+            run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to go on")
     return stop.status if must_stop else 0
 
 

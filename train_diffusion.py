@@ -43,7 +43,7 @@ from ldcast.model_folder import (
 )
 from ldcast.models import AutoencoderKL
 from ldcast.nowcaster import LDCast, build
-from ldcast.rain import RainScale, to_model_units
+from ldcast.rain import RainScale, drop_impossible_rain, to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.batches import Batches
@@ -51,7 +51,7 @@ from ldcast.training.checkpoint import TrainState
 from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
-from ldcast.training.guard import drop_impossible_rain, find_problem, find_validation_problem
+from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
@@ -184,11 +184,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     if validation_events:
         validation_crops = ValidationCrops(
-            validation_events, num_frames, data.crop_size, loop.num_validation_examples, seed
+            validation_events,
+            num_frames,
+            data.crop_size,
+            loop.num_validation_examples,
+            seed,
+            data.max_rain_rate,
         )
-        cases = FixedCases(
-            validation_events, settings.forecast_score, data.crop_size, seed, flags.amp
-        )
+        cases = FixedCases(validation_events, settings.forecast_score, data, seed, flags.amp)
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
@@ -229,11 +232,12 @@ def main(argv: list[str] | None = None) -> int:
     with (
         join_processes(device) as processes,
         open_run(out, arguments, processes, tqdm.write) as run,
-        StopRequest(run.say) as stop,
+        StopRequest() as stop,
         tqdm(
             total=loop.iterations, desc="diffusion", disable=None if processes.is_main else True
         ) as bar,
     ):
+        batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration
         trained = nowcaster
@@ -248,7 +252,6 @@ def main(argv: list[str] | None = None) -> int:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
 
-        batches = Batches(crops, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
             bar.update(state.iteration - bar.n)
@@ -306,6 +309,7 @@ def main(argv: list[str] | None = None) -> int:
             grad_norm = torch.nn.utils.clip_grad_norm_(
                 parameters, settings.optimizer.clip_norm
             ).item()
+            seconds, wait_seconds = time.perf_counter() - start, batches.take_wait_seconds()
             problem = find_problem(
                 batch_loss,
                 grad_norm,
@@ -321,8 +325,8 @@ def main(argv: list[str] | None = None) -> int:
                     loss=batch_loss,
                     grad_norm=grad_norm,
                     wet_share=batch_wet_share,
-                    seconds=time.perf_counter() - start,
-                    wait_seconds=batches.take_wait_seconds(),
+                    seconds=seconds,
+                    wait_seconds=wait_seconds,
                 )
             else:  # the weights stay as they are
                 state.count_bad(problem)
@@ -337,6 +341,8 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
+        if must_stop:
+            run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to go on")
     return stop.status if must_stop else 0
 
 

@@ -24,7 +24,9 @@ def run_script(main: Callable[[], int | None]) -> int:
     Everything else keeps its traceback: it is a bug, and the trace is what its report needs.
     """
     try:
-        return main() or 0
+        status = main() or 0
+        _flush()
+        return status
     except InputError as error:
         message = str(error)
     except OSError as error:  # a missing file, a folder that cannot be written, a full disk
@@ -34,6 +36,14 @@ def run_script(main: Callable[[], int | None]) -> int:
         return INTERRUPTED
     print(f"{_rank()}error: " + " ".join(message.split()), file=sys.stderr)
     return 2
+
+
+def _flush() -> None:
+    """Flushes what was printed; a reader that has gone must not change the exit status."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _rank() -> str:

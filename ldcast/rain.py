@@ -47,6 +47,16 @@ def check_rain_rate(rain_rate: Tensor) -> None:
         )
 
 
+def drop_impossible_rain(rain_rate: Tensor, max_rain_rate: float) -> tuple[Tensor, Tensor]:
+    """The rain with NaN (no data) for what no radar can have seen, and the number of such pixels.
+
+    rain_rate: any shape, mm/h, NaN = no data. max_rain_rate: mm/h, the most that is possible.
+    Returns a new tensor, and a scalar float32 on the same device.
+    """
+    is_impossible = (rain_rate < -ROUNDING) | (rain_rate > max_rain_rate)
+    return rain_rate.masked_fill(is_impossible, torch.nan), is_impossible.sum().float()
+
+
 def is_wet(rain_rate: Tensor | np.ndarray, wet_threshold: float) -> Tensor | np.ndarray:
     """True where there is at least `wet_threshold` mm/h; same shape.
 

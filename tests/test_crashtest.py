@@ -65,6 +65,12 @@ def test_a_training_that_fails_is_no_verdict(tmp_path: Path) -> None:
         main([str(ROOT / "train_autoenc.py"), "--preset", "tiny"])
 
 
+@pytest.mark.parametrize("flags", [("--kills", "0"), ("--seed", "-1")])
+def test_numbers_that_test_nothing_are_refused(flags: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match="expected 1 or more"):
+        main([*flags, "train_autoenc.py"])
+
+
 @pytest.mark.parametrize("command", [[], ["train_autoenc.py", "--out", "runs/autoenc"]])
 def test_a_command_is_needed_without_its_folder(command: list[str]) -> None:
     with pytest.raises(InputError, match="without --out"):

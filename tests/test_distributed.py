@@ -13,8 +13,10 @@ import torch
 from stages import ROOT, Stage, same_gradients
 
 from ldcast.errors import InputError
+from ldcast.training.checkpoint import TrainState
 from ldcast.training.crashtest import read_counters, read_metrics
 from ldcast.training.distributed import Processes, join_processes, process_device
+from ldcast.training.run import Run
 
 FOUR = ("--batch-size", "4", "--loop.num-micro-batches", "2")
 
@@ -107,6 +109,35 @@ def test_one_process_needs_no_others() -> None:
         assert processes.sum(values) is not values
         assert processes.gather({1: "a"}) == {1: "a"}
         assert processes.any(True) and not processes.any(False)
+
+
+class OneOfTwo(Processes):
+    """A process whose fellow answers what it is told to."""
+
+    def answering(self, item: object) -> "OneOfTwo":
+        object.__setattr__(self, "item", item)
+        return self
+
+    def gather(self, items: dict) -> dict:
+        return {**items, 1: self.item}
+
+
+def test_an_error_of_one_process_ends_the_others() -> None:
+    first = OneOfTwo(0, 2, torch.device("cpu"))
+    with first.answering(False).failing_together():
+        pass
+    with pytest.raises(InputError, match="rank 1"), first.answering(True).failing_together():
+        pass
+    with pytest.raises(OSError, match="full"), first.answering(True).failing_together():
+        raise OSError("full")
+
+
+def test_processes_that_read_different_states_say_so(tmp_path: Path) -> None:
+    processes = OneOfTwo(0, 2, torch.device("cpu")).answering(7)
+    run = Run(tmp_path, {}, processes, print)
+    with pytest.raises(InputError, match=r"of iterations 5, 7.*all machines see"):
+        run._check_all_resumed(TrainState({}, None, None, None, iteration=5))
+    run._check_all_resumed(TrainState({}, None, None, None, iteration=7))
 
 
 def test_items_are_shared_out_once_each() -> None:

@@ -195,6 +195,7 @@ ONLY = {
     ],
     "diffusion": [
         ("--loss-norm", "l1"),
+        ("--encoder-dtype", "bfloat16"),
         ("--diffusion.prediction", "v"),
         ("--diffusion.schedule", "cosine"),
         ("--conditioner.channels", "16"),

@@ -5,6 +5,9 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +15,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stages import Stage, state
+from stages import ROOT, Stage, state
 
 import train_diffusion
+from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import TrainingCrops
 from ldcast.errors import run_script
 from ldcast.training import run as run_module
+from ldcast.training.checkpoint import TrainState
 from ldcast.training.crashtest import difference, read_counters, read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
+from ldcast.training.metrics import MetricsLog, read_lines
 from ldcast.training.run import Run
 from ldcast.training.stopping import StopRequest
 
@@ -144,6 +150,34 @@ def test_an_overflow_of_fp16_is_skipped_and_lowers_the_scale(
     assert state(out)["optimizer.0.step"] == 2
 
 
+def test_impossible_rain_is_no_data_in_validations(
+    stage: Stage, event_path: Path, tmp_path: Path
+) -> None:
+    event, scores = read_event(str(event_path)), []
+    for value in (np.nan, 600.0):
+        event.rain_rate[40, 20:30, 20:30] = value
+        path = tmp_path / str(value) / "event.npz"
+        path.parent.mkdir()
+        write_event(event, path)
+        stage.inputs[1] = str(path)
+        scores.append(read_metrics(stage.run(path.parent / "run", 1))[-1])
+    assert scores[0] == scores[1]
+
+
+def test_a_validation_waits_for_a_good_update() -> None:
+    state = TrainState({}, None, None, None, iteration=5, validated_at=0)
+    assert state.is_validation_due(5, is_done=False)
+    state.count_bad("loss")
+    assert not state.is_validation_due(5, is_done=False)
+    state.iteration, state.num_bad_in_a_row = 6, 0
+    assert state.is_validation_due(5, is_done=False)
+    state.validated_at = 6
+    assert not state.is_validation_due(5, is_done=False)
+    assert not state.is_validation_due(5, is_done=True)
+    state.iteration = 7
+    assert state.is_validation_due(5, is_done=True)
+
+
 # ---- rolled back ---------------------------------------------------------------------------------
 
 ROLLBACK = ("--loop.validation-interval", "3", "--loop.max-bad-updates", "2")
@@ -188,6 +222,31 @@ def test_a_rollback_survives_a_stop(
             assert stage.script.main(stage.arguments(broken, 8, *ROLLBACK)) == 143
     stage.run(broken, 8, *ROLLBACK)
     assert difference(broken, unbroken) is None
+
+
+def test_a_rollback_that_cannot_be_saved_loses_no_line(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Run.save
+
+    def save_but_for_a_rollback(run: Run, state: TrainState) -> None:
+        save(run, state) if state.attempt == 0 else fail_to_write()
+
+    monkeypatch.setattr(Run, "save", save_but_for_a_rollback)
+    spoil_loss(monkeypatch, stage, range(4, 6))
+    with pytest.raises(OSError, match="No space"):
+        stage.run(tmp_path / "run", 6, *ROLLBACK)
+    assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [0, 1, 2, 3, 3, 4, 5]
+
+
+def test_a_rollback_keeps_the_lowered_scale_of_fp16(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_loss(monkeypatch, stage, range(4, 6), 1e34)
+    out = stage.run(tmp_path / "run", 6, *ROLLBACK, "--amp", "fp16")
+    counters = read_counters(out)
+    assert (counters["attempt"], counters["skipped"]) == (1, {"overflow": 2})
+    assert counters["scaler"]["scale"] == 2.0**14
 
 
 def test_bad_updates_after_a_rollback_end_the_run(
@@ -315,17 +374,40 @@ def test_a_signal_cuts_a_validation_short(
     assert difference(broken, unbroken) is None
 
 
-def test_processes_forked_by_a_run_ignore_signals(capfd: pytest.CaptureFixture[str]) -> None:
-    with StopRequest(print) as stop:
-        child = os.fork()
-        if child == 0:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                os.kill(os.getpid(), number)
-            os._exit(7 if stop.is_set else 0)
-        assert os.waitpid(child, 0)[1] == 0
-        assert capfd.readouterr().out == ""
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.is_set
+def test_only_a_second_ctrl_c_interrupts_at_once() -> None:
+    with StopRequest() as stop:
+        send(signal.SIGTERM)()
+        send(signal.SIGTERM)()
+        assert (stop.is_set, stop.status, list(stop.until(range(3)))) == (True, 143, [])
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)()
+
+
+def test_a_signal_to_all_processes_with_nobody_reading_saves_as_well(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    """As when a cluster ends a job, or Ctrl-C ends `python train_autoenc.py ... | tee log`."""
+    stage, out = Stage("autoencoder", event_path, autoencoder_run), tmp_path / "run"
+    arguments = stage.arguments(out, 10_000, "--data.num-workers", "1")
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_autoenc.py"), *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    os.close(reader)
+    os.close(writer)
+    log = out / "metrics.jsonl"
+    while not (log.is_file() and any(line["iteration"] == 5 for line in read_lines(log))):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=50)
+    assert (process.returncode, errors) == (143, "")
+    assert read_counters(out)["iteration"] >= 5
 
 
 @pytest.mark.parametrize("kind", ["truncated", "flipped", "missing", "empty"])
@@ -344,6 +426,40 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     if kind != "missing":
         assert "going on from state.previous.safetensors" in capsys.readouterr().out
         assert (broken / "state.damaged.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_rollback_finds_the_checkpoint_before_a_lost_one(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    out = stage.run(tmp_path / "run", 5, *ROLLBACK)  # validated at 0, 3 and 5
+    damage(out / "state.safetensors", kind)
+    spoil_loss(monkeypatch, stage, range(2))
+    stage.run(out, 5, *ROLLBACK)
+    counters = read_counters(out)
+    assert (counters["attempt"], counters["iteration"]) == (1, 5)
+    assert "rolled back to iteration 3" in counters["rollback"]
+
+
+def test_a_state_that_is_damaged_while_the_run_lives_is_replaced(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--loop.validation-interval", "2")
+    out = tmp_path / "run"
+    at_update(monkeypatch, 3, lambda: damage(out / "state.safetensors", "empty"))
+    stage.run(out, 4, *more)
+    assert difference(out, stage.reference(4, *more)) is None
+
+
+def test_a_trained_run_without_its_states_is_not_begun_again(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(stage.reference(2), tmp_path / "run")
+    for path in out.glob("state*.safetensors"):
+        path.unlink()
+    model = (out / "model.safetensors").read_bytes()
+    assert "no state.safetensors to go on from" in stage.fails(capsys, out)
+    assert (out / "model.safetensors").read_bytes() == model
 
 
 def test_two_damaged_checkpoints_end_the_run_and_stay(
@@ -423,6 +539,64 @@ def test_a_disk_without_room_for_three_checkpoints_is_named(
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_only_what_a_save_replaces_counts_as_room(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "state.damaged.safetensors").write_bytes(bytes(10**8))
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _: usage)
+    assert "three checkpoints" in stage.fails(capsys, out)
+
+
+def test_a_start_that_failed_may_be_corrected(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_check_room", fail_to_write)
+        stage.fails(capsys, tmp_path / "run")
+    stage.run(tmp_path / "run", 1, "--lr", "1e-5")
+
+
+def test_a_rehearsed_checkpoint_is_read_back(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write = run_module.write_state
+
+    def write_and_damage(state: TrainState, path: Path) -> None:
+        write(state, path)
+        damage(path, "flipped")
+
+    monkeypatch.setattr(run_module, "write_state", write_and_damage)
+    assert "has changed" in stage.fails(capsys, tmp_path / "run")
+
+
+def test_half_written_files_of_others_stay(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is no run, around one that is being written."""
+    (tmp_path / "run").mkdir()
+    others = [tmp_path / ".a.tmp", tmp_path / "run" / ".state.safetensors.new.tmp"]
+    for path in [*others, tmp_path / "config.json"]:
+        path.write_text("")
+    assert "would be overwritten" in stage.fails(capsys, tmp_path)
+    assert all(path.exists() for path in others)
+
+
+def fail_to_write(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_checkpoint_is_rehearsed_before_the_first_batch(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,6 +658,53 @@ def test_lines_of_metrics_hold_what_is_to_be_watched(stage: Stage, tmp_path: Pat
     assert set(names) <= line.keys()
     assert 0 < line["data_wait_share"] < 1
     assert line["examples_per_s"] > 0
+
+
+def test_waiting_for_data_of_skipped_updates_is_not_counted(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = TrainingCrops.__getitem__
+
+    def slow(crops: TrainingCrops, key: tuple[int, int, int]) -> torch.Tensor:
+        time.sleep(0.1 if key[1] < 3 else 0)
+        return read(crops, key)
+
+    monkeypatch.setattr(TrainingCrops, "__getitem__", slow)
+    spoil_loss(monkeypatch, stage, range(3))
+    out = stage.run(tmp_path / "run", 4, "--loop.log-interval", "4")
+    line = next(line for line in read_lines(out / "metrics.jsonl") if "lr" in line)
+    assert 0 < line["data_wait_share"] < 1
+
+
+@pytest.mark.draws
+def test_a_picture_that_cannot_be_written_ends_nothing(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    out = stage.run(tmp_path / "run", 1)
+    shutil.rmtree(out / "pictures")
+    (out / "pictures").write_text("")
+    stage.run(out, 2)
+    assert "no picture" in capsys.readouterr().out
+    assert read_counters(out)["iteration"] == 2
+
+
+def test_damaged_lines_of_metrics_are_dropped(stage: Stage, tmp_path: Path) -> None:
+    out = shutil.copytree(stage.reference(2), tmp_path / "run")
+    good = (out / "metrics.jsonl").read_bytes()
+    junk = b'12\n{}\n{"iteration": null}\n\x80{"iteration": 1}\n{"iterat'
+    (out / "metrics.jsonl").write_bytes(junk.replace(b"\n", b"\n" + good, 1))
+    stage.run(out, 2)
+    assert read_metrics(out) == read_metrics(stage.reference(2))
+
+
+def test_a_validation_that_was_not_saved_leaves_no_line(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, use_tensorboard=False)
+    for iteration, name in ((0, "val_loss"), (3, "loss"), (3, "val_loss"), (4, "loss")):
+        log.write(iteration, **{name: 1.0})
+    log.cut(3, validated_at=0)
+    kept = [(line["iteration"], "val_loss" in line) for line in read_lines(log.path)]
+    assert kept == [(0, True), (3, False)]
 
 
 def test_tensorboard_shows_what_the_metrics_hold(stage: Stage, tmp_path: Path) -> None:

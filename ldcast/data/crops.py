@@ -5,6 +5,7 @@ attempt, iteration, index of the example in the global batch), so no example dep
 Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]` and `.shape`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from ldcast.data.tiles import (
     windows_with_data,
 )
 from ldcast.errors import InputError
-from ldcast.rain import RainScale, as_float32, is_wet
+from ldcast.rain import RainScale, as_float32, drop_impossible_rain, is_wet
 from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h
@@ -195,6 +196,7 @@ class TrainingCrops(Dataset):
 class ValidationCrops(Dataset):
     """A fixed set of uniform crops, neither flipped nor transposed; `windows` says which.
 
+    max_rain_rate: mm/h; pixels above it count as no data.
     Item index: (1, num_frames, crop_size, crop_size) float32 mm/h, NaN = no data.
     Raises InputError as `UniformPicker` does.
     """
@@ -206,17 +208,21 @@ class ValidationCrops(Dataset):
         crop_size: int,
         num_examples: int,
         seed: int,
+        max_rain_rate: float = math.inf,
     ):
         self.windows = validation_windows(events, num_frames, crop_size, num_examples, seed)
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
+        self._max_rain_rate = max_rain_rate
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_window(self._events, self.windows[index], self._num_frames, self._crop_size)
+        window = self.windows[index]
+        rain_rate = read_window(self._events, window, self._num_frames, self._crop_size)
+        return drop_impossible_rain(rain_rate, self._max_rain_rate)[0]
 
 
 def driest_first(crops: ValidationCrops) -> Subset:

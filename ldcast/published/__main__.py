@@ -30,7 +30,7 @@ from ldcast.published.importing import (
 )
 from ldcast.published.reading import read_checkpoint
 from ldcast.training.checkpoint import STATE_NAME
-from ldcast.training.run import check_writable, lock_run
+from ldcast.training.run import check_writable, clear_unfinished, lock_run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RAW_NAME = "raw"
@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         with contextlib.ExitStack() as locks:
             for folder in folders:
                 locks.enter_context(lock_run(folder))
+                clear_unfinished(folder)
             write_models(model, folders, dtype, bar.update)
     for folder in folders:
         print(f"wrote {folder}: python infer.py --model {folder} --data PATH")

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from ldcast.config import LoopConfig
 from ldcast.data.crops import BatchKeys, TrainingCrops
 from ldcast.training.distributed import Processes
+from ldcast.training.stopping import outlive_signals
 
 Key = tuple[int, int, int]  # attempt, iteration, index of the example in the global batch
 
@@ -32,7 +33,12 @@ class Batches:
         """Goes on with the batch of this iteration: at the start, and after a rollback."""
         keys = self._keys(attempt, iteration)
         self._batches: Iterator[tuple[Tensor, list[Key]]] = zip(
-            DataLoader(self._crops, batch_sampler=keys, num_workers=self._num_workers),
+            DataLoader(
+                self._crops,
+                batch_sampler=keys,
+                num_workers=self._num_workers,
+                worker_init_fn=outlive_signals,
+            ),
             keys,
             strict=True,
         )

@@ -126,7 +126,7 @@ def save_state(state: TrainState, folder: Path) -> None:
     path = folder / STATE_NAME
     unfinished = folder / f".{STATE_NAME}.new.tmp"  # complete and on disk before anything moves
     write_state(state, unfinished)
-    if path.is_file() and _is_validated(path):
+    if _is_validated(path):
         os.replace(path, folder / PREVIOUS_NAME)
     os.replace(unfinished, path)
     sync_folder(folder)
@@ -195,7 +195,11 @@ def _weights(state: TrainState) -> dict[str, Tensor]:
 
 
 def _is_validated(path: Path) -> bool:
-    counters = _read_counters(path)
+    """Whether the file holds a state that was validated; not if it is missing or unreadable."""
+    try:
+        counters = _read_counters(path)
+    except InputError:
+        return False
     return counters["validated_at"] == counters["iteration"]
 
 

@@ -28,7 +28,7 @@ from ldcast.errors import InputError, run_script
 from ldcast.files import UNFINISHED_PATTERN
 from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from ldcast.training.checkpoint import STATE_NAME
-from ldcast.training.metrics import CLOCK_FIELDS, METRICS_NAME
+from ldcast.training.metrics import CLOCK_FIELDS, METRICS_NAME, read_lines
 
 CLOCK_SUMS = ("seconds", "wait_seconds")  # in the counters of a state
 POLL_SECONDS = 0.001
@@ -74,10 +74,9 @@ def read_counters(run: Path) -> dict[str, Any]:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics without what depends on the clock."""
-    lines = (run / METRICS_NAME).read_text(encoding="utf-8").splitlines()
     return [
-        {name: value for name, value in json.loads(line).items() if name not in CLOCK_FIELDS}
-        for line in lines
+        {name: value for name, value in line.items() if name not in CLOCK_FIELDS}
+        for line in read_lines(run / METRICS_NAME)
     ]
 
 
@@ -110,6 +109,13 @@ class Training:
             said = next((line for line in reversed(lines) if line.strip()), "nothing")
             raise InputError(f"the training ended with {self._process.returncode}, saying: {said}")
 
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.has_ended():  # Ctrl-C here must not leave it behind
+            self.kill()
+
     def kill(self) -> None:
         """SIGKILL for the process and all that it started."""
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -119,11 +125,11 @@ class Training:
 def run_unbroken(command: Sequence[str], out: Path) -> tuple[float, float]:
     """Trains to the end; seconds from the start to the first file of the run, and to the end."""
     start = time.monotonic()
-    training = Training(command, out)
-    while not out.is_dir() and not training.has_ended():
-        time.sleep(POLL_SECONDS)
-    begun = time.monotonic() - start
-    training.finish()
+    with Training(command, out) as training:
+        while not out.is_dir() and not training.has_ended():
+            time.sleep(POLL_SECONDS)
+        begun = time.monotonic() - start
+        training.finish()
     return begun, time.monotonic() - start
 
 
@@ -133,13 +139,13 @@ def run_killed(command: Sequence[str], out: Path, delay: float, is_writing: bool
     is_writing: after the delay, waits until a file is being written.
     """
     start = time.monotonic()
-    training = Training(command, out)
-    while not training.has_ended():
-        if time.monotonic() - start >= delay and (not is_writing or training.is_writing()):
-            training.kill()
-            return True
-        time.sleep(POLL_SECONDS)
-    training.finish()
+    with Training(command, out) as training:
+        while not training.has_ended():
+            if time.monotonic() - start >= delay and (not is_writing or training.is_writing()):
+                training.kill()
+                return True
+            time.sleep(POLL_SECONDS)
+        training.finish()
     return False
 
 
@@ -153,6 +159,10 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if not flags.command or "--out" in flags.command:
         raise InputError("give the script of a training with its flags, but without --out")
+    if flags.kills < 1 or flags.seed < 0:
+        raise InputError(
+            f"got --kills {flags.kills} and --seed {flags.seed}, expected 1 or more, 0 or more"
+        )
 
     folder = Path(tempfile.mkdtemp(prefix="crashtest-"))
     rng = np.random.default_rng(flags.seed)
@@ -166,7 +176,8 @@ def main(argv: list[str] | None = None) -> int:
             shutil.rmtree(broken)  # it had ended before
         half_written = [path.name for path in broken.glob(UNFINISHED_PATTERN)]
         num_half_written += bool(half_written)
-        Training(flags.command, broken).finish()
+        with Training(flags.command, broken) as training:
+            training.finish()
         what = difference(unbroken, broken)
         num_equal += what is None
         verdict = f"DIFFERS in {what}, see {broken}" if what else "equal"

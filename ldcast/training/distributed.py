@@ -60,6 +60,24 @@ class Processes:
             distributed.all_gather_object(tables, items)
         return {key: item for table in tables for key, item in table.items()}
 
+    @contextlib.contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Where the block meets what the user can mend in one process, it ends in all of them.
+
+        Raises that process's own error there, and InputError in the others.
+        """
+        error = None
+        try:
+            yield
+        except (InputError, OSError) as raised:
+            error = raised
+        failed = self.gather({self.rank: error is not None})
+        if error is not None:
+            raise error
+        if any(failed.values()):
+            ranks = ", ".join(str(rank) for rank, is_so in failed.items() if is_so)
+            raise InputError(f"stopped because of the error of rank {ranks}")
+
     def wait(self) -> None:
         """Returns when all processes have come here."""
         if self.num > 1:

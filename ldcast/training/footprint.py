@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--preset", choices=DIFFUSION_PRESETS, default="paper", help="(%(default)s)")
     add("--crop-sizes", type=int, nargs="+", default=[128, 256], metavar="PX")
     add("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="B")
-    add("--amp", choices=AMP_MODES, nargs="+", default=["off", "bf16"], metavar="MODE")
+    add("--amp", choices=AMP_MODES[1:], nargs="+", default=["off", "bf16"], metavar="MODE")
     flags = parser.parse_args(argv)
     if min(flags.crop_sizes) < 16 or any(size % 16 for size in flags.crop_sizes):
         raise InputError(f"got crops of {flags.crop_sizes} pixels, expected multiples of 16")

@@ -4,17 +4,25 @@ import copy
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from ldcast.config import LEAD_MINUTES, PAST_FRAMES, ForecastScoreConfig
+from ldcast.config import LEAD_MINUTES, PAST_FRAMES, DataConfig, ForecastScoreConfig
 from ldcast.data.archive import RainEvent
 from ldcast.data.crops import read_window
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.nowcaster import LDCast
+from ldcast.rain import drop_impossible_rain
 from ldcast.summary import format_time
 from ldcast.training.distributed import Processes
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.stopping import StopRequest
-from ldcast.verification.cases import CANDIDATES_PER_CASE, CASE_FRAMES, draw_candidates, spread_over
+from ldcast.verification.cases import (
+    CANDIDATES_PER_CASE,
+    CASE_FRAMES,
+    Case,
+    draw_candidates,
+    spread_over,
+)
 from ldcast.verification.crps import fair_crps
 
 DRAWN_LEADS = (5, 15, 30, 60, 100)  # minutes
@@ -47,12 +55,12 @@ class FixedCases:
         self,
         events: list[RainEvent],
         settings: ForecastScoreConfig,
-        crop_size: int,
+        data: DataConfig,
         seed: int,
         amp: str,
     ) -> None:
         num_draws = CANDIDATES_PER_CASE * settings.num_cases
-        candidates = draw_candidates(events, num_draws, crop_size, seed)
+        candidates = draw_candidates(events, num_draws, data.crop_size, seed)
         if not candidates:
             raise InputError(
                 "no validation window has data in half of its newest past frame: choose other "
@@ -61,7 +69,7 @@ class FixedCases:
         *candidates, wettest = candidates
         num_others = min(settings.num_cases - 1, len(candidates))
         self.cases = [*spread_over(candidates, num_others), wettest]
-        self._events, self._crop_size = events, crop_size
+        self._events, self._data = events, data
         self._num_members, self._amp = settings.num_members, amp
 
     def wettest(self) -> "FixedCases":
@@ -69,6 +77,11 @@ class FixedCases:
         alone = copy.copy(self)
         alone.cases = self.cases[-1:]
         return alone
+
+    def _read(self, case: Case) -> Tensor:
+        """Rain (T, H, W) of a case, mm/h; NaN for no data and for what cannot be."""
+        rain_rate = read_window(self._events, case.window, CASE_FRAMES, self._data.crop_size)[0]
+        return drop_impossible_rain(rain_rate, self._data.max_rain_rate)[0]
 
     def score(self, model: LDCast, processes: Processes, stop: StopRequest) -> CaseScores:
         """Forecasts and scores the cases, shared out among the processes.
@@ -81,7 +94,7 @@ class FixedCases:
         comparisons = {}
         for index in stop.until(processes.share(len(cases))):
             case = cases[index]
-            rain_rate = read_window(self._events, case.window, CASE_FRAMES, self._crop_size)[0]
+            rain_rate = self._read(case)
             past, future = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
             try:
                 members = model.predict(past, self._num_members, case.seed, amp=self._amp)

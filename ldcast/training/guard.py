@@ -3,11 +3,6 @@
 import math
 import statistics
 
-import torch
-from torch import Tensor
-
-from ldcast.rain import ROUNDING
-
 # What is wrong with an update -> how it is told. No-data pixels (NaN in the rain) are never wrong.
 PROBLEMS = {
     "rain": "rain that is infinite, negative or above data.max_rain_rate",
@@ -17,16 +12,6 @@ PROBLEMS = {
     "jump": "a loss many times its running median",
 }
 MIN_RECENT = 20  # fewer say nothing about what is usual
-
-
-def drop_impossible_rain(rain_rate: Tensor, max_rain_rate: float) -> tuple[Tensor, Tensor]:
-    """The rain with NaN (no data) for what no radar can have seen, and the number of such pixels.
-
-    rain_rate: any shape, mm/h, NaN = no data. max_rain_rate: mm/h, the most that is possible.
-    Returns a new tensor, and a scalar float32 on the same device.
-    """
-    is_impossible = (rain_rate < -ROUNDING) | (rain_rate > max_rain_rate)
-    return rain_rate.masked_fill(is_impossible, torch.nan), is_impossible.sum().float()
 
 
 def find_problem(

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from ldcast.errors import InputError
 from ldcast.files import naming, write_text
@@ -27,9 +28,14 @@ class MetricsLog:
         self._writer = None
         self._start = time.monotonic()
 
-    def cut(self, iteration: int) -> None:
-        """Drops the lines of later iterations."""
-        write_text(self.path, "".join(_lines_until(self.path, iteration)))
+    def cut(self, iteration: int, validated_at: int) -> None:
+        """Drops the lines of later iterations, and those of validations after `validated_at`."""
+        lines = read_lines(self.path) if self.path.is_file() else []
+        last = {True: validated_at, False: iteration}
+        kept = [line for line in lines if line["iteration"] <= last["val_loss" in line]]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        if self._writer:
+            self._writer.close()
         if self._writer_class:
             folder = self.path.with_name(TENSORBOARD_NAME)
             self._writer = self._writer_class(folder, purge_step=iteration + 1)
@@ -66,17 +72,14 @@ def _rounded(value: float) -> float | int | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _lines_until(path: Path, iteration: int) -> list[str]:
-    """Complete lines of iterations up to `iteration`; what a crash cut short is dropped."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = []
-    for line in lines:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of metrics, but for those that a crash cut short or damaged."""
+    lines = []
+    for text in path.read_bytes().splitlines():
         try:
-            is_kept = json.loads(line)["iteration"] <= iteration
+            line = json.loads(text)
         except ValueError:
-            is_kept = False
-        if is_kept:
-            kept.append(line)
-    return kept
+            continue
+        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+            lines.append(line)
+    return lines

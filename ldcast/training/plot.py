@@ -4,7 +4,6 @@ python -m ldcast.training.plot runs/autoenc runs/ldcast --out curves.png
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from ldcast.data.forecast import check_output_path
 from ldcast.errors import InputError, run_script
 from ldcast.files import open_atomically
 from ldcast.plot import require_matplotlib
-from ldcast.training.metrics import METRICS_NAME
+from ldcast.training.metrics import METRICS_NAME, read_lines
 
 Points = list[tuple[int, float]]  # (iteration, value)
 
@@ -66,14 +65,10 @@ def read_curves(run: Path) -> dict[str, Points]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give the folder of a training run")
     curves: dict[str, Points] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue  # a run is just writing it
-        for name, value in values.items():
-            if value is not None:
-                curves.setdefault(name, []).append((values["iteration"], value))
+    for line in read_lines(path):
+        for name, value in line.items():
+            if isinstance(value, (int, float)):
+                curves.setdefault(name, []).append((line["iteration"], value))
     return curves
 
 
@@ -106,9 +101,8 @@ def _draw_panel(axes, panel: Panel, curves: dict[str, Points]) -> None:
     ):
         if name in curves:
             iterations, values = zip(*curves[name], strict=True)
-            axes.plot(
-                iterations, values, color=colour, label=label, marker="." * (len(values) < 30)
-            )
+            marker = "." if len(values) < FEW_POINTS else ""
+            axes.plot(iterations, values, color=colour, label=label, marker=marker)
     axes.set(ylabel=panel.label, yscale=panel.scale)
     if axes.lines and len(panel.curves) > 1:
         axes.legend(frameon=False, fontsize=8)

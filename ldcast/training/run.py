@@ -28,7 +28,7 @@ from ldcast.training.checkpoint import (
 )
 from ldcast.training.distributed import Processes
 from ldcast.training.guard import tell
-from ldcast.training.metrics import METRICS_NAME, MetricsLog
+from ldcast.training.metrics import METRICS_NAME, MetricsLog, read_lines
 from ldcast.training.pictures import Comparison, draw_comparisons
 
 ARGUMENTS_NAME = "state.json"
@@ -60,9 +60,10 @@ class Run:
         self._can_draw = importlib.util.find_spec("matplotlib") is not None
 
     def say(self, line: str) -> None:
-        """Tells the user, once for all processes."""
+        """Tells the user, once for all processes; nobody may be listening any more."""
         if self.processes.is_main:
-            self._say(line)
+            with contextlib.suppress(BrokenPipeError):
+                self._say(line)
 
     def resume(self, state: TrainState, use_tensorboard: bool = False) -> None:
         """Fills `state` from the newest checkpoint; a new run has none and keeps it as it is.
@@ -71,20 +72,23 @@ class Run:
         A damaged checkpoint is put aside and the one before it taken, which is said.
         Raises InputError where none can be read.
         """
-        if self.processes.is_main:
-            _put_damaged_aside(self.folder, self.say)
-        self.processes.wait()
+        with self.processes.failing_together():
+            if self.processes.is_main:
+                _put_damaged_aside(self.folder, self.say)
         path = _newest_state(self.folder)
         if path is not None:
-            load_state(state, path)
+            with self.processes.failing_together():
+                load_state(state, path)
         self._check_all_resumed(state)
         if path is not None:
             self._tell_processes(state)
         state.num_processes = self.processes.num
-        if self.processes.is_main:
-            write_text(self.folder / ARGUMENTS_NAME, json.dumps(self._arguments, indent=2) + "\n")
-            self.metrics = MetricsLog(self.folder, use_tensorboard)
-            self.metrics.cut(state.iteration if path else -1)
+        with self.processes.failing_together():
+            if self.processes.is_main:
+                arguments = json.dumps(self._arguments, indent=2)
+                write_text(self.folder / ARGUMENTS_NAME, arguments + "\n")
+                self.metrics = MetricsLog(self.folder, use_tensorboard)
+                self.metrics.cut(state.iteration, state.validated_at)
         if not self._can_draw:
             self.say("no pictures of validations; for them: pip install matplotlib")
 
@@ -94,9 +98,19 @@ class Run:
         Raises InputError where the disk has no room for three checkpoints of the full size: two
         that are kept, and one that is being written. OSError where it cannot be written.
         """
-        if not self.processes.is_main:
-            return
-        kept = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        with self.processes.failing_together():
+            if self.processes.is_main:
+                self._check_room(state)
+                path = self.folder / f".{STATE_NAME}.rehearsal.tmp"
+                try:
+                    write_state(state, path)
+                    check_state(path)
+                finally:
+                    path.unlink(missing_ok=True)
+
+    def _check_room(self, state: TrainState) -> None:
+        states = [self.folder / name for name in (STATE_NAME, PREVIOUS_NAME)]
+        kept = sum(path.stat().st_size for path in states if path.is_file())
         needed = 3 * num_state_bytes(state)
         free = kept + shutil.disk_usage(self.folder).free
         if free < needed:
@@ -104,12 +118,6 @@ class Run:
                 f"{self.folder} has room for {free / 1e9:.1f} GB, expected {needed / 1e9:.1f} GB "
                 "for three checkpoints: free some, or choose another --out"
             )
-        path = self.folder / f".{STATE_NAME}.rehearsal.tmp"
-        try:
-            write_state(state, path)
-            check_state(path)
-        finally:
-            path.unlink(missing_ok=True)
 
     def save(self, state: TrainState) -> None:
         """Writes a checkpoint; see `save_state`."""
@@ -134,16 +142,19 @@ class Run:
             raise InputError(f"{seen}, before any training: start from other weights or data")
         if state.rollback:
             raise InputError(
-                f"{seen}; before, the run was {state.rollback}. {self.folder} holds the state of "
-                f"iteration {state.validated_at}: look at {METRICS_NAME} and at the data, then "
-                f"start anew from there with --init {self.folder}, another --out and a lower --lr"
+                f"{seen}; before, the run was {state.rollback}. Look at {METRICS_NAME} and at the "
+                f"data, then start anew from the best averaged weights with --init {self.folder}, "
+                "another --out and perhaps a lower --lr"
             )
-        skipped = state.skipped
+        skipped, scaler = state.skipped, state.scaler.state_dict()
         load_state(state, rollback_target(self.folder))
         self.processes.wait()  # all have read before rank 0 writes
         state.attempt += 1
         state.lr_factor *= LR_CUT
         state.skipped = skipped
+        if scaler:  # fp16: the scale that overflows had lowered stays low
+            scale = min(scaler["scale"], state.scaler.get_scale())
+            state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": scale})
         state.num_bad_in_a_row = 0
         state.num_processes = self.processes.num
         state.rollback = (
@@ -151,19 +162,25 @@ class Run:
             f"learning rate and other draws, for {seen}"
         )
         self.say(state.rollback)
-        if self.processes.is_main:
-            self.metrics.cut(state.iteration)
         self.save(state)
+        if self.processes.is_main:
+            self.metrics.cut(state.iteration, state.validated_at)
 
     def draw(
         self, state: TrainState, comparisons: list[Comparison], column_titles: Sequence[str]
     ) -> None:
-        """The picture of a validation, `pictures/<iteration>.png`; none without matplotlib."""
+        """The picture of a validation, `pictures/<iteration>.png`; none without matplotlib.
+
+        One that cannot be written is told, and does not end the run.
+        """
         if self.processes.is_main and comparisons and self._can_draw:
-            (self.folder / PICTURES_NAME).mkdir(exist_ok=True)
             path = self.folder / PICTURES_NAME / f"{state.iteration:08d}.png"
             title = f"{self.folder.name}: validation at iteration {state.iteration}"
-            draw_comparisons(comparisons, column_titles, title, path)
+            try:
+                path.parent.mkdir(exist_ok=True)
+                draw_comparisons(comparisons, column_titles, title, path)
+            except OSError as error:
+                self.say(f"no picture: {error}")
 
     def _check_all_resumed(self, state: TrainState) -> None:
         """Raises InputError where the processes read different states, as without a shared disk."""
@@ -191,22 +208,25 @@ def open_run(
     """Makes or takes up the folder of a run and holds it for these processes alone.
 
     arguments: nested plain values, all that decides the run's results.
+    What a killed run left half-written is cleared.
     Raises InputError where the folder cannot be written, is held by another run, holds a model that
-    is no run, or was started with other arguments (a larger `loop.iterations` is fine).
+    is no run, or was trained with other arguments (a larger `loop.iterations` is fine).
     """
     with contextlib.ExitStack() as stack:
-        if processes.is_main:
-            check_writable(folder)
-            stack.enter_context(lock_run(folder))
-            _check_is_run(folder, arguments)
-        processes.wait()
+        with processes.failing_together():
+            if processes.is_main:
+                check_writable(folder)
+                stack.enter_context(lock_run(folder))
+                _check_is_run(folder, arguments)
+                for path in (folder, folder / PICTURES_NAME):
+                    clear_unfinished(path)
         yield Run(folder, arguments, processes, say)
         processes.wait()  # rank 0 may still be writing
 
 
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process and clears what a killed one left half-written.
+    """Holds the folder for this process.
 
     Raises InputError where another process writes into it.
     """
@@ -218,11 +238,15 @@ def lock_run(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"another process writes into {folder}: wait for it, or choose another --out"
             ) from None
-        for unfinished in folder.rglob(UNFINISHED_PATTERN):
-            unfinished.unlink()
         yield
     finally:
         os.close(descriptor)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what a killed process left half-written; the folder must be held by `lock_run`."""
+    for unfinished in folder.glob(UNFINISHED_PATTERN):
+        unfinished.unlink()
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
@@ -251,14 +275,25 @@ def check_writable(folder: Path, flag: str = "--out") -> None:
 
 def _check_is_run(folder: Path, arguments: dict[str, Any]) -> None:
     if (folder / ARGUMENTS_NAME).is_file():
-        _check_same(read_arguments(folder), json.loads(json.dumps(arguments)), folder)
-        return
+        if _newest_state(folder) is not None:
+            _check_same(read_arguments(folder), json.loads(json.dumps(arguments)), folder)
+        elif _has_trained(folder):
+            raise InputError(
+                f"{folder} was trained but has no {STATE_NAME} to go on from: restore it, or "
+                "choose another --out"
+            )
+        return  # a run that ended before its first checkpoint may start anew
     for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME):
         if (folder / name).exists():
             raise InputError(
                 f"{folder} has {name} but no {ARGUMENTS_NAME}, so it is no run to go on with and "
                 "would be overwritten: choose another --out"
             )
+
+
+def _has_trained(folder: Path) -> bool:
+    path = folder / METRICS_NAME
+    return path.is_file() and any(line["iteration"] > 0 for line in read_lines(path))
 
 
 def _newest_state(folder: Path) -> Path | None:
@@ -290,7 +325,7 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> No
     before, now = dict(_leaves(before)), dict(_leaves(now))
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
-        if name == "loop.iterations" and isinstance(new, int) and new >= old:
+        if name == "loop.iterations" and isinstance(old, int) and new >= old:
             continue
         if old != new and name not in FREE_ARGUMENTS:
             raise InputError(

@@ -1,24 +1,21 @@
 """Leaving a run in good order when a person or a cluster asks for it."""
 
-import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
+
+WORKER_GRACE_SECONDS = 60  # longer than an update takes
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its update.
+    """Turns Ctrl-C and SIGTERM into a request that the loop honours after its update.
 
-    A second one interrupts at once. Processes that are forked within this context, such as the
-    workers of a DataLoader, ignore both signals: a terminal and a cluster signal all at once, and
-    the loop needs them for its last update. Use as a context.
-    say: takes a line for the user.
+    A second Ctrl-C interrupts at once; a second SIGTERM does nothing, because clusters and torchrun
+    may both send one. Use as a context.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self._signal: signal.Signals | None = None
-        self._process_id = os.getpid()
 
     @property
     def is_set(self) -> bool:
@@ -30,6 +27,11 @@ class StopRequest:
             if self.is_set:
                 return
             yield item
+
+    @property
+    def name(self) -> str:
+        """Of the signal, or of another process's."""
+        return self._signal.name if self._signal else "another process"
 
     @property
     def status(self) -> int:
@@ -46,9 +48,17 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _request(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._process_id:
-            return
-        if self.is_set:
+        # Nothing is printed here: the pipe may be broken, or the signal have come amid a print.
+        if self.is_set and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._signal = signal.Signals(number)
-        self._say(f"{self._signal.name}: saving, then leaving; once more to leave at once")
+        self._signal = self._signal or signal.Signals(number)
+
+
+def outlive_signals(_worker_id: int) -> None:
+    """For the workers of a DataLoader: they last until the loop has made its last update.
+
+    A terminal's Ctrl-C and many a cluster's SIGTERM reach all processes at once. A worker ignores
+    the one and ends a minute after the other, unless the loop ends it before, as it should.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
