@@ -133,8 +133,8 @@ def run_unbroken(command: Sequence[str], out: Path) -> tuple[float, float]:
     return begun, time.monotonic() - start
 
 
-def run_killed(command: Sequence[str], out: Path, delay: float, is_writing: bool) -> bool:
-    """Starts a training and kills it after `delay` seconds; whether it was still running.
+def run_killed(command: Sequence[str], out: Path, delay: float, is_writing: bool) -> float | None:
+    """Starts a training and kills it after `delay` seconds; the seconds it took if it ended before.
 
     is_writing: after the delay, waits until a file is being written.
     """
@@ -143,10 +143,10 @@ def run_killed(command: Sequence[str], out: Path, delay: float, is_writing: bool
         while not training.has_ended():
             if time.monotonic() - start >= delay and (not is_writing or training.is_writing()):
                 training.kill()
-                return True
+                return None
             time.sleep(POLL_SECONDS)
         training.finish()
-    return False
+    return time.monotonic() - start
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -172,8 +172,9 @@ def main(argv: list[str] | None = None) -> int:
     num_equal, num_half_written = 0, 0
     for kill in tqdm(range(flags.kills), desc="kills", disable=None):
         broken, is_writing = folder / f"killed{kill}", kill % 2 == 1
-        while not run_killed(flags.command, broken, rng.uniform(begun, ended), is_writing):
-            shutil.rmtree(broken)  # it had ended before
+        while took := run_killed(flags.command, broken, rng.uniform(begun, ended), is_writing):
+            ended = max(begun, min(ended, took))  # the machine has become faster
+            shutil.rmtree(broken)
         half_written = [path.name for path in broken.glob(UNFINISHED_PATTERN)]
         num_half_written += bool(half_written)
         with Training(flags.command, broken) as training:
