@@ -8,6 +8,7 @@ import torch
 from tiny_models import rain, tiny_model
 
 import train_autoenc
+import train_diffusion
 from ldcast.models.blocks import AFNOFilter
 from ldcast.verification.motion import mean_motion
 from ldcast.verification.scoring import whole_scores
@@ -64,3 +65,17 @@ def test_a_training_runs_and_resumes(tmp_path: Path, amp: str) -> None:
     train_autoenc.main([*arguments, "--iterations", "4"])
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["iteration"] == 4
+
+
+def test_stage_2_saves_memory_and_resumes(tmp_path: Path) -> None:
+    common = ["--preset", "tiny", "--data", "synthetic:3", "--device", "cuda"]
+    common += ["--loop.use-activation-checkpointing", "true", "--loop.num-micro-batches", "2"]
+    first = tmp_path / "autoenc"
+    train_autoenc.main([*common, "--out", str(first), "--iterations", "1"])
+    second = [*common, "--autoencoder", str(first), "--encoder-dtype", "bfloat16"]
+    second += ["--out", str(tmp_path / "run"), "--forecast-score.num-cases", "1"]
+    train_diffusion.main([*second, "--iterations", "2"])
+    train_diffusion.main([*second, "--iterations", "4"])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["iteration"] == 4
+    assert json.loads(lines[-1])["val_crps_ema"] > 0
