@@ -224,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
         else:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
+        if state.validated_at < 0 and processes.is_main:
+            save_model(state, settings, about, out)  # a model folder from the start
 
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
