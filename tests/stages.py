@@ -37,7 +37,10 @@ class Stage:
         return out
 
     def reference(self, iterations: int, *more: str) -> Path:
-        """An undisturbed run, made once for all tests: to be looked at, not to be changed."""
+        """An undisturbed run, made once for all tests: to be looked at, not to be changed.
+
+        Ask for it before anything is patched.
+        """
         words = "_".join([str(iterations), *more, *self.inputs])
         out = self._references / hashlib.sha256(words.encode()).hexdigest()[:16]
         return out if out.exists() else self.run(out, iterations, *more)
