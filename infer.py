@@ -20,12 +20,12 @@ from ldcast import LDCast
 from ldcast.calibration import read_calibration
 from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, parse_time, past_frames, read_event
-from ldcast.data.forecast import Forecast, check_grid, check_output_path, write_forecast
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError, run_script
 from ldcast.nowcaster import SAMPLERS
-from ldcast.plot import PLOT_SUFFIXES, plot_forecast, require_matplotlib
-from ldcast.summary import summarise
+from ldcast.products.forecast import Forecast, check_grid, check_output_path, write_forecast
+from ldcast.products.plot import PLOT_SUFFIXES, plot_forecast, require_matplotlib
+from ldcast.products.summary import summarise
 
 
 def parse_flags(argv: list[str] | None) -> argparse.Namespace:

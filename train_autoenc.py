@@ -37,6 +37,7 @@ from ldcast.model_folder import (
     write_weights,
 )
 from ldcast.models import AutoencoderKL, autoencoder_loss
+from ldcast.processes import Processes, join_processes, process_device
 from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
 from ldcast.seeds import (
     STREAM_LATENT,
@@ -45,16 +46,15 @@ from ldcast.seeds import (
     keyed_generator,
     keyed_generators,
 )
+from ldcast.stopping import StopRequest
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
-from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.ema import EMA
 from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
-from ldcast.training.stopping import StopRequest
 
 NUM_FRAMES = 8  # of a training example, as published
 DRAWN_FRAMES = [0, 3, 7]

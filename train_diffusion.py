@@ -43,19 +43,19 @@ from ldcast.model_folder import (
 )
 from ldcast.models import AutoencoderKL
 from ldcast.nowcaster import LDCast, build
+from ldcast.processes import Processes, join_processes, process_device
 from ldcast.rain import RainScale, drop_impossible_rain, to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
+from ldcast.stopping import StopRequest
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
-from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
 from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
-from ldcast.training.stopping import StopRequest
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
 

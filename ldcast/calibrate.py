@@ -26,11 +26,11 @@ from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
 from ldcast.data.archive import RainEvent, read_event
-from ldcast.data.forecast import check_output_path
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.model_folder import locate
-from ldcast.plot import require_matplotlib
+from ldcast.products.forecast import check_output_path
+from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask
 from ldcast.training.run import check_writable
 from ldcast.verification.arguments import case_parser, parse

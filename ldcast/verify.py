@@ -35,9 +35,9 @@ from ldcast.data.archive import RainEvent, read_event
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
-from ldcast.plot import require_matplotlib
+from ldcast.products.plot import require_matplotlib
+from ldcast.products.summary import SHOWN_LEADS
 from ldcast.rain import valid_mask
-from ldcast.summary import SHOWN_LEADS
 from ldcast.training.run import check_writable
 from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases

@@ -18,9 +18,9 @@ from ldcast.calibration.maps import (
     write_calibration,
 )
 from ldcast.config import LEAD_MINUTES
-from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
 from ldcast.model_folder import BUNDLED, CONFIG_NAME
+from ldcast.products.ensemble import THRESHOLDS
 
 NUM_LEADS = len(LEAD_MINUTES)
 

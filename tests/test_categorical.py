@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.ensemble import probability_matched_mean
+from ldcast.products.ensemble import probability_matched_mean
 from ldcast.verification.categorical import MatchedMeanScore
 
 THRESHOLDS = (0.1, 1.0, 10.0)

@@ -13,9 +13,9 @@ import torch
 from stages import ROOT, Stage, same_gradients
 
 from ldcast.errors import InputError
+from ldcast.processes import Processes, join_processes, process_device
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.crashtest import read_counters, read_metrics
-from ldcast.training.distributed import Processes, join_processes, process_device
 from ldcast.training.run import Run
 
 FOUR = ("--batch-size", "4", "--loop.num-micro-batches", "2")

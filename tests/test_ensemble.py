@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.ensemble import exceedance_probability, probability_matched_mean
+from ldcast.products.ensemble import exceedance_probability, probability_matched_mean
 
 NAN = torch.nan
 

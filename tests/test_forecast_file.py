@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.forecast import (
+from ldcast.errors import InputError
+from ldcast.files import open_atomically
+from ldcast.products.forecast import (
     CALIBRATED_ENTRIES,
     Forecast,
     check_output_path,
     read_forecast,
     write_forecast,
 )
-from ldcast.errors import InputError
-from ldcast.files import open_atomically
 
 GRID = {"pixel_size_m": 1000.0, "projection": "+proj=somerc", "corners": np.array([1.5, 2.5])}
 

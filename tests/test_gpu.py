@@ -10,7 +10,7 @@ from tiny_models import rain, tiny_model
 import train_autoenc
 import train_diffusion
 from ldcast.models.blocks import AFNOFilter
-from ldcast.verification.motion import mean_motion
+from ldcast.motion import mean_motion
 from ldcast.verification.scoring import whole_scores
 
 pytestmark = [

@@ -15,8 +15,8 @@ from ldcast.calibration.maps import model_fingerprint
 from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
-from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import run_script
+from ldcast.products.ensemble import THRESHOLDS
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldcast.maps import CHANCE_SCALE, RAIN_SCALE, ColourScale
+from ldcast.products.maps import CHANCE_SCALE, RAIN_SCALE, ColourScale
 
 
 @pytest.mark.parametrize("scale", [RAIN_SCALE, CHANCE_SCALE])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.motion import interior_mask, mean_motion
+from ldcast.motion import interior_mask, mean_motion
 
 
 def moving_rain(down: float, right: float, num_frames: int = 24) -> Tensor:

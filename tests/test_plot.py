@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ldcast.errors import InputError
-from ldcast.maps import CHANCE_SCALE, RAIN_SCALE
-from ldcast.plot import plot_forecast, require_matplotlib
+from ldcast.products.maps import CHANCE_SCALE, RAIN_SCALE
+from ldcast.products.plot import plot_forecast, require_matplotlib
 
 ISSUE_TIME = np.datetime64("2016-07-11T23:50:00")
 LEADS = np.arange(5, 101, 5)

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from ldcast.summary import chance_of, choose_leads, ensemble_mean, intensity_word, summarise
+from ldcast.products.summary import (
+    chance_of,
+    choose_leads,
+    ensemble_mean,
+    intensity_word,
+    summarise,
+)
 
 ISSUE_TIME = np.datetime64("2016-07-11T22:00:00")
 LEADS = np.arange(5, 101, 5)

@@ -21,6 +21,7 @@ import train_diffusion
 from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import TrainingCrops
 from ldcast.errors import run_script
+from ldcast.stopping import StopRequest
 from ldcast.training import run as run_module
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.crashtest import difference, read_counters, read_metrics
@@ -28,7 +29,6 @@ from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
 from ldcast.training.metrics import MetricsLog, read_lines
 from ldcast.training.run import Run
-from ldcast.training.stopping import StopRequest
 
 DRY_RUN_CALLS = 2  # of the training loss, for raw and averaged weights
 VALIDATION_CALLS = 4

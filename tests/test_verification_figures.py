@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ldcast.maps import CHANCE_SCALE, RAIN_SCALE
+from ldcast.products.maps import CHANCE_SCALE, RAIN_SCALE
 from ldcast.verification.figures import ShownCase, draw_page, make_page
 
 LEADS = list(range(5, 101, 5))

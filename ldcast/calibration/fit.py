@@ -15,7 +15,7 @@ from ldcast.calibration.maps import (
     match_rain,
 )
 from ldcast.config import LEAD_MINUTES
-from ldcast.ensemble import THRESHOLDS
+from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import is_wet
 
 # Classes of rain rate, 2.3 % wide, from 0.1 to 250 mm/h: finer than most radar products'.

@@ -11,8 +11,8 @@ import torch
 from ldcast.calibration.fit import CaseReader, ScoredCase
 from ldcast.calibration.maps import Calibration
 from ldcast.config import LEAD_MINUTES
-from ldcast.ensemble import THRESHOLDS
 from ldcast.files import open_atomically
+from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import is_wet
 from ldcast.verification.crps import crps_ensemble
 

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from ldcast.config import LEAD_MINUTES
-from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
 from ldcast.files import write_text
 from ldcast.model_folder import BUNDLED, fingerprint, locate, read_description
+from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import RainScale, is_wet
 from ldcast.settings import to_dict
 

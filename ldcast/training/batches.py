@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from ldcast.config import LoopConfig
 from ldcast.data.crops import BatchKeys, TrainingCrops
-from ldcast.training.distributed import Processes
-from ldcast.training.stopping import outlive_signals
+from ldcast.processes import Processes
+from ldcast.stopping import outlive_signals
 
 Key = tuple[int, int, int]  # attempt, iteration, index of the example in the global batch
 

@@ -11,11 +11,11 @@ from ldcast.data.archive import RainEvent
 from ldcast.data.crops import read_window
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.nowcaster import LDCast
+from ldcast.processes import Processes
+from ldcast.products.summary import format_time
 from ldcast.rain import drop_impossible_rain
-from ldcast.summary import format_time
-from ldcast.training.distributed import Processes
+from ldcast.stopping import StopRequest
 from ldcast.training.pictures import Comparison, drawn_indices
-from ldcast.training.stopping import StopRequest
 from ldcast.verification.cases import (
     CANDIDATES_PER_CASE,
     CASE_FRAMES,

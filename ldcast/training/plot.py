@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ldcast.data.forecast import check_output_path
 from ldcast.errors import InputError, run_script
 from ldcast.files import open_atomically
-from ldcast.plot import require_matplotlib
+from ldcast.products.forecast import check_output_path
+from ldcast.products.plot import require_matplotlib
 from ldcast.training.metrics import METRICS_NAME, read_lines
 
 Points = list[tuple[int, float]]  # (iteration, value)

@@ -14,6 +14,7 @@ from typing import Any
 from ldcast.errors import InputError
 from ldcast.files import UNFINISHED_PATTERN, write_text
 from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from ldcast.processes import Processes
 from ldcast.training.checkpoint import (
     DAMAGED_NAME,
     PREVIOUS_NAME,
@@ -26,7 +27,6 @@ from ldcast.training.checkpoint import (
     save_state,
     write_state,
 )
-from ldcast.training.distributed import Processes
 from ldcast.training.guard import tell
 from ldcast.training.metrics import METRICS_NAME, MetricsLog, read_lines
 from ldcast.training.pictures import Comparison, draw_comparisons

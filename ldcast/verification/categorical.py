@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.ensemble import probability_matched_mean
+from ldcast.products.ensemble import probability_matched_mean
 from ldcast.rain import is_wet
 
 

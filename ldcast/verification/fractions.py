@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.ensemble import exceedance_probability
+from ldcast.products.ensemble import exceedance_probability
 from ldcast.rain import is_wet
 
 

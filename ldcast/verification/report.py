@@ -8,10 +8,10 @@ import numpy as np
 
 from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent
-from ldcast.ensemble import THRESHOLDS
+from ldcast.motion import MIN_INTERIOR_SHARE
+from ldcast.products.ensemble import THRESHOLDS
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import BASELINES
-from ldcast.verification.motion import MIN_INTERIOR_SHARE
 from ldcast.verification.scoring import Record
 from ldcast.verification.skill import skill_table
 from ldcast.verification.spectrum import wavelengths_px

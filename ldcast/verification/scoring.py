@@ -9,15 +9,15 @@ from tqdm import tqdm
 from ldcast.config import PAST_FRAMES
 from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.crops import read_window
-from ldcast.ensemble import THRESHOLDS
 from ldcast.errors import InputError
+from ldcast.motion import interior_mask, mean_motion
+from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import as_float32, valid_mask
 from ldcast.verification.cases import CASE_FRAMES, Case
 from ldcast.verification.categorical import MatchedMeanScore
 from ldcast.verification.crps import CRPSScore
 from ldcast.verification.forecasters import ForecastCache, Forecaster, TimedForecast
 from ldcast.verification.fractions import FractionsScore
-from ldcast.verification.motion import interior_mask, mean_motion
 from ldcast.verification.probabilities import BrierScore
 from ldcast.verification.ranks import RankScore
 from ldcast.verification.score import Score

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldcast.motion import MIN_INTERIOR_SHARE
 from ldcast.verification.forecasters import REFERENCE
-from ldcast.verification.motion import MIN_INTERIOR_SHARE
 from ldcast.verification.page.lines import (
     GUIDE_STYLE,
     Line,

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ldcast.maps import (
+from ldcast.products.maps import (
     CHANCE_SCALE,
     CHANCE_TITLE,
     RAIN_SCALE,
@@ -17,7 +17,7 @@ from ldcast.maps import (
     add_no_data_key,
     coarsen,
 )
-from ldcast.summary import LIKELY_MM_H, chance_of
+from ldcast.products.summary import LIKELY_MM_H, chance_of
 from ldcast.verification.page.layout import DPI, MARGIN, PAGE_WIDTH, Block, Sheet
 from ldcast.verification.page.lines import Style, short_name
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
-from ldcast.maps import (
+from ldcast.products.maps import (
     CHANCE_SCALE,
     CHANCE_TITLE,
     RAIN_SCALE,
@@ -21,7 +21,7 @@ from ldcast.maps import (
     add_no_data_key,
     coarsen,
 )
-from ldcast.summary import LIKELY_MM_H, chance_of, choose_leads, ensemble_mean, format_time
+from ldcast.products.summary import LIKELY_MM_H, chance_of, choose_leads, ensemble_mean, format_time
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import einops
 import numpy as np
 
-from ldcast.summary import LIKELY_MM_H, ensemble_mean
+from ldcast.products.summary import LIKELY_MM_H, ensemble_mean
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axes import Axes

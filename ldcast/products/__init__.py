@@ -1,0 +1,1 @@
+"""What a forecast is turned into: files, maps of statistics, a summary, pictures."""
