@@ -4,6 +4,7 @@ import pytest
 import torch
 from golden_arrays import assert_close, below, load, relative_error
 
+from ldcast.models import blocks
 from ldcast.models.blocks import (
     MLP,
     AFNOBlock,
@@ -171,3 +172,28 @@ def test_storing_channels_last_changes_no_value():
     store_channels_last(conv)
     assert torch.equal(conv.weight, before)
     assert conv.weight.stride(1) == 1  # channels are the innermost axis
+
+
+@pytest.mark.parametrize("module", [MLP(16, 32, 8), AFNOFilter(16)], ids=["MLP", "AFNOFilter"])
+def test_chunks_of_positions_give_the_same(module, monkeypatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 7, 16)
+    whole = module(x).detach()
+    monkeypatch.setattr(blocks, "CHUNK", 50)  # of 210 positions: the last chunk is shorter
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_chunks_only_without_gradients(monkeypatch) -> None:
+    monkeypatch.setattr(blocks, "CHUNK", 50)
+    sizes = []
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return 2 * x
+
+    x = torch.randn(120, 4)
+    torch.testing.assert_close(blocks.each_position(double, x), 2 * x)
+    with torch.no_grad():
+        torch.testing.assert_close(blocks.each_position(double, x), 2 * x)
+    assert sizes == [120, 50, 50, 20]

@@ -1,12 +1,15 @@
 """Building blocks that two or more networks share."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
+
+CHUNK = 2**14  # positions; as quick as a whole field at once, on two CPU cores
 
 
 class ResBlock3d(nn.Module):
@@ -40,6 +43,23 @@ class ResBlock3d(nn.Module):
         return y + self.proj(x)
 
 
+def each_position(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function` of x (..., C), for a function that treats each position by itself: (..., D).
+
+    Without gradients, what is wider inside the function exists for `CHUNK` positions at a time.
+    """
+    if torch.is_grad_enabled():
+        return function(x)
+    chunks = x.flatten(0, -2).split(CHUNK)
+    first = function(chunks[0])
+    y = first.new_empty(*x.shape[:-1], first.shape[-1])
+    parts = y.flatten(0, -2).split(CHUNK)
+    parts[0].copy_(first)
+    for chunk, part in zip(chunks[1:], parts[1:], strict=True):
+        part.copy_(function(chunk))
+    return y
+
+
 class MLP(nn.Module):
     """Two linear layers with an exact GELU between, on the last axis.
 
@@ -53,6 +73,9 @@ class MLP(nn.Module):
         self.activation = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
+        return each_position(self._map, x)
+
+    def _map(self, x: Tensor) -> Tensor:
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -100,18 +123,18 @@ class AFNOFilter(nn.Module):
         num_columns = modes.shape[3]
         if self.drop_wide_modes:
             modes = modes[:, :, :, : height // 2 + 1]
-        modes = self._mix_channels(modes)
+        modes = each_position(self._mix_channels, modes)
         if modes.shape[3] < num_columns:
             missing = num_columns - modes.shape[3]
             modes = nn.functional.pad(modes, (0, 0, 0, missing))
         return inverse_real_fft(modes, width)
 
     def _mix_channels(self, modes: Tensor) -> Tensor:
-        """The two-layer complex network of each block; modes (B, L, h, w, C) complex."""
-        z = torch.view_as_real(modes).flatten(0, 3)  # (modes, C, real and imaginary)
+        """The two-layer complex network of each block; modes (..., C) complex."""
+        z = torch.view_as_real(modes).flatten(0, -3)  # (modes, C, real and imaginary)
         z = rearrange(z, "m (n c) r -> n m (c r)", n=self.num_blocks)
         # ReLU and shrinkage treat real and imaginary parts apart; shrinkage follows the bias.
-        z = torch.relu(torch.baddbmm(_as_real_vector(self.b1), z, _as_real_matrix(self.w1)))
+        z = torch.baddbmm(_as_real_vector(self.b1), z, _as_real_matrix(self.w1)).relu_()
         z = torch.baddbmm(_as_real_vector(self.b2), z, _as_real_matrix(self.w2))
         z = nn.functional.softshrink(z, self.SHRINKAGE)
         z = rearrange(z, "n m (c r) -> m (n c) r", r=2).contiguous()
@@ -142,11 +165,8 @@ def inverse_real_fft(modes: Tensor, width: int) -> Tensor:
     column is dropped; then a real inverse over w.
     """
     lines = torch.fft.ifftn(modes, dim=(1, 2), norm="ortho")
-    is_self_conjugate = torch.zeros(lines.shape[3], 1, dtype=torch.bool, device=lines.device)
-    is_self_conjugate[0] = True
-    if width % 2 == 0:
-        is_self_conjugate[-1] = True
-    lines = torch.where(is_self_conjugate, lines.real.to(lines.dtype), lines)
+    self_conjugate = [0, width // 2] if width % 2 == 0 else [0]
+    torch.view_as_real(lines)[:, :, :, self_conjugate, :, 1] = 0
     return torch.fft.irfft(lines, n=width, dim=3, norm="ortho")
 
 
