@@ -28,11 +28,11 @@ from ldcast.calibration.maps import check_not_bundled, model_fingerprint
 from ldcast.data.archive import RainEvent, read_event
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
+from ldcast.folders import check_writable
 from ldcast.model_folder import locate
 from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask
-from ldcast.training.run import check_writable
 from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster, model_forecaster

@@ -1,6 +1,7 @@
 """Writing files so that no reader, and no crash, ever meets half of one."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +24,59 @@ def naming(path: Path) -> Iterator[None]:
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends well, and vanishes when it does not."""
+    with path_atomically(path) as unfinished, naming(path), open(unfinished, "wb") as file:
+        yield file
+
+
+@contextmanager
+def path_atomically(path: Path) -> Iterator[Path]:
+    """As `open_atomically`, for libraries that open a file by its name: where to write it."""
     unfinished = temporary_path(path)
     try:
-        with naming(path), open(unfinished, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield unfinished
+        with naming(path):
+            _flush(unfinished)
         os.replace(unfinished, path)
         sync_folder(path.parent)
     except BaseException:  # Ctrl-C, too, must leave no rubbish behind
         unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_atomically(path: Path) -> Iterator[Path]:
+    """A new folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    A folder at `path` is replaced once the new one is complete. No rename swaps two folders, so
+    between two renames there is none; a crash in this instant leaves both beside it, whole, as
+    `.NAME.PID.new` and `.NAME.PID.old`.
+    """
+    # Not as UNFINISHED_PATTERN, whose matches are removed as files.
+    unfinished, old = (
+        path.with_name(f".{path.name}.{os.getpid()}.{age}") for age in ("new", "old")
+    )
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        for written in (*unfinished.rglob("*"), unfinished):
+            _flush(written)
+        _swap_folders(unfinished, path, old)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap_folders(new: Path, path: Path, old: Path) -> None:
+    """`path` becomes `old`, if there is one, and `new` becomes `path`; or nothing changes."""
+    if path.exists():
+        os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        if old.exists():
+            os.rename(old, path)
         raise
 
 
@@ -44,7 +88,11 @@ def write_text(path: Path, text: str) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flushes the folder's list of names, so that a rename outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

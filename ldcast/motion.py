@@ -1,14 +1,20 @@
-"""Where the air of a pixel came from: the mean motion of a case, and what was outside before."""
+"""Where the air of a pixel came from: motion, and what of a forecast the radar could not know."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldcast.rain import RainScale, valid_mask
 
+# What a pixel of a forecast rests on: numbers in files, in this order, and their names there.
+UPSTREAM_OBSERVED, UPSTREAM_UNKNOWN, NO_FORECAST = 0, 1, 2
+QUALITY_MEANINGS = ("upstream_observed", "upstream_unknown", "no_forecast")
+
 LAG_FRAMES = 3  # motion is measured over 15 minutes: finer than a pixel per frame
 MAX_SPEED = 15.0  # pixels per frame; at 1 km, 50 m/s
+BLOCK = 256  # pixels; each has a motion of its own, from twice as many around its centre
+MIN_WET_PIXELS = 500  # of such a surrounding; fewer are no field to follow
 
 MIN_INTERIOR_SHARE = 0.2  # of the scored pixels; fewer are those of a few cases
 MIN_COVARIANCE = 1e-6  # of log10 mm/h; less is rounding
@@ -53,6 +59,84 @@ def interior_mask(has_data: Tensor, motion: tuple[float, float] | None, num_lead
     is_inside = _within(row, height)[:, :, None] & _within(column, width)[:, None, :]  # (T, H, W)
     row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
     return is_inside & has_data[row[:, :, None], column[:, None, :]]
+
+
+def forecast_quality(past: Tensor, num_lead: int) -> Tensor:
+    """What each pixel of a forecast rests on, (num_lead, H, W) uint8, a code of `QUALITY_MEANINGS`.
+
+    past: (4, H, W) mm/h, NaN = no data. Traced back along the motion of the past frames,
+    UPSTREAM_OBSERVED: the air was on a pixel that has data in the newest frame;
+    UPSTREAM_UNKNOWN: it was outside the domain or where there is no data, or nothing moves that
+        could be followed: rain there is a guess;
+    NO_FORECAST: the pixel itself has no data in the newest frame. Networks take no data for dry,
+        and hardly let rain drift in: 0.04 mm/h after 5 to 20 minutes where radar had 0.90.
+    """
+    has_data = valid_mask(past[-1])
+    field = motion_field(past)
+    if field is None:
+        is_observed = has_data.new_zeros(num_lead, *has_data.shape)
+    else:
+        is_observed = _trace_back(has_data, field, num_lead)
+    quality = torch.full(is_observed.shape, UPSTREAM_UNKNOWN, dtype=torch.uint8, device=past.device)
+    quality[is_observed] = UPSTREAM_OBSERVED
+    quality[~has_data.expand_as(is_observed)] = NO_FORECAST
+    return quality
+
+
+def motion_field(rain_rate: Tensor) -> Tensor | None:
+    """Motion (2, H, W), down and right in pixels per frame, smooth from block to block.
+
+    rain_rate: (T, H, W) mm/h, NaN = no data. Blocks with too little rain around them move as the
+    whole field does. None where that cannot be followed either.
+    """
+    overall = mean_motion(rain_rate)
+    if overall is None:
+        return None
+    height, width = rain_rate.shape[-2:]
+    rows, columns = (max(round(size / BLOCK), 1) for size in (height, width))
+    blocks = rain_rate.new_empty(2, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            y, x = ((row + 0.5) * height / rows, (column + 0.5) * width / columns)
+            around = rain_rate[:, _around(y, height), _around(x, width)]
+            is_followed = (around[-1] >= RainScale().wet_threshold).sum() >= MIN_WET_PIXELS
+            motion = mean_motion(around) if is_followed else None
+            blocks[:, row, column] = blocks.new_tensor(motion or overall)
+    return nn.functional.interpolate(blocks[None], (height, width), mode="bilinear")[0]
+
+
+def _around(centre: float, size: int) -> slice:
+    return slice(max(round(centre - BLOCK), 0), min(round(centre + BLOCK), size))
+
+
+def _trace_back(has_data: Tensor, motion: Tensor, num_lead: int) -> Tensor:
+    """Whether the air of each pixel was on one with data, (num_lead, H, W) bool.
+
+    motion: (2, H, W) pixels per frame, as it is at the issue time for all frames.
+    """
+    height, width = has_data.shape
+    position = torch.stack(
+        torch.meshgrid(
+            torch.arange(height, device=motion.device, dtype=motion.dtype),
+            torch.arange(width, device=motion.device, dtype=motion.dtype),
+            indexing="ij",
+        )
+    )
+    is_inside = torch.ones_like(has_data)
+    result = []
+    for _ in range(num_lead):
+        row, column = _nearest(position, height, width)
+        position = position - motion[:, row, column]
+        row, column = position.round().long()
+        is_inside = is_inside & _within(row, height) & _within(column, width)
+        row, column = _nearest(position, height, width)
+        result.append(is_inside & has_data[row, column])
+    return torch.stack(result)
+
+
+def _nearest(position: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    row, column = position.round().long()
+    return row.clamp(0, height - 1), column.clamp(0, width - 1)
 
 
 def _within(index: Tensor, size: int) -> Tensor:

@@ -1,6 +1,5 @@
 """The trained parts wired together: past rain in, an ensemble of future rain out."""
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ldcast.config import (
     FUTURE_FRAMES,
-    MINUTES_PER_FRAME,
+    LEAD_MINUTES,
     PAST_FRAMES,
     DiffusionConfig,
     ModelConfig,
@@ -20,6 +19,7 @@ from ldcast.config import (
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.diffusion import DDPMLoss, Denoiser, PLMSSampler, Sampler
 from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.diffusion.windows import cover, denoise_together
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.model_folder import (
     load_weights,
@@ -29,8 +29,19 @@ from ldcast.model_folder import (
     write_weights,
 )
 from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
-from ldcast.rain import RainScale, check_rain_rate, from_model_units, to_model_units
-from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generator
+from ldcast.models.slices import decode_in_slices, encode_in_slices
+from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
+from ldcast.request import (
+    MemberNoise,
+    as_tensor,
+    check_count,
+    check_past,
+    check_window,
+    count_frames,
+    member_batches,
+    pad_to_multiple,
+)
+from ldcast.seeds import draw_noise
 
 SAMPLERS = {"plms": PLMSSampler}
 SAMPLER_NAMES = {sampler: name for name, sampler in SAMPLERS.items()}
@@ -197,55 +208,114 @@ class LDCast(nn.Module):
         seed: int = 0,
         num_sampling_steps: int | None = None,
         noise: Tensor | None = None,
-        members_per_batch: int = 8,
+        members_per_batch: int | None = None,
         amp: str = "auto",
         progress: Callable[[int, int], None] | None = None,
+        lead_minutes: int = LEAD_MINUTES[-1],
+        window: int | None = None,
+        first_member: int = 0,
     ) -> np.ndarray | Tensor:
-        """Ensemble forecast, float32 mm/h, (num_members, 20, H, W), frames 5 minutes apart.
+        """Ensemble forecast, float32 mm/h, (num_members, T, H, W), frames 5 minutes apart.
 
         past: (4, H, W) mm/h, oldest first, any float type, NaN = no data. A NumPy array gives an
             array, a tensor gives a tensor on its own device. Any H and W.
         seed: member m's noise comes from its own generator, keyed by (seed, m).
         num_sampling_steps: exactly as many; None takes the model's default.
-        noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's.
+        noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's; 5
+            more latent frames for each further 100 minutes.
         members_per_batch: members denoised at once; forecasts agree to rounding for any value.
+            None: 8 of up to 256 x 256 pixels, fewer of larger ones.
         amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
         progress: called with (denoiser calls done, denoiser calls in all).
-        Returns NaN where the newest past frame has no data.
+        lead_minutes: of the last frame, so T is a fifth of it. Beyond 100 minutes each member goes
+            on from its own last four frames.
+        window: pixels. Conditioner and denoiser see overlapping windows of that size, denoised
+            together, instead of the whole field; for fields that memory does not hold.
+        first_member: number of the first of the `num_members` members, for a part of an ensemble.
+        Returns NaN where the newest past frame has no data; `forecast_quality` says where else the
+        past tells nothing.
         Raises InputError for wrong shapes or types, negative or infinite rain, no data at all, and
         as soon as the networks give values that are not finite.
         """
-        past_rain = _as_tensor(past)
-        _check_past(past_rain)
-        _check_count("members", num_members)
-        _check_count("members per batch", members_per_batch)
-        sampler = self._inference_sampler(num_sampling_steps)
+        past_rain = as_tensor(past)
+        check_past(past_rain)
+        check_window(window, self.rain_multiple)
+        num_frames = count_frames(lead_minutes)
+        num_rounds = -(-num_frames // FUTURE_FRAMES)
         height, width = past_rain.shape[1:]
-        rain_rate = pad_to_multiple(past_rain.to(self.device), self.rain_multiple)
-        noise = self._initial_noise(noise, num_members, seed, rain_rate.shape[1:])
+        seen = (min(size, window or size) for size in (height, width))
+        batches = member_batches(num_members, members_per_batch, *seen)
+        sampler = self._inference_sampler(num_sampling_steps)
+        member_noise = self._member_noise(noise, seed, first_member, (height, width))
+        member_noise.check_given(num_members, num_rounds)
+        count = _CallCounter(progress, num_rounds * len(batches) * sampler.num_denoiser_calls)
 
-        forecast = []
-        num_batches = -(-num_members // members_per_batch)
-        count = _CallCounter(progress, num_batches * sampler.num_denoiser_calls)
+        has_data = valid_mask(past_rain[-1])
+        shape = (num_members, num_frames, height, width)
+        forecast = past_rain.new_empty(shape, dtype=torch.float32)
+        latest = past_rain[None]  # (1, 4, H, W), one past for all; later each member's own
         with autocast(self.device, amp_dtype(amp, self.device)):
-            context = self._context(rain_rate)
-            denoiser = count(self.latent_nowcaster.noise_predictor(context))
-            for z in noise.split(members_per_batch):
-                z = sampler(denoiser, z.to(self.device))  # (E, C, L, h, w)
-                for z_member in z.split(1):  # the decoder needs much memory at full resolution
-                    rain_norm = self.autoencoder.decode(z_member)[:, 0, :, :height, :width]
-                    rain = from_model_units(rain_norm, self.rain_scale)
-                    forecast.append(rain.to(past_rain.device))
-        forecast = torch.cat(forecast)  # (E, T, H, W)
-        _check_finite(forecast)
-        forecast[:, :, torch.isnan(past_rain[-1])] = torch.nan
+            for round_ in range(num_rounds):
+                z = self._sample(latest, batches, member_noise, round_, sampler, count, window)
+                frames = slice(round_ * FUTURE_FRAMES, (round_ + 1) * FUTURE_FRAMES)
+                for member, z_member in enumerate(z.split(1)):
+                    rain = self._decode(z_member)[: num_frames - frames.start, :height, :width]
+                    _check_finite(rain)
+                    rain = rain.to(forecast.device).where(has_data, torch.nan)
+                    forecast[member, frames] = rain
+                latest = forecast[:, frames][:, -PAST_FRAMES:]
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
-    def _context(self, rain_rate: Tensor) -> tuple[Tensor, ...]:
-        """The conditioner's context for one case; rain_rate (T, H, W) mm/h, already padded."""
-        rain_norm = to_model_units(rain_rate[None, None], self.rain_scale)
-        z_past, _ = self.autoencoder.encode(rain_norm)
-        return self.latent_nowcaster.conditioner(z_past)
+    def _sample(
+        self,
+        past_rain: Tensor,
+        batches: list[range],
+        member_noise: MemberNoise,
+        round_: int,
+        sampler: Sampler,
+        count: "_CallCounter",
+        window: int | None,
+    ) -> Tensor:
+        """Latents of all members (E, C, L, h, w). past_rain: (E, 4, H, W) mm/h, or E = 1 for all.
+
+        Nothing but the latents is held when it returns: decoding needs the memory.
+        """
+        shared = self._denoiser(past_rain, window) if len(past_rain) == 1 else None
+        z = []
+        for members in batches:
+            denoiser = shared or self._denoiser(past_rain[members.start : members.stop], window)
+            noise = member_noise.of(members, round_).to(self.device)
+            z.append(sampler(count(denoiser), noise))
+        return torch.cat(z)
+
+    def _denoiser(self, past_rain: Tensor, window: int | None) -> Denoiser:
+        """Predicts the noise of a whole domain's latents; past_rain: (B, 4, H, W) mm/h."""
+        rain_rate = pad_to_multiple(past_rain.to(self.device), self.rain_multiple)
+        rain_norm = to_model_units(rain_rate[:, None], self.rain_scale)
+        z_past = encode_in_slices(self.autoencoder, rain_norm)  # (B, C, 1, h, w)
+        nowcaster = self.latent_nowcaster
+        if window is None:
+            return nowcaster.noise_predictor(nowcaster.conditioner(z_past))
+        windows = cover(*z_past.shape[-2:], window // AutoencoderKL.COMPRESSION)
+        contexts = (nowcaster.conditioner(part.cut(z_past)) for part in windows)
+        return denoise_together(windows, [nowcaster.noise_predictor(c) for c in contexts])
+
+    def _decode(self, z: Tensor) -> Tensor:
+        """Rain (T, 4h, 4w) mm/h from one member's latents (1, C, L, h, w)."""
+        return from_model_units(decode_in_slices(self.autoencoder, z)[0, 0], self.rain_scale)
+
+    def _member_noise(
+        self, noise: Tensor | None, seed: int, first_member: int, size: tuple[int, int]
+    ) -> MemberNoise:
+        multiple = self.rain_multiple
+        padded = (-(-pixels // multiple) * multiple for pixels in size)
+        shape = (
+            self.autoencoder.config.latent_channels,
+            self.latent_nowcaster.conditioner.num_future_latent_frames,
+            *(pixels // AutoencoderKL.COMPRESSION for pixels in padded),
+        )
+        given = None if noise is None else torch.as_tensor(noise).float()
+        return MemberNoise(shape, seed, first_member, given)
 
     def use_sampler(self, name: str) -> None:
         """Makes the sampler of that name the default; it keeps the schedule and number of steps."""
@@ -257,69 +327,11 @@ class LDCast(nn.Module):
         sampler = self.latent_nowcaster.inference_sampler
         if num_sampling_steps is None:
             return sampler
-        _check_count("sampling steps", num_sampling_steps)
+        check_count("sampling steps", num_sampling_steps)
         try:
             return replace(sampler, num_sampling_steps=num_sampling_steps)
         except ValueError as error:
             raise InputError(str(error)) from None
-
-    def _initial_noise(
-        self, noise: Tensor | None, num_members: int, seed: int, size: Sequence[int]
-    ) -> Tensor:
-        """The given noise (E, C, L, h, w) if it fits a padded domain of `size`, or the seed's."""
-        shape = (
-            num_members,
-            self.autoencoder.config.latent_channels,
-            self.latent_nowcaster.conditioner.num_future_latent_frames,
-            *(pixels // AutoencoderKL.COMPRESSION for pixels in size),
-        )
-        if noise is None:
-            members = range(num_members)
-            generators = [keyed_generator(seed, STREAM_MEMBER, member) for member in members]
-            return draw_noise(shape, generators)
-        noise = torch.as_tensor(noise)
-        if tuple(noise.shape) != shape or not torch.isfinite(noise).all():
-            raise InputError(
-                f"got noise of shape {tuple(noise.shape)}, expected finite numbers of shape {shape}"
-            )
-        return noise.float()
-
-
-def _check_count(what: str, number: int) -> None:
-    try:
-        is_count = operator.index(number) >= 1
-    except TypeError:
-        is_count = False
-    if not is_count:
-        raise InputError(f"got {number} {what}, expected a whole number of at least 1")
-
-
-def _as_tensor(past: np.ndarray | Tensor) -> Tensor:
-    """A tensor of its own for an array of any layout, byte order and mask (masked = no data)."""
-    if isinstance(past, Tensor):
-        return past
-    if not isinstance(past, np.ndarray):
-        raise InputError(f"got {type(past).__name__}, expected a NumPy array or a tensor")
-    if np.issubdtype(past.dtype, np.floating):
-        past = past.astype({2: np.float16, 4: np.float32}.get(past.itemsize, np.float64))
-        past = np.ma.filled(past, np.nan)
-    return torch.tensor(np.ascontiguousarray(past))
-
-
-def _check_past(past: Tensor) -> None:
-    """Raises InputError unless past is (4, H, W) mm/h with some data in every frame."""
-    if past.ndim != 3 or past.shape[0] != PAST_FRAMES or not past.numel():
-        raise InputError(
-            f"got past rain of shape {tuple(past.shape)}, expected ({PAST_FRAMES}, H, W): "
-            f"{PAST_FRAMES} frames 5 minutes apart, oldest first"
-        )
-    check_rain_rate(past)
-    for age, frame in enumerate(past.flip(0)):
-        if torch.isnan(frame).all():
-            raise InputError(
-                f"the past frame of {MINUTES_PER_FRAME * age} minutes ago holds no data at all, "
-                "only NaN: choose another time"
-            )
 
 
 def _check_finite(values: Tensor) -> None:
@@ -346,12 +358,6 @@ class _CallCounter:
             return noise_pred
 
         return counted
-
-
-def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:
-    """rain_rate (..., H, W) with no data (NaN) added at the bottom and right, up to multiples."""
-    bottom, right = (-size % multiple for size in rain_rate.shape[-2:])
-    return nn.functional.pad(rain_rate, (0, right, 0, bottom), value=torch.nan)
 
 
 def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:

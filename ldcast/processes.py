@@ -1,7 +1,8 @@
-"""The processes that train together: one, or those that `torchrun` started.
+"""The processes that train or forecast together: one, or those that `torchrun` started.
 
-Every process holds the whole networks and computes its share of each global batch; rank 0 alone
-writes. Gradients are summed by DistributedDataParallel, figures by `Processes`.
+Every process holds the whole networks and computes its share of each global batch, or of the
+members; rank 0 alone writes. Gradients are summed by DistributedDataParallel, the rest is joined
+by `Processes`.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """This process among those that work together.
 
     rank: 0 .. num - 1. device: where this process computes.
     """
@@ -40,6 +41,34 @@ class Processes:
     def share(self, num_items: int) -> range:
         """Which of `num_items` items this process computes; together they compute each once."""
         return range(self.rank, num_items, self.num)
+
+    def block(self, num_items: int, rank: int | None = None) -> range:
+        """Which of `num_items` items this process (or another) computes, where order matters.
+
+        Blocks follow one another by rank and differ by at most one item.
+        """
+        rank = self.rank if rank is None else rank
+        return range(num_items * rank // self.num, num_items * (rank + 1) // self.num)
+
+    def collect(self, values: Tensor, num_items: int) -> Tensor | None:
+        """On rank 0 all items (num_items, ...) in order, on the CPU; None on the others.
+
+        values: the items of this process's `block`, of one shape and type everywhere.
+        """
+        if self.num == 1:
+            return values.cpu()
+        if not self.is_main:
+            for value in values:
+                distributed.send(value.contiguous().to(self.device), dst=0)
+            return None
+        items = values.new_empty((num_items, *values.shape[1:]), device="cpu")
+        items[: len(values)] = values
+        arriving = torch.empty_like(values[0], device=self.device)
+        for rank in range(1, self.num):
+            for index in self.block(num_items, rank):
+                distributed.recv(arriving, src=rank)
+                items[index] = arriving
+        return items
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the processes, on this process's device; a new tensor."""
@@ -103,10 +132,11 @@ def process_device(device: torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def join_processes(device: torch.device) -> Iterator[Processes]:
+def join_processes(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     """Joins the processes that `torchrun` started; without it, this process is the only one.
 
     device: of this process, from `process_device`; NCCL joins GPUs, Gloo joins CPUs.
+    timeout: how long one may wait for another.
     """
     num = int(os.environ.get("WORLD_SIZE", "1"))
     if num == 1:
@@ -114,6 +144,6 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     yield Processes(distributed.get_rank(), num, device)
     distributed.destroy_process_group()  # after a good end only: a failed rank waits for nobody

@@ -7,6 +7,10 @@ from types import FrameType
 WORKER_GRACE_SECONDS = 60  # longer than an update takes
 
 
+class Stopped(Exception):
+    """Raised where work that may be thrown away is interrupted by a request to stop."""
+
+
 class StopRequest:
     """Turns Ctrl-C and SIGTERM into a request that the loop honours after its update.
 
@@ -27,6 +31,11 @@ class StopRequest:
             if self.is_set:
                 return
             yield item
+
+    def interrupting(self, *_progress: int) -> None:
+        """A progress callback that raises Stopped once a stop is requested."""
+        if self.is_set:
+            raise Stopped
 
     @property
     def name(self) -> str:

@@ -35,10 +35,10 @@ from ldcast.data.archive import RainEvent, read_event
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
+from ldcast.folders import check_writable
 from ldcast.products.plot import require_matplotlib
 from ldcast.products.summary import SHOWN_LEADS
 from ldcast.rain import valid_mask
-from ldcast.training.run import check_writable
 from ldcast.verification.arguments import case_parser, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.figures import ShownCase, draw_page

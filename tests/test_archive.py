@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -367,3 +368,24 @@ def test_an_absolute_spec_names_the_same_data(tmp_path, monkeypatch, spec):
 def test_a_file_may_be_called_synthetic(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute_spec("synthetic_rain.npz") == f"{tmp_path}/synthetic_rain.npz"
+
+
+def test_files_of_other_formats_are_pointed_to_the_converter(tmp_path):
+    path = tmp_path / "RAD_NL25_RAP_5min_201008260000.h5"
+    path.write_bytes(b"\x89HDF")
+    with pytest.raises(InputError, match=r"is not an \.npz file.*python -m ldcast\.data\.convert"):
+        read_event(path)
+
+
+@pytest.mark.parametrize("name", ["radar.nc", "radar.NC4", "radar.cdf", "radar.zarr"])
+def test_netcdf_and_zarr_go_to_their_reader_with_the_span(monkeypatch, name):
+    asked = []
+
+    def fake(path: Path, start: str, end: str) -> RainEvent:
+        asked.append((str(path), start, end))
+        return make_event(name="radar")
+
+    monkeypatch.setattr("ldcast.data.gridded.read_gridded", fake)
+    assert len(read_event(name).time) == 6
+    assert len(read_event(f"{name}@2020-06-01T00:10/").time) == 4
+    assert asked == [(name, "", ""), (name, "2020-06-01T00:10", "")]

@@ -4,18 +4,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.motion import interior_mask, mean_motion
+from ldcast.motion import (
+    NO_FORECAST,
+    UPSTREAM_OBSERVED,
+    UPSTREAM_UNKNOWN,
+    forecast_quality,
+    interior_mask,
+    mean_motion,
+    motion_field,
+)
 
 
-def moving_rain(down: float, right: float, num_frames: int = 24) -> Tensor:
-    """Rain (T, 60, 90) that drifts without change across the crop, by whole pixels a frame."""
-    field = torch.randn(60 + 300, 90 + 300, generator=torch.Generator().manual_seed(0))
+def moving_rain(
+    down: float, right: float, num_frames: int = 24, height: int = 60, width: int = 90
+) -> Tensor:
+    """Rain (T, H, W) that drifts without change across the crop, by whole pixels a frame."""
+    field = torch.randn(height + 300, width + 300, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
     rain_rate = 10 ** (6 * smooth).clamp(-2, 2)
     frames = []
     for frame in range(num_frames):
         y, x = 150 - round(down * frame), 150 - round(right * frame)
-        frames.append(rain_rate[y : y + 60, x : x + 90])
+        frames.append(rain_rate[y : y + height, x : x + width])
     return torch.stack(frames)
 
 
@@ -60,3 +70,49 @@ def test_nothing_is_interior_where_the_motion_is_unknown():
 def test_all_is_interior_without_motion():
     has_data = torch.rand(5, 7, generator=torch.Generator().manual_seed(0)) > 0.3
     assert (interior_mask(has_data, (0.0, 0.0), 2) == has_data).all()
+
+
+# ---- quality of a forecast -----------------------------------------------------------------------
+
+
+def test_what_comes_in_from_outside_is_unknown():
+    quality = forecast_quality(moving_rain(0, 3, num_frames=4), 4)
+    assert quality.shape == (4, 60, 90) and quality.dtype == torch.uint8
+    for lead, frame in enumerate(quality, start=1):
+        assert (frame[:, : 3 * lead - 1] == UPSTREAM_UNKNOWN).all()
+        assert (frame[:, 3 * lead + 1 :] == UPSTREAM_OBSERVED).all()
+
+
+def test_without_data_there_is_no_forecast_even_where_rain_drifts_in():
+    past = moving_rain(0, 3, num_frames=4)
+    past[:, :, 50:] = torch.nan
+    quality = forecast_quality(past, 2)
+    assert (quality[:, :, 50:] == NO_FORECAST).all()
+    assert (quality[:, :, 7:50] == UPSTREAM_OBSERVED).all()
+
+
+def test_air_from_a_gap_is_unknown():
+    past = moving_rain(0, 3, num_frames=4)
+    past[-1, 20:30, 40:50] = torch.nan
+    frame = forecast_quality(past, 1)[0]
+    assert (frame[22:28, 51:52] == UPSTREAM_UNKNOWN).all()
+    assert (frame[22:28, 40:50] == NO_FORECAST).all()
+    assert (frame[22:28, 54:60] == UPSTREAM_OBSERVED).all()
+
+
+def test_nothing_is_known_where_nothing_can_be_followed():
+    past = torch.zeros(4, 20, 30)
+    past[:, :, :10] = torch.nan
+    quality = forecast_quality(past, 2)
+    assert (quality[:, :, :10] == NO_FORECAST).all()
+    assert (quality[:, :, 10:] == UPSTREAM_UNKNOWN).all()
+
+
+def test_parts_of_a_large_field_move_for_themselves():
+    left, right = (moving_rain(down, 0, 4, height=520, width=700) for down in (2, -2))
+    field = torch.cat([left, right], dim=2)
+    motion = motion_field(field)
+    assert motion.shape == (2, 520, 1400)
+    assert motion[0, 30, 100] == pytest.approx(2, abs=0.2)
+    assert motion[0, 30, 1300] == pytest.approx(-2, abs=0.2)
+    assert motion.diff(dim=2).abs().max() < 0.1  # no jump between blocks

@@ -1,5 +1,6 @@
 """The whole system: forecasts as published, members, odd sizes, missing data, and bad requests."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from ldcast import LatentNowcaster, LDCast, NoiseSchedule
 from ldcast.diffusion import DDPMLoss, PLMSSampler
 from ldcast.errors import InputError
-from ldcast.nowcaster import build, pad_to_multiple
+from ldcast.nowcaster import build
 from ldcast.rain import to_model_units
-from ldcast.seeds import draw_noise, keyed_generators
+from ldcast.request import pad_to_multiple
+from ldcast.seeds import draw_noise, keyed_generator, keyed_generators
 
 ARRAYS = load("forecast_e2e")
 # Members in other batches agree to rounding, which the diffusion and 10^x magnify.
@@ -264,12 +266,96 @@ def test_impossible_rain_is_refused(model, past, message):
         ({"noise": torch.zeros(1, 4, 5, 8, 12)}, r"of shape \(2, 4, 5, 8, 12\)"),
         ({"noise": torch.zeros(2, 4, 5, 12, 8)}, r"of shape \(2, 4, 5, 8, 12\)"),
         ({"seed": -1}, "use a seed that is not negative"),
+        ({"lead_minutes": 0}, "got 0 minutes of lead time"),
+        ({"lead_minutes": 42}, "got 42 minutes of lead time, expected a multiple of 5"),
+        ({"window": 72}, "got windows of 72 pixels, expected a multiple of 16, at least 64"),
+        ({"window": 48}, "got windows of 48 pixels"),
+        (
+            {"noise": torch.zeros(2, 4, 5, 8, 12), "lead_minutes": 105},
+            r"of shape \(2, 4, 10, 8, 12\)",
+        ),
         ({"amp": "fp8"}, "expected one of auto, off, bf16, fp16"),
     ],
 )
 def test_impossible_requests_are_refused(model, request_, message):
     with pytest.raises(InputError, match=message):
         model.predict(rain(), **({"num_members": 2} | request_))
+
+
+# ---- longer, larger, in parts
+
+
+def test_shorter_forecasts_are_the_first_frames(model):
+    whole = model.predict(rain(), num_members=2)
+    assert torch.equal(model.predict(rain(), num_members=2, lead_minutes=60), whole[:, :12])
+
+
+def test_longer_forecasts_go_on_from_each_members_own_last_frames(model):
+    forecast = model.predict(rain(), num_members=3, lead_minutes=150, members_per_batch=2)
+    assert forecast.shape == (3, 30, 32, 48)
+    first = model.predict(rain(), num_members=3, members_per_batch=2)
+    assert torch.equal(forecast[:, :20], first)
+    for member in range(3):
+        noise = draw_noise((1, 4, 5, 8, 12), [keyed_generator(0, 3, member, 1)])
+        later = model.predict(first[member, -4:], num_members=1, noise=noise)
+        assert relative_error(forecast[member, 20:], later[0, :10]) < REBATCHED
+
+
+def test_noise_given_for_two_rounds(model):
+    first, second = (
+        draw_noise((1, 4, 5, 8, 12), [keyed_generator(0, 3, 0, *r)]) for r in ((), (1,))
+    )
+    noise = torch.cat([first, second], dim=2)
+    forecast = model.predict(rain(), 1, seed=7, noise=noise, lead_minutes=200)
+    assert torch.equal(forecast, model.predict(rain(), 1, lead_minutes=200))
+
+
+def test_a_later_round_has_a_context_for_each_member_and_progress_counts_it():
+    model, told = tiny_model(), []
+    of_conditioner = count_calls(model.latent_nowcaster.conditioner)
+    model.predict(
+        rain(), 3, lead_minutes=105, members_per_batch=2, progress=lambda *n: told.append(n)
+    )
+    assert [len(z_past) for z_past in of_conditioner] == [1, 2, 1]
+    assert told[-1] == (4 * NUM_CALLS, 4 * NUM_CALLS)
+
+
+def test_a_part_of_an_ensemble_has_the_members_of_the_whole(model):
+    whole = model.predict(rain(), num_members=5, lead_minutes=105)
+    part = model.predict(rain(), num_members=2, first_member=3, lead_minutes=105)
+    assert relative_error(part, whole[3:]) < REBATCHED
+
+
+def test_a_window_as_large_as_the_domain_changes_nothing(model):
+    past = rain(64, 48)
+    expected = model.predict(past, 2)
+    assert relative_error(model.predict(past, 2, window=64), expected) < REBATCHED
+
+
+def test_windows_are_denoised_together():
+    model = tiny_model()
+    of_denoiser = count_calls(model.latent_nowcaster.denoiser)
+    past = rain(64, 112)
+    forecast = model.predict(past, num_members=2, window=64)
+    assert forecast.shape == (2, 20, 64, 112) and forecast.isfinite().all()
+    assert {tuple(z.shape) for z in of_denoiser} == {(2, 4, 5, 16, 16)}
+    assert len(of_denoiser) == 2 * NUM_CALLS
+    # Each window begins as the others do: what is far from the overlap comes from one alone.
+    assert relative_error(forecast, model.predict(past, num_members=2)) > 1e-3
+
+
+def test_nothing_but_latents_is_held_while_decoding(monkeypatch):
+    model, alive = tiny_model(), []
+    contexts = []
+    model.latent_nowcaster.conditioner.register_forward_hook(
+        lambda _module, _inputs, context: contexts.append(weakref.ref(context[0]))
+    )
+    decode = model.autoencoder.decode
+    monkeypatch.setattr(
+        model.autoencoder, "decode", lambda z: alive.append(contexts[-1]() is not None) or decode(z)
+    )
+    model.predict(rain(), num_members=2, lead_minutes=105)
+    assert alive == [False] * 4
 
 
 # ---- the latent part

@@ -17,9 +17,9 @@ import train_autoenc
 import train_diffusion
 from ldcast import LDCast
 from ldcast.errors import run_script
+from ldcast.folders import lock_folder
 from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
-from ldcast.training.run import lock_run
 
 # ---- a run and what it leaves --------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ def test_two_processes_cannot_train_in_one_folder(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = stage.run(tmp_path / "run", 1)
-    with lock_run(out):
+    with lock_folder(out):
         assert "another process" in stage.fails(capsys, out)
 
 

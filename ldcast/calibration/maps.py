@@ -22,7 +22,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,27 @@ class Calibration:
     def warning(self) -> str:
         """What the judgement said, where the calibration did harm to an event; empty elsewhere."""
         return str(self.judged.get("summary", "")) if self.judged.get("is_harmful") else ""
+
+    def until(self, lead_minutes: int) -> "Calibration":
+        """The part for a shorter forecast.
+
+        Raises InputError for a longer one: of frames that rest on forecast frames nothing was
+        fitted.
+        """
+        if lead_minutes > self.lead_minutes[-1]:
+            raise InputError(
+                f"got {lead_minutes} minutes of lead time, but the calibration ends at "
+                f"{self.lead_minutes[-1]}: leave out --calibrated or forecast no longer"
+            )
+        num = self.lead_minutes.index(lead_minutes) + 1
+        return replace(
+            self,
+            lead_minutes=self.lead_minutes[:num],
+            forecast_rain=self.forecast_rain[:num],
+            radar_rain=self.radar_rain[:num],
+            probability=self.probability[:, :num],
+            num_forecasts=self.num_forecasts[:, :num],
+        )
 
     def check_sampling(self, sampler: str, num_sampling_steps: int) -> None:
         """Raises InputError unless forecasts are drawn as those of the fit were."""

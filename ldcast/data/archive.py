@@ -9,22 +9,29 @@ from typing import Any
 
 import numpy as np
 
+from ldcast.data.checks import (
+    FROM_DBZ,
+    checked_rain_rate,
+    checked_time,
+    format_time,
+    mm_per_hour,
+)
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
-from ldcast.rain import ROUNDING, as_float32
+from ldcast.rain import as_float32
 
 CADENCE_MINUTES = 5
+GRIDDED_SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr")
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?")
 _SPAN = re.compile(r"(?P<path>.+)@(?P<start>[\dTZ:-]*)/(?P<end>[\dTZ:-]*)")
 _SYNTHETIC = re.compile(r"synthetic(:(?P<seed>.*))?")
-_FROM_DBZ = (
-    "convert it by mm/h = (10 ** (dBZ / 10) / a) ** (1 / b), for instance a = 223 and "
-    "b = 1.53, with no echo as 0 and no data as NaN"
-)
-_MM_PER_HOUR = ("mm/h", "mm/hr", "mm/hour", "mmh-1", "mmhr-1", "mmh^-1", "mmh**-1", "kgm-2h-1")
 _WRITE_AGAIN = "fetch it again or write plain arrays with numpy.savez_compressed"
-_FORMS = "PATH.npz, PATH.npz@START/END with ISO times (END not included) or synthetic:SEED"
+_FORMS = (
+    "PATH.npz, PATH.nc or PATH.zarr, each with @START/END if wanted, of ISO times (END not "
+    "included), or synthetic:SEED"
+)
+_CONVERT = "files of weather services: python -m ldcast.data.convert"
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,22 @@ class RainEvent:
 def read_event(spec: str | Path) -> RainEvent:
     """The event that a `--data` argument names.
 
-    spec: `PATH`, `PATH@START/END` (ISO times, UTC; END not included; either may be left out),
-        `synthetic:SEED` or `synthetic` (seed 0), the latter two with a span if wanted.
+    spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
+        `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
+        not included; either may be left out); of NetCDF and Zarr only that span is loaded.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
     values within rounding below zero set to 0.
     Raises InputError if the file or the span is not what is described here.
     """
     source, start, end = _split_span(str(spec))
-    synthetic = _SYNTHETIC.fullmatch(source)
-    event = _synthetic_event(synthetic["seed"]) if synthetic else _read_npz(Path(source))
+    if synthetic := _SYNTHETIC.fullmatch(source):
+        event = _synthetic_event(synthetic["seed"])
+    elif _is_gridded(Path(source)):
+        from ldcast.data.gridded import read_gridded  # imports RainEvent from here
+
+        event = read_gridded(Path(source), start, end)
+    else:
+        event = read_npz(Path(source))
     return _select_span(event, start, end) if start or end else event
 
 
@@ -189,11 +203,6 @@ def parse_time(text: str) -> np.datetime64:
     raise InputError(f"time '{text}': expected ISO and UTC, such as 2016-07-11T22:00")
 
 
-def format_time(time: np.datetime64) -> str:
-    """ISO time for messages and names, to the minute unless it has seconds."""
-    return str(np.datetime_as_string(time, unit="s")).removesuffix(":00")
-
-
 # ---- what a spec names ---------------------------------------------------------------------------
 
 
@@ -204,7 +213,7 @@ def _split_span(spec: str) -> tuple[str, str, str]:
     if match := _SPAN.fullmatch(spec):
         return match["path"], match["start"], match["end"]
     source, _, span = spec.rpartition("@")
-    if Path(source).is_file() or _SYNTHETIC.fullmatch(source):
+    if Path(source).is_file() or _is_gridded(Path(source)) or _SYNTHETIC.fullmatch(source):
         raise InputError(
             f"span '{span}' of {source}: expected START/END with ISO times, either may be empty, "
             "such as @2016-07-11T21:00/2016-07-11T23:00 or @/2016-07-11T23:00"
@@ -212,16 +221,28 @@ def _split_span(spec: str) -> tuple[str, str, str]:
     return spec, "", ""
 
 
-def _select_span(event: RainEvent, start: str, end: str) -> RainEvent:
-    first = np.searchsorted(event.time, parse_time(start)) if start else 0
-    stop = np.searchsorted(event.time, parse_time(end)) if end else len(event.time)
+def _is_gridded(path: Path) -> bool:
+    return path.suffix.lower() in GRIDDED_SUFFIXES
+
+
+def frames_in_span(time: np.ndarray, start: str, end: str, name: str) -> tuple[int, int]:
+    """The first frame of START/END, and the first after it; InputError if there is none between.
+
+    time: (T,) of the event `name`. start, end: ISO times, or empty for no bound.
+    """
+    first = np.searchsorted(time, parse_time(start)) if start else 0
+    stop = np.searchsorted(time, parse_time(end)) if end else len(time)
     if first >= stop:
         raise InputError(
-            f"span '{start}/{end}' selects no frame of {event.name}, which goes from "
-            f"{format_time(event.time[0])} to {format_time(event.time[-1])}; "
+            f"span '{start}/{end}' selects no frame of {name}, which goes from "
+            f"{format_time(time[0])} to {format_time(time[-1])}; "
             "choose START and END (not included) around those"
         )
-    return _slice_event(event, int(first), int(stop))
+    return int(first), int(stop)
+
+
+def _select_span(event: RainEvent, start: str, end: str) -> RainEvent:
+    return _slice_event(event, *frames_in_span(event.time, start, end, event.name))
 
 
 def _slice_event(event: RainEvent, first: int, stop: int) -> RainEvent:
@@ -245,7 +266,8 @@ def _synthetic_event(seed: str | None) -> RainEvent:
 # ---- event files ---------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path) -> RainEvent:
+def read_npz(path: Path) -> RainEvent:
+    """The event in an event file; InputError if it is none."""
     arrays = _load_arrays(path)
     missing = [key for key in ("rain_rate", "time") if key not in arrays]
     if missing:
@@ -257,8 +279,8 @@ def _read_npz(path: Path) -> RainEvent:
     grid = {key: _scalar(value) for key, value in arrays.items() if value.ndim == 0}
     _check_units(grid.get("units", "mm/h"), path)
     return RainEvent(
-        rain_rate=_checked_rain_rate(rain_rate, path),
-        time=_checked_time(time, len(rain_rate), path),
+        rain_rate=checked_rain_rate(rain_rate, path),
+        time=checked_time(time, len(rain_rate), path),
         grid=grid,
         name=path.stem,
         source=str(path.resolve()),
@@ -272,7 +294,9 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"no event file {path}: expected {_FORMS}")
     with open(path, "rb") as stream:
         if not zipfile.is_zipfile(stream):
-            raise InputError(f"{path} is not an .npz file, or its end is missing; {_WRITE_AGAIN}")
+            raise InputError(
+                f"{path} is not an .npz file, or its end is missing; {_WRITE_AGAIN}; {_CONVERT}"
+            )
         stream.seek(0)
         try:
             with np.load(stream, allow_pickle=False) as file:
@@ -287,59 +311,10 @@ def _scalar(value: np.ndarray) -> Any:
 
 
 def _check_units(units: Any, path: Path) -> None:
-    if str(units).lower().replace(" ", "") in _MM_PER_HOUR:
+    if mm_per_hour(str(units)) == 1:
         return
-    mend = _FROM_DBZ if "dbz" in str(units).lower() else "convert it (mm in 5 min times 12)"
+    mend = FROM_DBZ if "dbz" in str(units).lower() else "convert it (mm in 5 min times 12)"
     raise InputError(f"{path}: units '{units}', expected rain_rate in mm/h; {mend}")
-
-
-def _checked_rain_rate(rain_rate: np.ndarray, path: Path) -> np.ndarray:
-    """`rain_rate` with rounding below zero set to 0 in place; frame by frame, to spare memory."""
-    if rain_rate.ndim != 3 or rain_rate.size == 0:
-        raise InputError(
-            f"{path}: rain_rate has shape {rain_rate.shape}, expected (time, y, x) and none empty"
-        )
-    if rain_rate.dtype == np.float64:
-        rain_rate = rain_rate.astype(np.float32)
-    if rain_rate.dtype not in (np.float16, np.float32):
-        raise InputError(
-            f"{path}: rain_rate is {rain_rate.dtype}, expected float16 or float32 mm/h; apply the "
-            "scale of stored counts and write NaN where there is no data"
-        )
-    for index, frame in enumerate(rain_rate):
-        values = frame.astype(np.float32, copy=False)  # float16 is slow to compare
-        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
-        if np.isinf(low) or np.isinf(high):
-            raise InputError(
-                f"{path}: rain_rate has infinite values in frame {index}; write NaN for no data"
-            )
-        if low < -ROUNDING:
-            raise InputError(
-                f"{path}: rain_rate goes down to {low:g} in frame {index}, expected mm/h, never "
-                f"negative; write 0 or NaN there or, if this is reflectivity, {_FROM_DBZ}"
-            )
-        if low < 0:
-            frame[frame < 0] = 0
-    return rain_rate
-
-
-def _checked_time(time: np.ndarray, num_frames: int, path: Path) -> np.ndarray:
-    if time.dtype.kind != "M":
-        raise InputError(f"{path}: time is {time.dtype}, expected datetime64[s] in UTC")
-    if time.shape != (num_frames,) or np.isnat(time).any():
-        raise InputError(
-            f"{path}: time has shape {time.shape} and {int(np.isnat(time).sum())} empty entries, "
-            f"expected one time for each of {num_frames} frames"
-        )
-    time = time.astype("datetime64[s]")
-    backward = np.flatnonzero(np.diff(time) <= np.timedelta64(0, "s"))
-    if len(backward):
-        earlier, later = time[backward[0]], time[backward[0] + 1]
-        raise InputError(
-            f"{path}: frame {format_time(earlier)} is followed by {format_time(later)}, "
-            "expected times that increase; sort the frames and drop repeated ones"
-        )
-    return time
 
 
 # ---- past frames ---------------------------------------------------------------------------------

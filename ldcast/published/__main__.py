@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ldcast.config import ModelConfig
 from ldcast.errors import InputError, run_script
+from ldcast.folders import check_writable, clear_unfinished, lock_folder
 from ldcast.model_folder import CONFIG_NAME
 from ldcast.published.importing import (
     PublishedModel,
@@ -30,7 +31,6 @@ from ldcast.published.importing import (
 )
 from ldcast.published.reading import read_checkpoint
 from ldcast.training.checkpoint import STATE_NAME
-from ldcast.training.run import check_writable, clear_unfinished, lock_run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RAW_NAME = "raw"
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
             check_writable(folder)
         with contextlib.ExitStack() as locks:
             for folder in folders:
-                locks.enter_context(lock_run(folder))
+                locks.enter_context(lock_folder(folder))
                 clear_unfinished(folder)
             write_models(model, folders, dtype, bar.update)
     for folder in folders:

@@ -1,18 +1,17 @@
 """The folder of a training run: what was asked, what was measured, and how it is taken up again."""
 
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ldcast.errors import InputError
-from ldcast.files import UNFINISHED_PATTERN, write_text
+from ldcast.files import write_text
+from ldcast.folders import check_writable, clear_unfinished, lock_folder
 from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from ldcast.processes import Processes
 from ldcast.training.checkpoint import (
@@ -216,37 +215,12 @@ def open_run(
         with processes.failing_together():
             if processes.is_main:
                 check_writable(folder)
-                stack.enter_context(lock_run(folder))
+                stack.enter_context(lock_folder(folder))
                 _check_is_run(folder, arguments)
                 for path in (folder, folder / PICTURES_NAME):
                     clear_unfinished(path)
         yield Run(folder, arguments, processes, say)
         processes.wait()  # rank 0 may still be writing
-
-
-@contextlib.contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process.
-
-    Raises InputError where another process writes into it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process writes into {folder}: wait for it, or choose another --out"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def clear_unfinished(folder: Path) -> None:
-    """Removes what a killed process left half-written; the folder must be held by `lock_run`."""
-    for unfinished in folder.glob(UNFINISHED_PATTERN):
-        unfinished.unlink()
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
@@ -259,18 +233,6 @@ def read_arguments(folder: Path) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise InputError(f"{path} is broken, expected a JSON table: is {folder} a training run?")
     return arguments
-
-
-def check_writable(folder: Path, flag: str = "--out") -> None:
-    """Makes the folder and tries to write into it. Raises InputError where either fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write into {folder} ({error.strerror}): choose another {flag}"
-        ) from None
 
 
 def _check_is_run(folder: Path, arguments: dict[str, Any]) -> None:

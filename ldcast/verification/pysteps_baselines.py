@@ -6,12 +6,8 @@ interior leave what came from either out.
 Source: Pulkkinen et al. 2019 (GMD 12), pysteps; Bowler et al. 2006 (QJRMS 132), STEPS.
 """
 
-import contextlib
 import functools
 import importlib.metadata
-import io
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
+from ldcast.quiet import contained
 from ldcast.rain import is_wet
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import PACKAGE, Forecaster, code_fingerprint
@@ -58,7 +55,7 @@ def pysteps_baselines(num_members: int) -> list[Forecaster]:
     data and NaN elsewhere; STEPS draws from the case's seed alone.
     Raises ImportError where pysteps or OpenCV, which its Lucas-Kanade needs, is missing.
     """
-    with _contained():
+    with contained("pysteps"):
         try:
             import cv2
             import pysteps  # noqa: F401 - it prints a line, which is contained here
@@ -87,7 +84,7 @@ def pysteps_baselines(num_members: int) -> list[Forecaster]:
 
 def _extrapolation(past: Tensor, case: Case) -> Tensor:
     """past: (4, H, W) mm/h -> (1, T, H, W) mm/h."""
-    with _contained():
+    with contained("pysteps"):
         rain_rate = _no_data_as_dry(past)
         carried = _carry(rain_rate[-1], _motion(rain_rate))
     return _to_members(carried[None], past)
@@ -95,26 +92,13 @@ def _extrapolation(past: Tensor, case: Case) -> Tensor:
 
 def _steps(num_members: int, past: Tensor, case: Case) -> Tensor:
     """past: (4, H, W) mm/h -> (num_members, T, H, W) mm/h."""
-    with _contained():
+    with contained("pysteps"):
         rain_rate = _no_data_as_dry(past)
         motion = _motion(rain_rate)
         members = _steps_ensemble(rain_rate, motion, num_members, case)
         if members is None:
             members = np.stack([_carry(rain_rate[-1], motion)] * num_members)
     return _to_members(members, past)
-
-
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Keeps from the process what pysteps does to it: pages printed, warnings, a global seed."""
-    random_state = np.random.get_state()  # noqa: NPY002 - only to put it back
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            # Of singular matrices and divisions by zero, with too little rain: dealt with below.
-            warnings.filterwarnings("ignore", module="pysteps")
-            yield
-    finally:
-        np.random.set_state(random_state)  # noqa: NPY002
 
 
 def _no_data_as_dry(past: Tensor) -> np.ndarray:

@@ -1,0 +1,177 @@
+"""Axes, directions and projection of an xarray DataArray, by the CF conventions.
+
+Source: CF Conventions 1.11, chapters 4 (coordinate types) and 5.6 (grid mappings).
+"""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ldcast.data.grids import in_metres, metric_grid
+from ldcast.errors import InputError
+
+if TYPE_CHECKING:  # an extra, imported where it is used
+    from pyproj import CRS
+    from xarray import DataArray
+
+LONGLAT = "+proj=longlat +datum=WGS84 +no_defs"
+
+# What makes a coordinate an axis: its standard name, its attribute `axis`, or its own name.
+_AXES = {
+    "time": ("time", "T"),
+    "y": ("projection_y_coordinate", "latitude", "grid_latitude", "Y", "y", "lat"),
+    "x": ("projection_x_coordinate", "longitude", "grid_longitude", "X", "x", "lon"),
+}
+_METRES = {
+    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
+    **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1000.0),
+}
+_PROJ_TEXTS = ("proj4", "proj4_params", "proj4_string", "proj4text")
+_WKT_TEXTS = ("crs_wkt", "spatial_ref")
+_UNEVEN = 0.01  # of the spacing; coordinates in float32 are off by less
+
+
+def with_axes(rain: "DataArray", where: str) -> "DataArray":
+    """`rain` with exactly the dimensions time, y and x, in this order, whatever they are called.
+
+    A time that is only a coordinate becomes a dimension; others of size 1 go.
+    Raises InputError, naming the dimensions, where that is not possible.
+    """
+    if not any(_is_axis(rain, name, "time") for name in rain.dims):
+        scalars = [name for name, coord in rain.coords.items() if coord.ndim == 0]
+        rain = rain.expand_dims([name for name in scalars if _is_axis(rain, name, "time")])
+    axes = [_find_axis(rain, kind, where) for kind in _AXES]
+    for name in set(rain.dims) - set(axes):
+        if rain.sizes[name] > 1:
+            raise InputError(
+                f"{where}: {rain.name} has {rain.sizes[name]} of dimension {name}, expected time, "
+                f"y and x alone; select one by .isel({name}=0) in xarray"
+            )
+        rain = rain.isel({name: 0}, drop=True)
+    return rain.transpose(*axes)
+
+
+def oriented(rain: "DataArray", where: str) -> tuple["DataArray", dict[str, Any]]:
+    """`rain` (time, y, x) with row 0 in the north and column 0 in the west, and its `grid`.
+
+    The grid has the outer corners `x1 y1 x2 y2`, metres, `pixel_size_m` and `pixel_size_y_m`, and
+    `projection` where a grid mapping is among the coordinates of `rain`. In degrees, corners stay
+    so and no pixel size is given, since pixels have none in common; without a grid mapping they are
+    taken for degrees of WGS84.
+    Raises InputError for coordinates that lack units or are not evenly spaced.
+    """
+    _, y_axis, x_axis = rain.dims
+    is_metric = {_units(rain, axis, where) in _METRES for axis in (x_axis, y_axis)}
+    if len(is_metric) > 1:
+        raise InputError(
+            f"{where}: only one of {x_axis} and {y_axis} is in degrees; mend its units"
+        )
+    x, y = _coordinate(rain, x_axis, where), _coordinate(rain, y_axis, where)
+    if x[0] > x[-1]:
+        rain = rain.isel({x_axis: slice(None, None, -1)})
+    if y[0] < y[-1]:
+        rain = rain.isel({y_axis: slice(None, None, -1)})
+    (x1, x2), (y1, y2) = _outer(x), _outer(y)
+    projection = _projection(rain, where)
+    if is_metric == {True}:
+        return rain, metric_grid(rain.shape[1:], (x1, y1, x2, y2), None, projection, where)
+    return rain, {"projection": projection or LONGLAT, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+
+
+def _is_axis(rain: "DataArray", name: Any, kind: str) -> bool:
+    if name not in rain.coords:
+        return False
+    attributes = rain[name].attrs
+    says = {attributes.get("standard_name"), attributes.get("axis"), str(name).lower()}
+    return not says.isdisjoint(_AXES[kind])
+
+
+def _find_axis(rain: "DataArray", kind: str, where: str) -> Any:
+    found = [name for name in rain.dims if _is_axis(rain, name, kind)]
+    if len(found) == 1:
+        return found[0]
+    raise InputError(
+        f"{where}: of the dimensions {', '.join(map(str, rain.dims))} of {rain.name}, "
+        f"{' and '.join(map(str, found)) or 'none'} is the {kind} axis, expected one that has a "
+        f"coordinate with standard_name {' or '.join(_AXES[kind][:2])}"
+    )
+
+
+def _units(rain: "DataArray", axis: Any, where: str) -> str:
+    units = str(rain[axis].attrs.get("units", "")).lower()
+    if units in _METRES or units.startswith("degree"):
+        return units
+    raise InputError(
+        f"{where}: {axis} has {f'units {units!r}' if units else 'no units'}, expected m, km or "
+        "degrees; set its attribute units"
+    )
+
+
+def _coordinate(rain: "DataArray", axis: Any, where: str) -> np.ndarray:
+    """Centres of pixels, metres or degrees, float64."""
+    values = rain[axis].to_numpy().astype(np.float64)
+    steps = np.diff(values)
+    if len(values) < 2 or not np.isfinite(values).all() or (mean := steps.mean()) == 0:
+        raise InputError(f"{where}: {axis} is {values}, expected at least 2 different coordinates")
+    if np.abs(steps / mean - 1).max() > _UNEVEN:
+        raise InputError(
+            f"{where}: {axis} goes in steps from {steps.min():g} to {steps.max():g}, expected even "
+            "ones; interpolate to a regular grid"
+        )
+    return values * _METRES.get(_units(rain, axis, where), 1.0)
+
+
+def _outer(values: np.ndarray) -> tuple[float, float]:
+    """The outer edges of evenly spaced pixels, the lower one first."""
+    half = abs(values[-1] - values[0]) / (len(values) - 1) / 2
+    return float(values.min() - half), float(values.max() + half)
+
+
+# ---- projection ----------------------------------------------------------------------------------
+
+
+def _projection(rain: "DataArray", where: str) -> str | None:
+    """As PROJ text in metres, or as WKT where PROJ text cannot say it; None if nothing is said."""
+    mapping = _grid_mapping(rain)
+    if mapping is None:
+        return None
+    for name in _PROJ_TEXTS:
+        if name in mapping:
+            return in_metres(str(mapping[name]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyproj warns that PROJ text says less than WKT
+        crs = _crs(mapping, where)
+        proj_text = crs.to_proj4().replace(" +type=crs", "")
+    return in_metres(proj_text) if proj_text else crs.to_wkt()
+
+
+def _grid_mapping(rain: "DataArray") -> dict[str, Any] | None:
+    """The attributes of the grid mapping that `rain` names, or else of the only one it has."""
+    named = rain.encoding.get("grid_mapping") or rain.attrs.get("grid_mapping") or ""
+    name = named.split(":")[0].strip()
+    if name in rain.coords:
+        return rain[name].attrs
+    telling = {*_PROJ_TEXTS, *_WKT_TEXTS, "grid_mapping_name"}
+    found = [coord.attrs for coord in rain.coords.values() if telling & coord.attrs.keys()]
+    return found[0] if len(found) == 1 else None
+
+
+def _crs(mapping: dict[str, Any], where: str) -> "CRS":
+    try:
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+    except ImportError as error:
+        raise InputError(
+            f"{where}: its projection needs pyproj ({error}); install it with: pip install pyproj"
+        ) from error
+    try:
+        for name in _WKT_TEXTS:
+            if name in mapping:
+                return CRS.from_user_input(mapping[name])
+        return CRS.from_cf(mapping)
+    except (CRSError, KeyError) as error:
+        raise InputError(
+            f"{where}: its grid mapping cannot be read ({error}); expected WKT in crs_wkt or the "
+            "attributes of the CF conventions"
+        ) from error

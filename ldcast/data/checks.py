@@ -1,0 +1,127 @@
+"""What rain that comes from a file must be, whatever the format: rates, times and units."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ldcast.config import DataConfig
+from ldcast.errors import InputError
+from ldcast.rain import ROUNDING
+
+MAX_RAIN_RATE = DataConfig().max_rain_rate  # mm/h; training, too, takes more for no data
+FROM_DBZ = (
+    "convert it by mm/h = (10 ** (dBZ / 10) / a) ** (1 / b), for instance a = 223 and "
+    "b = 1.53, with no echo as 0 and no data as NaN"
+)
+
+_MAX_IMPOSSIBLE = 1e-3  # share of the pixels with data; clutter stays far below
+_MM_PER_DEPTH = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "kgm-2": 1.0, "kg/m2": 1.0}
+_PER_HOUR = {"s": 3600, "sec": 3600, "min": 60, "h": 1, "hr": 1, "hour": 1, "d": 1 / 24}
+_PER_HOUR["day"] = _PER_HOUR["d"]
+_UNITS = re.compile(
+    rf"(?P<depth>{'|'.join(_MM_PER_DEPTH)})"
+    rf"((?P<slash>/)?(?P<number>\d*)(?P<time>{'|'.join(_PER_HOUR)})(?P<power>-1)?)?"
+)
+
+
+def mm_per_hour(units: str) -> float | None:
+    """What a rain rate in `units` is multiplied by to be in mm/h; None if `units` is no rate.
+
+    Understood are `mm/h`, `mm h-1`, `mm h^-1`, `kg m-2 s-1`, `kg/m2/s`, `m s-1`, `mm/5min`, ...
+    """
+    found = _match(units)
+    if not found or not found["time"] or bool(found["slash"]) == bool(found["power"]):
+        return None
+    return _MM_PER_DEPTH[found["depth"]] * _PER_HOUR[found["time"]] / int(found["number"] or 1)
+
+
+def millimetres(units: str) -> float | None:
+    """What an amount of rain in `units` is multiplied by to be in mm; None if it is no amount."""
+    found = _match(units)
+    return _MM_PER_DEPTH[found["depth"]] if found and not found["time"] else None
+
+
+def _match(units: str) -> re.Match[str] | None:
+    text = re.sub(r"[\s*^.]", "", units.lower()).replace("per", "/")
+    return _UNITS.fullmatch(text)
+
+
+def checked_rain_rate(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
+    """`rain_rate` with rounding below zero set to 0 in place; frame by frame, to spare memory.
+
+    path: named in messages. Returns (T, H, W) float16 or float32; float64 becomes float32.
+    Raises InputError unless it is three-dimensional, floating point, finite or NaN, not negative.
+    """
+    if rain_rate.ndim != 3 or rain_rate.size == 0:
+        raise InputError(
+            f"{path}: rain_rate has shape {rain_rate.shape}, expected (time, y, x) and none empty"
+        )
+    if rain_rate.dtype == np.float64:
+        rain_rate = rain_rate.astype(np.float32)
+    if rain_rate.dtype not in (np.float16, np.float32):
+        raise InputError(
+            f"{path}: rain_rate is {rain_rate.dtype}, expected float16 or float32 mm/h; apply the "
+            "scale of stored counts and write NaN where there is no data"
+        )
+    for index, frame in enumerate(rain_rate):
+        values = frame.astype(np.float32, copy=False)  # float16 is slow to compare
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if np.isinf(low) or np.isinf(high):
+            raise InputError(
+                f"{path}: rain_rate has infinite values in frame {index}; write NaN for no data"
+            )
+        if low < -ROUNDING:
+            raise InputError(
+                f"{path}: rain_rate goes down to {low:g} in frame {index}, expected mm/h, never "
+                f"negative; write 0 or NaN there or, if this is reflectivity, {FROM_DBZ}"
+            )
+        if low < 0:
+            frame[frame < 0] = 0
+    return rain_rate
+
+
+def without_impossible_rain(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
+    """`rain_rate` with NaN, set in place, where it is above 500 mm/h: clutter, or no rain at all.
+
+    Raises InputError where that is more than 1 in 1000 of the pixels with data, as it is when
+    units are wrong.
+    """
+    is_impossible = rain_rate > MAX_RAIN_RATE
+    num_impossible = np.count_nonzero(is_impossible)
+    if num_impossible == 0:
+        return rain_rate
+    share = num_impossible / np.count_nonzero(~np.isnan(rain_rate))
+    if share > _MAX_IMPOSSIBLE:
+        raise InputError(
+            f"{path}: {share:.1%} of the pixels with data are above {MAX_RAIN_RATE:g} mm/h, up to "
+            f"{np.nanmax(rain_rate):.3g}, expected no more than {_MAX_IMPOSSIBLE:.1%} (clutter); "
+            "check the units that the file states"
+        )
+    rain_rate[is_impossible] = np.nan
+    return rain_rate
+
+
+def checked_time(time: np.ndarray, num_frames: int, path: Path | str) -> np.ndarray:
+    """`time` as (T,) datetime64[s]; InputError unless there is one per frame, increasing."""
+    if time.dtype.kind != "M":
+        raise InputError(f"{path}: time is {time.dtype}, expected datetime64[s] in UTC")
+    if time.shape != (num_frames,) or np.isnat(time).any():
+        raise InputError(
+            f"{path}: time has shape {time.shape} and {int(np.isnat(time).sum())} empty entries, "
+            f"expected one time for each of {num_frames} frames"
+        )
+    time = time.astype("datetime64[s]")
+    backward = np.flatnonzero(np.diff(time) <= np.timedelta64(0, "s"))
+    if len(backward):
+        earlier, later = time[backward[0]], time[backward[0] + 1]
+        raise InputError(
+            f"{path}: frame {format_time(earlier)} is followed by {format_time(later)}, "
+            "expected times that increase; sort the frames and drop repeated ones"
+        )
+    return time
+
+
+def format_time(time: np.datetime64) -> str:
+    """ISO time for messages and names, to the minute unless it has seconds."""
+    return str(np.datetime_as_string(time, unit="s")).removesuffix(":00")

@@ -1,0 +1,215 @@
+"""Rain from NetCDF, Zarr and xarray, found by its CF standard name and converted by its units.
+
+Rates and amounts with the standard names of `RATES` and `AMOUNTS` are read. An amount fell in the
+interval that the time bounds tell or, without them, since the frame before.
+Source: CF Conventions 1.11; CF Standard Name Table.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ldcast.data.archive import RainEvent, frames_in_span
+from ldcast.data.cf import oriented, with_axes
+from ldcast.data.checks import (
+    FROM_DBZ,
+    MAX_RAIN_RATE,
+    checked_rain_rate,
+    checked_time,
+    millimetres,
+    mm_per_hour,
+    without_impossible_rain,
+)
+from ldcast.errors import InputError
+
+if TYPE_CHECKING:  # an extra, imported where it is used
+    from xarray import DataArray, Dataset
+
+RATES = ("rainfall_rate", "lwe_precipitation_rate", "precipitation_flux", "rainfall_flux")
+AMOUNTS = (
+    "lwe_thickness_of_precipitation_amount",
+    "thickness_of_rainfall_amount",
+    "precipitation_amount",
+    "rainfall_amount",
+)
+
+
+def read_gridded(path: Path, start: str = "", end: str = "") -> RainEvent:
+    """The event in a NetCDF file or a Zarr folder; only the frames of the span are loaded.
+
+    start, end: ISO times as in PATH@START/END, end not included; empty for no bound.
+    Returns what `event_from_dataarray` does, of the one variable with a standard name of rain. Its
+    times are the ends of the time bounds where the file has them.
+    Raises InputError for a file that cannot be read, for none or several such variables, and as
+    `event_from_dataarray` does.
+    """
+    with _open(path) as dataset:
+        rain = _rain_variable(dataset, path)
+        event = _event(rain, str(path), _time_bounds(dataset, rain), (start, end))
+    return replace(event, name=path.stem, source=str(path.resolve()))
+
+
+def event_from_dataarray(rain: "DataArray") -> RainEvent:
+    """The event in a DataArray of rain: float32 mm/h, row 0 = north, NaN = no data.
+
+    rain: dimensions time (UTC), y and x in any order and direction, each with a coordinate; a time
+        that is only a coordinate, and other dimensions of size 1, are fine. It needs `units`, and
+        so do x and y: m, km or degrees.
+    The grid is that of `oriented` in ldcast/data/cf.py. Above 500 mm/h counts as no data.
+    Raises InputError, naming what is missing or wrong.
+    """
+    return _event(rain, "the DataArray")
+
+
+def _event(
+    rain: "DataArray",
+    where: str,
+    bounds: np.ndarray | None = None,
+    span: tuple[str, str] = ("", ""),
+) -> RainEvent:
+    """where: named in messages. bounds: (T, 2) datetime64, start and end of each frame."""
+    rain, grid = oriented(with_axes(rain, where), where)
+    time_axis = rain.dims[0]
+    time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
+    time = checked_time(time, rain.sizes[time_axis], where)
+    factors = _factors(rain, time, bounds, where)
+    if any(span):
+        frames = slice(*frames_in_span(time, *span, where))
+        rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
+    rain_rate = checked_rain_rate(_load(rain, factors, where), where)
+    what = " ".join(filter(None, (rain.attrs.get("standard_name"), "in", rain.attrs["units"])))
+    return RainEvent(
+        rain_rate=without_impossible_rain(rain_rate, where),
+        time=time,
+        grid={
+            **grid,
+            "processing": f"{what} to mm/h; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
+        },
+        name=str(rain.name or "rain"),
+    )
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _open(path: Path) -> "Dataset":
+    if not path.exists():
+        raise InputError(f"{path} is missing, expected a NetCDF file or a Zarr folder")
+    try:
+        import xarray
+    except ImportError as error:
+        raise InputError(
+            f"{path}: NetCDF and Zarr need xarray ({error}); install it with: pip install xarray "
+            "netCDF4 zarr"
+        ) from error
+    try:
+        return xarray.open_dataset(
+            path,
+            engine="zarr" if path.is_dir() else None,
+            decode_coords="all",  # grid mappings, too, become coordinates
+            decode_timedelta=False,
+        )
+    except Exception as why:  # of many kinds, from xarray and the packages beneath it
+        raise InputError(
+            f"{path} is no NetCDF or Zarr that can be read ({type(why).__name__}: "
+            f"{' '.join(str(why).split())[:200]}); fetch it again, or: pip install netCDF4 zarr"
+        ) from why
+
+
+def _rain_variable(dataset: "Dataset", path: Path) -> "DataArray":
+    fields = [field for field in dataset.data_vars.values() if field.ndim >= 2]
+    found = [field for field in fields if field.attrs.get("standard_name") in RATES + AMOUNTS]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(map(_describe, found))
+        raise InputError(
+            f"{path} has {len(found)} variables of rain, {names}, expected one; leave the others "
+            "out, by xarray's drop_vars for instance"
+        )
+    mend = f"; reflectivity: {FROM_DBZ}" if any(map(_is_reflectivity, fields)) else ""
+    raise InputError(
+        f"{path} has no variable with a standard_name of rain; it has "
+        f"{', '.join(map(_describe, fields)) or 'none of two dimensions'}, expected one of "
+        f"{', '.join(RATES + AMOUNTS)}{mend}"
+    )
+
+
+def _describe(field: "DataArray") -> str:
+    """Name, standard name and units, for messages."""
+    known = (field.attrs.get(name) for name in ("standard_name", "units"))
+    return f"{field.name} ({', '.join(filter(None, known)) or 'neither standard_name nor units'})"
+
+
+def _is_reflectivity(field: "DataArray") -> bool:
+    says = (field.attrs.get("standard_name", ""), field.attrs.get("units", ""))
+    return "reflectivity" in says[0] or "dbz" in says[1].lower()
+
+
+def _time_bounds(dataset: "Dataset", rain: "DataArray") -> np.ndarray | None:
+    """(T, 2) datetime64, start and end of each frame; None if the file has none."""
+    for coordinate in rain.coords.values():
+        name = coordinate.encoding.get("bounds") or coordinate.attrs.get("bounds")
+        if coordinate.dtype.kind == "M" and name in dataset:
+            return np.sort(dataset[name].to_numpy().reshape(-1, 2), axis=1)
+    return None
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+def _factors(
+    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
+) -> np.ndarray:
+    """(T,) float64, by which each frame is multiplied to be in mm/h."""
+    units = str(rain.attrs.get("units", ""))
+    if _is_reflectivity(rain):
+        raise InputError(f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}")
+    if rain.attrs.get("standard_name", RATES[0]) not in RATES + AMOUNTS:
+        raise InputError(
+            f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
+            f"{', '.join(RATES + AMOUNTS)}"
+        )
+    if (rate := mm_per_hour(units)) is not None:
+        return np.full(len(time), rate)
+    if (amount := millimetres(units)) is not None:
+        return amount / _hours(time, bounds, where)
+    raise InputError(
+        f"{where}: {rain.name} has {f'units {units!r}' if units else 'no units'}, expected a rate "
+        "such as mm h-1, kg m-2 s-1 or m s-1, or an amount such as mm; set its attribute units"
+    )
+
+
+def _hours(time: np.ndarray, bounds: np.ndarray | None, where: str) -> np.ndarray:
+    """(T,) or (1,): in which each frame's amount fell."""
+    spans = np.diff(time) if bounds is None else bounds[:, 1] - bounds[:, 0]
+    hours = spans / np.timedelta64(1, "h")
+    if bounds is None and (len(hours) == 0 or (hours != hours[0]).any()):
+        raise InputError(
+            f"{where}: it has amounts of rain without time bounds, and {len(time)} frames that are "
+            "not evenly spaced tell no interval; add bounds to time, or convert to mm h-1"
+        )
+    if (hours <= 0).any():
+        raise InputError(
+            f"{where}: the time bounds of an amount of rain are equal, expected start and end of "
+            "the interval; mend them, or convert to mm h-1"
+        )
+    return hours if bounds is not None else np.full(len(time), hours[0])
+
+
+def _load(rain: "DataArray", factors: np.ndarray, where: str) -> np.ndarray:
+    """(T, H, W) float32 mm/h."""
+    try:
+        values = rain.to_numpy()
+    except Exception as why:  # of many kinds, from the packages beneath xarray
+        raise InputError(
+            f"{where}: {rain.name} cannot be loaded ({type(why).__name__}: {why}); fetch it again"
+        ) from why
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{where}: {rain.name} is {values.dtype}, expected numbers")
+    rain_rate = np.empty(values.shape, np.float32)
+    for frame, factor, out in zip(values, factors, rain_rate, strict=True):
+        out[...] = frame * factor  # in float64, since factors are
+    return rain_rate

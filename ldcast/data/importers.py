@@ -1,0 +1,240 @@
+"""Files as weather services publish them, read by pysteps's importers: one file, one frame.
+
+The importers leave to their callers what is done here: rain rates in mm/h, no echo as exactly 0, no
+data as NaN, the time, and the grid in metres. What is above 500 mm/h becomes no data, as it does in
+training: clutter, or a code that does not mean rain.
+"""
+
+import gzip
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ldcast.data.archive import RainEvent
+from ldcast.data.checks import MAX_RAIN_RATE, checked_rain_rate, without_impossible_rain
+from ldcast.data.grids import in_metres, metric_grid
+from ldcast.errors import InputError
+from ldcast.quiet import contained
+
+if TYPE_CHECKING:  # an extra, imported where it is used
+    import h5py
+
+FMI_NO_ECHO = -32.0  # dBZ; the code 0, below anything measured
+
+_MCH_NAME = re.compile(r"AQC(?P<time>\d{9})\D_00005\b")  # year, day of year, hour, minute
+_KNMI_FORMULA = re.compile(r"GEO=(?P<gain>[\d.]+)\*PV\+(?P<offset>[\d.]+)")
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_mch(path: Path) -> RainEvent:
+    """MeteoSwiss's AQC, as GIF: mm in 5 minutes. The time is in the name, AQCyyjjjhhmmV_00005.*."""
+    with reading(path, "a GIF of MeteoSwiss's AQC") as importers:
+        named = _MCH_NAME.search(path.name)
+        if not named:
+            raise InputError(
+                f"{path}: expected a name such as AQC161932045V_00005.801.gif, with year, day of "
+                "the year, hour and minute (UTC), and 5 minutes' rain; give it its first name back"
+            )
+        amount, _, metadata = importers.import_mch_gif(
+            str(path), product="AQC", unit="mm", accutime=5.0
+        )
+        time = parse_utc(named["time"], "%y%j%H%M")
+    # The importer's docstring says mm/h; its table is in mm.
+    return service_event(path, 12 * amount, time, metadata, "AQC in mm per 5 minutes x 12")
+
+
+def read_fmi(path: Path) -> RainEvent:
+    """FMI's reflectivity composite, as PGM, gzipped or not; Z = 223 R^1.53."""
+    with reading(path, "a PGM of FMI") as importers:
+        with open(path, "rb") as file:
+            is_gzipped = file.read(2) == _GZIP_MAGIC
+        comments = _pgm_comments(path, is_gzipped)
+        dbz, _, metadata = importers.import_fmi_pgm(str(path), gzipped=is_gzipped)
+        time = parse_utc(comments["obstime"], "%Y%m%d%H%M")
+    relation = metadata["zr_a"], metadata["zr_b"]
+    rain_rate = rain_from_dbz(dbz, relation, has_echo=~(dbz <= FMI_NO_ECHO))
+    return service_event(
+        path, rain_rate, time, metadata, f"dBZ by {relation_text(relation)}, no echo as 0"
+    )
+
+
+def read_knmi(path: Path) -> RainEvent:
+    """KNMI's accumulated rain, as HDF5: 0.01 mm over the time that the file states.
+
+    KNMI gives projection and corners in km; here they are in metres.
+    """
+    with reading(path, "KNMI's HDF5 of accumulated rain") as importers:
+        import h5py
+
+        with h5py.File(path) as file:
+            _check_knmi_product(file, path)
+            start, end = _knmi_span(file["overview"].attrs)
+            is_missing = _knmi_missing(file)
+        amount, _, metadata = importers.import_knmi_hdf5(str(path), qty="ACRR")
+    minutes = minutes_between(start, end, path)
+    amount[is_missing] = np.nan
+    if metadata["cartesian_unit"] == "km":
+        scale_lengths(metadata, 1000.0)
+    how = f"0.01 mm per {minutes:g} minutes x {60 / minutes:g}"
+    return service_event(path, amount * (60 / minutes), end, metadata, how)
+
+
+# ---- shared by all -------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[ModuleType]:
+    """pysteps's importers, contained; whatever goes wrong becomes one line that names the file."""
+    if not path.is_file():
+        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}, expected {what}")
+    with contained("pysteps"):
+        importers = _require_importers()
+        try:
+            yield importers
+        except InputError:
+            raise
+        except Exception as why:  # of a dozen kinds, from h5py, Pillow, gzip and the importers
+            raise InputError(
+                f"{path} is not {what}, or it is damaged ({type(why).__name__}: {why}); name "
+                "another --reader or fetch it again"
+            ) from why
+
+
+def _require_importers() -> ModuleType:
+    try:
+        import h5py  # noqa: F401 - pysteps does without, until it reads
+        import PIL  # noqa: F401
+        import pyproj  # noqa: F401
+        from pysteps.io import importers
+    except Exception as error:  # also ValueError, where compiled for another NumPy
+        raise InputError(
+            f"files of weather services need pysteps, h5py and pyproj ({error}); install them "
+            "with: pip install pysteps h5py pyproj"
+        ) from error
+    return importers
+
+
+def service_event(
+    path: Path, rain_rate: np.ndarray, time: np.datetime64, metadata: dict[str, Any], how: str
+) -> RainEvent:
+    """rain_rate: (H, W) mm/h. metadata: the importer's, lengths in metres. how: it was read."""
+    if rain_rate.ndim != 2:
+        raise InputError(f"{path} has an image of shape {rain_rate.shape}, expected (y, x)")
+    missing = [name for name in ("projection", "x1", "y1", "x2", "y2") if name not in metadata]
+    if missing:
+        raise InputError(
+            f"{path}: pysteps finds no {', '.join(missing)} in it, expected a projection that its "
+            "importer knows; write the data as NetCDF with coordinates"
+        )
+    if metadata["yorigin"] == "lower":
+        rain_rate = rain_rate[::-1]
+    rain_rate = checked_rain_rate(rain_rate[None].astype(np.float32), path)
+    corners = tuple(float(metadata[name]) for name in ("x1", "y1", "x2", "y2"))
+    sides = metadata["xpixelsize"], metadata["ypixelsize"]
+    grid = metric_grid(
+        shape=rain_rate.shape[1:],
+        corners=corners,
+        pixel_size=None if None in sides else tuple(map(float, sides)),
+        projection=in_metres(metadata["projection"]),
+        path=path,
+    )
+    return RainEvent(
+        rain_rate=without_impossible_rain(rain_rate, path),
+        time=np.array([time]),
+        grid={**grid, "processing": f"{how}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h"},
+        name=path.stem,
+        source=str(path.resolve()),
+    )
+
+
+def rain_from_dbz(
+    dbz: np.ndarray, relation: tuple[float, float], has_echo: np.ndarray
+) -> np.ndarray:
+    """mm/h by Z = a R^b; exactly 0 where there is no echo, NaN where there is no data."""
+    a, b = relation
+    return np.where(has_echo, (10 ** (dbz / 10) / a) ** (1 / b), 0.0)
+
+
+def relation_text(relation: tuple[float, float]) -> str:
+    return f"Z = {relation[0]:g} R^{relation[1]:g}"
+
+
+def scale_lengths(metadata: dict[str, Any], factor: float) -> None:
+    for name in ("x1", "y1", "x2", "y2", "xpixelsize", "ypixelsize"):
+        if metadata[name] is not None:
+            metadata[name] = factor * metadata[name]
+
+
+def minutes_between(start: np.datetime64, end: np.datetime64, path: Path) -> float:
+    minutes = (end - start) / np.timedelta64(1, "m")
+    if minutes <= 0:
+        raise InputError(
+            f"{path}: the rain is of {minutes:g} minutes, from {start} to {end}, expected more "
+            "than 0; mend its times"
+        )
+    return minutes
+
+
+def parse_utc(text: str, form: str) -> np.datetime64:
+    return np.datetime64(datetime.strptime(text, form), "s")
+
+
+def attribute_text(value: Any) -> str:
+    """An HDF5 attribute, which may be bytes, a text or an array of one of them."""
+    value = np.asarray(value).ravel()[0]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+# ---- FMI -----------------------------------------------------------------------------------------
+
+
+def _pgm_comments(path: Path, is_gzipped: bool) -> dict[str, str]:
+    """The `# name value` lines between the first line and the size."""
+    comments: dict[str, str] = {}
+    with (gzip.open if is_gzipped else open)(path, "rb") as file:
+        if file.readline().strip() != b"P5":
+            raise ValueError("it does not start with P5")
+        while (line := file.readline()).startswith(b"#"):
+            name, _, value = line[1:].decode("ascii").strip().partition(" ")
+            comments[name] = value
+    return comments
+
+
+# ---- KNMI ----------------------------------------------------------------------------------------
+
+
+def _check_knmi_product(file: "h5py.File", path: Path) -> None:
+    """The importer takes any first image for rain in steps of 0.01 mm."""
+    quantity = attribute_text(file["image1"].attrs["image_geo_parameter"])
+    formula = attribute_text(file["image1/calibration"].attrs["calibration_formulas"])
+    found = _KNMI_FORMULA.fullmatch(formula.replace(" ", ""))
+    is_hundredths = found and float(found["gain"]) == 0.01 and float(found["offset"]) == 0
+    if "PRECIPITATION" not in quantity.upper() or not is_hundredths:
+        raise InputError(
+            f"{path}: image1 is {quantity} by {formula}, expected ACCUMULATED_PRECIPITATION_[MM] "
+            "by GEO=0.01*PV+0.0; choose KNMI's product of accumulated rain"
+        )
+
+
+def _knmi_span(overview: Any) -> tuple[np.datetime64, np.datetime64]:
+    form = "%d-%b-%Y;%H:%M:%S.%f"
+    ends = (attribute_text(overview[f"product_datetime_{which}"]) for which in ("start", "end"))
+    start, end = (parse_utc(text, form) for text in ends)
+    return start, end
+
+
+def _knmi_missing(file: "h5py.File") -> np.ndarray:
+    """(H, W) bool, by both codes of the file; the importer knows 65535 alone. 0 is no rain."""
+    calibration = file["image1/calibration"].attrs
+    codes = [
+        int(np.ravel(calibration[name])[0])
+        for name in ("calibration_missing_data", "calibration_out_of_image")
+        if name in calibration
+    ]
+    return np.isin(file["image1/image_data"][...], [code for code in codes if code != 0])

@@ -1,0 +1,131 @@
+"""How much memory and time a forecast of one member takes, by the size of the domain.
+
+  python -m ldcast.memory                                      the bundled model's networks
+  python -m ldcast.memory --preset paper --sizes 256 512 768 --fit 1024 1440x1856
+
+Each size is forecast once, with few sampling steps, in a process of its own; fresh weights, random
+rain. The peak is that of the whole process on a CPU (which includes about 0.3 GiB of PyTorch), and
+that of what PyTorch allocated on a GPU. Sizes of --fit are not forecast: a straight line through
+the measured peaks, in pixels, says what they would take. A full forecast has 21 denoiser calls at
+20 sampling steps.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+
+from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, ModelConfig
+from ldcast.device import AMP_MODES, choose_device
+from ldcast.errors import InputError, run_script
+from ldcast.nowcaster import LDCast, build
+from ldcast.rain import RainScale
+
+GIB = 2**30
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
+
+
+def preset_model(preset: str) -> LDCast:
+    """The networks of a preset with fresh weights."""
+    first_stage, second_stage = AUTOENCODER_PRESETS[preset], DIFFUSION_PRESETS[preset]
+    config = ModelConfig(
+        rain=RainScale(),
+        autoencoder=first_stage.autoencoder,
+        conditioner=second_stage.conditioner,
+        denoiser=second_stage.denoiser,
+        diffusion=second_stage.diffusion,
+    )
+    return build(config).eval()
+
+
+def measure(flags: argparse.Namespace, height: int, width: int) -> tuple[float, float, float]:
+    """Peak in GiB, seconds of a denoiser call and seconds of all the rest, of one member."""
+    device = choose_device(flags.device)
+    model = preset_model(flags.preset).to(device)
+    past = 10 ** np.random.default_rng(0).normal(size=(4, height, width)).astype(np.float32)
+    moments = []
+
+    def note(done: int, _all: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        moments.append(time.perf_counter())
+
+    start = time.perf_counter()
+    settings = {"amp": flags.amp, "window": flags.window, "lead_minutes": flags.lead_minutes}
+    model.predict(past, 1, num_sampling_steps=flags.steps, progress=note, **settings)
+    total = time.perf_counter() - start
+    call = (moments[-1] - moments[0]) / (len(moments) - 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    return peak / GIB, call, total - call * len(moments)
+
+
+def measure_apart(argv: list[str], size: str) -> tuple[float, float, float]:
+    """`measure` in a process of its own, since a process's peak never falls again."""
+    command = [sys.executable, "-m", "ldcast.memory", *argv, "--alone", size]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise InputError(
+            f"the forecast of {size} pixels ended with status {done.returncode} (-9: out of "
+            "memory): leave that size to --fit"
+        )
+    peak, call, rest = map(float, done.stdout.split())
+    return peak, call, rest
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "1440x1856" or "256"."""
+    height, _, width = text.partition("x")
+    if not height.isdigit() or not (width or height).isdigit():
+        raise InputError(f"got size '{text}', expected pixels such as 256 or 1440x1856")
+    return int(height), int(width or height)
+
+
+def parse_flags(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--preset", choices=DIFFUSION_PRESETS, default="small", help="(%(default)s)")
+    add("--sizes", nargs="+", default=["256", "512", "768"], metavar="PX", help="or HEIGHTxWIDTH")
+    add("--fit", nargs="+", default=[], metavar="PX", help="sizes to be reckoned, not forecast")
+    add("--steps", type=int, default=1, help="sampling steps (%(default)s: two denoiser calls)")
+    add("--window", type=int, help="as for infer.py")
+    add("--lead-minutes", type=int, default=100, help="as for infer.py (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    add("--alone", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    flags = parse_flags(argv)
+    if flags.alone:
+        print(*measure(flags, *parse_size(flags.alone)))
+        return
+    sizes = {text: parse_size(text) for text in [*flags.sizes, *flags.fit]}
+    if flags.fit and len(flags.sizes) < 2:
+        raise InputError("got one size to measure, expected two or more for --fit")
+    print("| domain, px | peak, GiB | denoiser call, s | all else, s |")
+    print("|---|---:|---:|---:|")
+    pixels, peaks = [], []
+    for text in flags.sizes:
+        peak, call, rest = measure_apart(argv, text)
+        print(f"| {text} | {peak:.2f} | {call:.2f} | {rest:.1f} |", flush=True)
+        pixels.append(np.prod(sizes[text]))
+        peaks.append(peak)
+    if flags.fit:
+        slope, offset = np.polyfit(pixels, peaks, 1)
+        for text in flags.fit:
+            print(f"| {text} | {offset + slope * np.prod(sizes[text]):.2f}, fitted | | |")
+        print(f"\npeak = {offset:.2f} GiB + {1e6 * slope:.2f} GiB per million pixels")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

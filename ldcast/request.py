@@ -1,0 +1,134 @@
+"""What a forecast is asked for: checks of it, the padded past, and the members' noise."""
+
+import operator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
+from ldcast.errors import InputError
+from ldcast.rain import check_rain_rate
+from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generator
+
+USUAL_BATCH = 8  # members of 256 x 256 pixels that are denoised at once
+
+
+@dataclass(frozen=True)
+class MemberNoise:
+    """Where the initial noise of an ensemble comes from: keyed draws, or what the caller gave.
+
+    shape: (C, L, h, w) of one member's latents. first_member: the key of the first one.
+    given: (E, C, rounds * L, h, w), or None.
+    """
+
+    shape: tuple[int, int, int, int]
+    seed: int
+    first_member: int = 0
+    given: Tensor | None = None
+
+    def of(self, members: range, round_: int) -> Tensor:
+        """(len(members), C, L, h, w) for the round_-th stretch of 20 frames, from 0."""
+        if self.given is not None:
+            length = self.shape[1]
+            frames = slice(round_ * length, (round_ + 1) * length)
+            return self.given[members.start : members.stop, :, frames]
+        later = (
+            (round_,) if round_ else ()
+        )  # keys of the first round are as they were before others
+        keys = [
+            (self.seed, STREAM_MEMBER, self.first_member + member, *later) for member in members
+        ]
+        return draw_noise((len(members), *self.shape), [keyed_generator(*key) for key in keys])
+
+    def check_given(self, num_members: int, num_rounds: int) -> None:
+        """Raises InputError unless what was given is finite and fits."""
+        channels, length, *size = self.shape
+        shape = (num_members, channels, num_rounds * length, *size)
+        if self.given is None:
+            return
+        if tuple(self.given.shape) != shape or not torch.isfinite(self.given).all():
+            raise InputError(
+                f"got noise of shape {tuple(self.given.shape)}, expected finite numbers of shape "
+                f"{shape}"
+            )
+
+
+def member_batches(
+    num_members: int, members_per_batch: int | None, height: int, width: int
+) -> list[range]:
+    """Which members the networks see at once; for None, by the size of what they see."""
+    check_count("members", num_members)
+    if members_per_batch is None:
+        members_per_batch = max(USUAL_BATCH * 256 * 256 // (height * width), 1)
+        members_per_batch = min(members_per_batch, USUAL_BATCH)
+    check_count("members per batch", members_per_batch)
+    members = range(num_members)
+    return [members[i : i + members_per_batch] for i in range(0, num_members, members_per_batch)]
+
+
+def count_frames(lead_minutes: int) -> int:
+    """Frames up to a lead time. Raises InputError unless it is a positive multiple of 5 minutes."""
+    check_count("minutes of lead time", lead_minutes)
+    if lead_minutes % MINUTES_PER_FRAME:
+        raise InputError(
+            f"got {lead_minutes} minutes of lead time, expected a multiple of {MINUTES_PER_FRAME}"
+        )
+    return lead_minutes // MINUTES_PER_FRAME
+
+
+def check_window(window: int | None, multiple: int) -> None:
+    """Raises InputError unless window is None or a multiple that leaves room for an overlap."""
+    if window is None:
+        return
+    check_count("pixels of a window", window)
+    if window % multiple or window < 4 * multiple:
+        raise InputError(
+            f"got windows of {window} pixels, expected a multiple of {multiple}, at least "
+            f"{4 * multiple}"
+        )
+
+
+def check_count(what: str, number: int) -> None:
+    """Raises InputError unless number is a whole number of at least 1."""
+    try:
+        is_count = operator.index(number) >= 1
+    except TypeError:
+        is_count = False
+    if not is_count:
+        raise InputError(f"got {number} {what}, expected a whole number of at least 1")
+
+
+def as_tensor(past: np.ndarray | Tensor) -> Tensor:
+    """A tensor of its own for an array of any layout, byte order and mask (masked = no data)."""
+    if isinstance(past, Tensor):
+        return past
+    if not isinstance(past, np.ndarray):
+        raise InputError(f"got {type(past).__name__}, expected a NumPy array or a tensor")
+    if np.issubdtype(past.dtype, np.floating):
+        past = past.astype({2: np.float16, 4: np.float32}.get(past.itemsize, np.float64))
+        past = np.ma.filled(past, np.nan)
+    return torch.tensor(np.ascontiguousarray(past))
+
+
+def check_past(past: Tensor) -> None:
+    """Raises InputError unless past is (4, H, W) mm/h with some data in every frame."""
+    if past.ndim != 3 or past.shape[0] != PAST_FRAMES or not past.numel():
+        raise InputError(
+            f"got past rain of shape {tuple(past.shape)}, expected ({PAST_FRAMES}, H, W): "
+            f"{PAST_FRAMES} frames 5 minutes apart, oldest first"
+        )
+    check_rain_rate(past)
+    for age, frame in enumerate(past.flip(0)):
+        if torch.isnan(frame).all():
+            raise InputError(
+                f"the past frame of {MINUTES_PER_FRAME * age} minutes ago holds no data at all, "
+                "only NaN: choose another time"
+            )
+
+
+def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:
+    """rain_rate (..., H, W) with no data (NaN) added at the bottom and right, up to multiples."""
+    bottom, right = (-size % multiple for size in rain_rate.shape[-2:])
+    return nn.functional.pad(rain_rate, (0, right, 0, bottom), value=torch.nan)

@@ -1,0 +1,40 @@
+"""Units of rain, and what becomes of values that no rain has."""
+
+import numpy as np
+import pytest
+
+from ldcast.data.checks import millimetres, mm_per_hour, without_impossible_rain
+from ldcast.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("units", "rate"),
+    [
+        *[(units, 1) for units in ("mm/h", "mm h-1", "mm hr^-1", "mm hour**-1", "kg m-2 h-1")],
+        *[(units, 3600) for units in ("mm s-1", "mm/s", "kg m-2 s-1", "kg/m2/s", "kg.m-2.s-1")],
+        *[(units, 3.6e6) for units in ("m s-1", "m/s", "M S-1")],
+        *[(units, 12) for units in ("mm/5min", "mm per 5 min", "mm 5min-1")],
+        *[("mm/min", 60), ("mm min-1", 60), ("mm/day", 1 / 24), ("cm h-1", 10)],
+        *[(units, None) for units in ("mm", "dBZ", "", "1", "K", "mm h", "m/s-1", "mm s-2")],
+    ],
+)
+def test_rates_by_their_units(units, rate):
+    assert mm_per_hour(units) == rate
+
+
+@pytest.mark.parametrize(
+    ("units", "amount"), [("mm", 1), ("kg m-2", 1), ("m", 1000), ("mm/h", None), ("min", None)]
+)
+def test_amounts_by_their_units(units, amount):
+    assert millimetres(units) == amount
+
+
+def test_impossible_rain_is_no_data_unless_it_is_common():
+    rain_rate = np.full((1, 50, 50), 500, np.float32)
+    rain_rate[0, 0, :3] = [np.nan, 501, 3000]
+    cleaned = without_impossible_rain(rain_rate.copy(), "file")
+    np.testing.assert_array_equal(np.isnan(cleaned[0, 0, :4]), [True, True, True, False])
+    assert np.isnan(cleaned).sum() == 3
+    rain_rate[0, 1, 0] = 501
+    with pytest.raises(InputError, match=r"file: 0\.1% of the pixels with data are above 500 mm/h"):
+        without_impossible_rain(rain_rate, "file")

@@ -1,0 +1,121 @@
+"""python -m ldcast.data.convert: what it writes, says and refuses."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.convert import main
+from ldcast.errors import run_script
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+START = np.datetime64("2020-06-01T00:00:00", "s")
+
+
+def write(path: Path, minutes: list[int], value: float = 2.0, **grid) -> Path:
+    """Frames of 4 x 5 pixels: one without data, nine of `value`, the others dry."""
+    rain_rate = np.zeros((len(minutes), 4, 5), np.float32)
+    rain_rate[:, 2:] = value
+    rain_rate[:, 3, 4] = np.nan
+    write_event(
+        RainEvent(rain_rate, START + np.array(minutes) * np.timedelta64(60, "s"), grid), path
+    )
+    return path
+
+
+def run(*arguments: object) -> int:
+    return run_script(lambda: main([str(argument) for argument in arguments]))
+
+
+def refuse(capsys: pytest.CaptureFixture, message: str, *arguments: object) -> None:
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1, error
+
+
+def test_files_become_one_event_file(tmp_path, capsys):
+    late = write(tmp_path / "late.npz", [10, 15], 0.1, pixel_size_m=1000.0)
+    early = write(tmp_path / "early.npz", [0, 5], 1234.56, pixel_size_m=1000.0)
+    assert run(late, early, "--out", tmp_path / "event.npz") == 0
+    event = read_event(tmp_path / "event.npz")
+    assert event.rain_rate.dtype == np.float16
+    assert event.rain_rate[:, 2, 0].tolist() == [1235, 1235, *[np.float16(0.1)] * 2]
+    assert np.isnan(event.rain_rate[:, 3, 4]).all() and (event.rain_rate[:, :2] == 0).all()
+    assert event.grid == {
+        "pixel_size_m": 1000.0,
+        "source": "early.npz, late.npz",
+        "processing": "read by ldcast.data.convert --reader npz",
+    }
+    assert capsys.readouterr().out == (
+        f"wrote {tmp_path / 'event.npz'}: 4 frames, 2020-06-01T00:00 to 2020-06-01T00:15, 4 x 5 "
+        "pixels of 1000 m, 47.4% wet, at most 1235.0 mm/h, no data 5.0%\n"
+    )
+
+
+def test_another_cadence_is_written_and_said(tmp_path, capsys):
+    path = write(tmp_path / "a.npz", [0, 10, 20], source="radar")
+    assert run(path, "--out", tmp_path / "event.npz") == 0
+    assert "\nnote: " in (out := capsys.readouterr().out) and "10 minutes apart throughout" in out
+    event = read_event(tmp_path / "event.npz")
+    assert len(event.time) == 3 and event.grid["source"] == "radar"  # as the file says itself
+
+
+def test_sources_of_many_files_are_the_first_and_the_last(tmp_path):
+    paths = [write(tmp_path / f"{minute:02}.npz", [minute]) for minute in (15, 5, 0, 10)]
+    assert run(*paths, "--out", tmp_path / "event.npz") == 0
+    assert read_event(tmp_path / "event.npz").grid["source"] == "00.npz to 15.npz, 4 files"
+
+
+def test_what_is_refused(tmp_path, capsys):
+    path, out = write(tmp_path / "a.npz", [0]), tmp_path / "event.npz"
+    other = tmp_path / "a.h5"
+    other.write_bytes(b"")
+    names = "expected --reader with one of mch, fmi, knmi, odim, xarray, npz"
+    refuse(capsys, f"suffix '.h5' does not tell the format, {names}", other, "--out", out)
+    refuse(capsys, f"suffix '.h5', '.npz' does .*{names}", path, other, "--out", out)
+    refuse(capsys, "is one of the files to read", path, "--out", path)
+    refuse(capsys, "missing, expected a file of radar rain", tmp_path / "b.npz", "--out", out)
+    refuse(capsys, r"ends in '\.nc', expected \.npz", path, "--out", tmp_path / "event.nc")
+    refuse(capsys, "does not exist; make it", path, "--out", tmp_path / "none" / "event.npz")
+    refuse(capsys, "occur once; leave one out", path, path, "--out", out)
+    refuse(capsys, r"is not an \.npz file", other, "--reader", "npz", "--out", out)
+    write(path, [0], 70_000)
+    refuse(capsys, r"rain up to 7e\+04 mm/h, expected at most 65504", path, "--out", out)
+    assert not out.exists()
+
+
+def test_netcdf_is_known_by_its_suffix(tmp_path, capsys):
+    xarray = pytest.importorskip("xarray", reason="reads NetCDF")
+    pytest.importorskip("netCDF4", reason="with which xarray reads and writes NetCDF")
+    values = np.full((2, 3, 4), 1 / 3600, np.float32)
+    attrs = {"standard_name": "precipitation_flux", "units": "kg m-2 s-1"}
+    metres = {"units": "m"}
+    coords = {
+        "time": (START + np.array([0, 300])).astype("datetime64[ns]"),
+        "y": ("y", [500.0, 1500, 2500], metres),
+        "x": ("x", [500.0, 1500, 2500, 3500], metres),
+    }
+    rain = xarray.DataArray(values, coords, ("time", "y", "x"), "rain", attrs)
+    rain.to_netcdf(tmp_path / "radar.nc")
+    assert run(tmp_path / "radar.nc", "--out", tmp_path / "event.npz") == 0
+    event = read_event(tmp_path / "event.npz")
+    assert (event.rain_rate == 1).all() and event.rain_rate.shape == (2, 3, 4)
+    assert event.grid["x2"] == 4000 and event.grid["source"] == "radar.nc"
+    assert event.grid["processing"].startswith("precipitation_flux in kg m-2 s-1 to mm/h")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs real files in {DATA}")
+def test_real_files_of_a_service(tmp_path, capsys):
+    pytest.importorskip("pysteps", reason="its importers read KNMI's files")
+    pytest.importorskip("h5py", reason="KNMI's files are HDF5")
+    paths = sorted((DATA / "raw" / "knmi_h5").iterdir())
+    assert run(*paths, "--reader", "knmi", "--out", tmp_path / "knmi.npz") == 0
+    said = capsys.readouterr()
+    assert "6 frames, 2010-08-26T00:00 to 2010-08-26T00:25, 765 x 700 pixels of 1000 m" in said.out
+    assert "note" not in said.out and said.err == ""
+    event = read_event(tmp_path / "knmi.npz")
+    with np.load(DATA / "train" / "knmi_20100826.npz") as known:
+        np.testing.assert_array_equal(event.rain_rate, known["rain_rate"][:6])
+        np.testing.assert_array_equal(event.time, known["time"][:6])

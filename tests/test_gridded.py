@@ -1,0 +1,389 @@
+"""NetCDF, Zarr and DataArrays: which variable is rain, in which units, where and when."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldcast.data.archive import RainEvent, read_event
+from ldcast.data.gridded import event_from_dataarray, read_gridded
+from ldcast.errors import InputError
+
+xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
+pytest.importorskip("netCDF4", reason="with which xarray reads and writes NetCDF")
+
+START = np.datetime64("2020-06-01T00:00:00", "ns")
+NUM_FRAMES, HEIGHT, WIDTH = 3, 4, 5
+STEREO = "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +R=6371288 +units=m +no_defs"
+CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def rates() -> np.ndarray:
+    """mm/h, different everywhere; row 0 in the north."""
+    shape = NUM_FRAMES, HEIGHT, WIDTH
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 8
+
+
+def make(values: np.ndarray | None = None, **attrs: str) -> "xarray.DataArray":
+    """Rain of 5 minutes and 2 km, (time, y, x), y and x in metres, y downwards."""
+    attrs = {"standard_name": "rainfall_rate", "units": "mm h-1", **attrs}
+    x = 1000.0 + 2000 * np.arange(WIDTH)
+    y = 9000.0 - 2000 * np.arange(HEIGHT)
+    return xarray.DataArray(
+        rates() if values is None else values,
+        dims=("time", "y", "x"),
+        coords={
+            "time": START + np.arange(NUM_FRAMES) * np.timedelta64(300, "s"),
+            "y": ("y", y, {"standard_name": "projection_y_coordinate", "units": "m"}),
+            "x": ("x", x, {"standard_name": "projection_x_coordinate", "units": "m"}),
+        },
+        attrs={name: value for name, value in attrs.items() if value},
+        name="rain",
+    )
+
+
+def save(path: Path, rain: "xarray.DataArray", **others: "xarray.DataArray") -> Path:
+    dataset = xarray.Dataset({"rain": rain, **others})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Zarr, that a format of texts is not settled
+        dataset.to_zarr(path) if path.suffix == ".zarr" else dataset.to_netcdf(path)
+    return path
+
+
+def check(event: RainEvent, expected: np.ndarray | None = None) -> None:
+    np.testing.assert_allclose(
+        event.rain_rate, rates() if expected is None else expected, rtol=1e-6
+    )
+    assert event.rain_rate.dtype == np.float32
+    assert event.time.dtype == np.dtype("datetime64[s]")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_files_are_read_and_spans_of_them(tmp_path, suffix):
+    if suffix == ".zarr":
+        pytest.importorskip("zarr", reason="with which xarray reads and writes Zarr")
+    rain = make()
+    rain[1, 2, 3] = np.nan
+    expected = rain.values.copy()
+    rain.attrs["grid_mapping"] = "crs"
+    crs = xarray.DataArray(0, attrs={"proj4": STEREO})
+    path = save(tmp_path / f"radar{suffix}", rain, crs=crs)
+    event = read_event(path)
+    check(event, expected)
+    assert event.time[0] == START and event.name == "radar" and event.source == str(path)
+    processing = event.grid.pop("processing")
+    assert processing == "rainfall_rate in mm h-1 to mm/h; NaN for no data and above 500 mm/h"
+    assert event.grid == {
+        "pixel_size_m": 2000.0,
+        "pixel_size_y_m": 2000.0,
+        "projection": STEREO,
+        **{"x1": 0.0, "y1": 2000.0, "x2": 10000.0, "y2": 10000.0},
+    }
+    part = read_event(f"{path}@2020-06-01T00:05/")
+    np.testing.assert_array_equal(part.rain_rate, expected[1:])
+    assert part.name == "radar@2020-06-01T00:05/2020-06-01T00:15"
+    with pytest.raises(InputError, match=r"selects no frame of .*radar"):
+        read_event(f"{path}@2021-01-01/")
+    with pytest.raises(InputError, match="expected START/END"):
+        read_event(f"{path}@2021-01-01")
+
+
+def test_only_the_span_is_loaded(tmp_path, monkeypatch):
+    path = save(tmp_path / "radar.nc", make())
+    shapes = []
+    to_numpy = xarray.DataArray.to_numpy
+    monkeypatch.setattr(
+        xarray.DataArray, "to_numpy", lambda self: (shapes.append(self.shape), to_numpy(self))[1]
+    )
+    read_event(f"{path}@/2020-06-01T00:05")
+    assert (1, HEIGHT, WIDTH) in shapes and (NUM_FRAMES, HEIGHT, WIDTH) not in shapes
+
+
+def test_scaled_counts_and_fill_values(tmp_path):
+    counts = np.full((NUM_FRAMES, HEIGHT, WIDTH), 250, np.int16)
+    counts[0, 0, 0] = -1
+    attrs = {"scale_factor": 0.01, "_FillValue": np.int16(-1)}
+    path = save(tmp_path / "radar.nc", make(counts).assign_attrs(attrs))
+    expected = np.full(counts.shape, 2.5)
+    expected[0, 0, 0] = np.nan
+    check(read_gridded(path), expected)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    path = save(tmp_path / "radar.nc", make(np.random.default_rng(0).random((3, 4, 5))))
+    whole = path.read_bytes()
+    for contents in (b"", b"text", whole[: len(whole) // 2]):
+        path.write_bytes(contents)
+        with pytest.raises(InputError, match="is no NetCDF or Zarr that can be read") as error:
+            read_event(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="is missing, expected a NetCDF file"):
+        read_event(tmp_path / "none.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(InputError, match=r"empty\.zarr is no NetCDF or Zarr"):
+        read_event(tmp_path / "empty.zarr")
+
+
+def test_missing_xarray_is_named(tmp_path, monkeypatch):
+    path = save(tmp_path / "radar.nc", make())
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(InputError, match="pip install xarray"):
+        read_event(path)
+
+
+# ---- which variable ------------------------------------------------------------------------------
+
+
+def test_rain_is_found_by_its_standard_name(tmp_path):
+    other = make(rates() - 30, standard_name="air_temperature", units="degC")
+    flag = xarray.DataArray(0.0, attrs={"standard_name": "rainfall_rate"})  # of no dimension
+    check(read_gridded(save(tmp_path / "radar.nc", make(), aaa=other, flag=flag)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"rain": make(standard_name=""), "dbz": make(standard_name="", units="dBZ")},
+            r"no variable with a standard_name of rain; it has rain \(mm h-1\), dbz \(dBZ\), "
+            r"expected one of rainfall_rate, .*; reflectivity: convert it by mm/h = ",
+        ),
+        (
+            {"rain": make(), "sum": make(standard_name="rainfall_amount", units="mm")},
+            r"has 2 variables of rain, rain \(rainfall_rate, mm h-1\), sum \(rainfall_amount, mm\)",
+        ),
+        (
+            {"rain": make(standard_name="", units="")},
+            r"it has rain \(neither standard_name nor units\), expected one of (?!.*reflectivity)",
+        ),
+    ],
+)
+def test_none_or_several_variables_of_rain(tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        read_gridded(save(tmp_path / "radar.nc", **fields))
+
+
+# ---- units ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "factor"),
+    [
+        ("rainfall_rate", "m s-1", 3.6e6),
+        ("lwe_precipitation_rate", "mm/hr", 1),
+        ("precipitation_flux", "kg m-2 s-1", 3600),
+        ("rainfall_flux", "kg m**-2 s**-1", 3600),
+        ("", "mm/5min", 12),
+        ("lwe_thickness_of_precipitation_amount", "m", 12000),
+        ("precipitation_amount", "kg m-2", 12),
+        ("", "mm", 12),
+    ],
+)
+def test_units_become_mm_per_hour(name, units, factor):
+    check(event_from_dataarray(make(rates() / factor, standard_name=name, units=units)))
+
+
+@pytest.mark.parametrize(
+    ("attrs", "message"),
+    [
+        ({"units": ""}, "rain has no units, expected a rate such as mm h-1"),
+        ({"units": "K"}, "rain has units 'K', expected a rate"),
+        ({"standard_name": "", "units": "dBZ"}, r"rain \(dBZ\) is reflectivity, .* mm/h ="),
+        ({"standard_name": "equivalent_reflectivity_factor"}, "is reflectivity"),
+        ({"standard_name": "snowfall_flux"}, r"rain \(snowfall_flux, mm h-1\) is not rain"),
+        ({"units": "m s-1"}, "above 500 mm/h, up to 2.66e.07.*check the units"),
+    ],
+)
+def test_other_units_and_quantities_are_refused(attrs, message):
+    with pytest.raises(InputError, match=message) as error:
+        event_from_dataarray(make(**attrs))
+    assert str(error.value).startswith("the DataArray: ")
+
+
+def test_clutter_is_no_data():
+    values = np.ones((NUM_FRAMES, 40, 40), np.float32)
+    values[1, 2, 3] = 501
+    rain = make().isel(y=0, x=0, drop=True).expand_dims(y=40, x=40, axis=(1, 2)).copy(data=values)
+    metres = {"units": "m"}
+    rain = rain.assign_coords(
+        x=("x", np.arange(40.0), metres), y=("y", np.arange(40.0, 0, -1), metres)
+    )
+    event = event_from_dataarray(rain)
+    assert np.isnan(event.rain_rate[1, 2, 3]) and np.isnan(event.rain_rate).sum() == 1
+
+
+# ---- time ----------------------------------------------------------------------------------------
+
+
+def with_bounds(rain: "xarray.DataArray", minutes: list[int]) -> "xarray.Dataset":
+    """Each frame's time is the start of its interval."""
+    ends = rain.time.values + np.array(minutes) * np.timedelta64(60, "s")
+    dataset = xarray.Dataset({"rain": rain})
+    dataset["time_bnds"] = (("time", "nv"), np.stack([rain.time.values, ends], axis=1))
+    dataset["time"].attrs["bounds"] = "time_bnds"
+    dataset["time"].encoding["units"] = "seconds since 2020-06-01"
+    return dataset
+
+
+@pytest.mark.parametrize(("units", "factors"), [("mm", [60, 12, 4]), ("mm h-1", [1, 1, 1])])
+def test_time_bounds_tell_interval_and_end(tmp_path, units, factors):
+    name = "lwe_thickness_of_precipitation_amount" if units == "mm" else "rainfall_rate"
+    dataset = with_bounds(make(standard_name=name, units=units), [1, 5, 15])
+    dataset.to_netcdf(tmp_path / "radar.nc")
+    event = read_gridded(tmp_path / "radar.nc")
+    check(event, rates() * np.array(factors)[:, None, None])
+    assert ((event.time - START) / np.timedelta64(60, "s")).tolist() == [1, 10, 25]
+    part = read_event(f"{tmp_path / 'radar.nc'}@2020-06-01T00:10/")
+    np.testing.assert_array_equal(part.rain_rate, event.rain_rate[1:])
+
+
+def test_amounts_need_an_interval(tmp_path):
+    amount = make(standard_name="rainfall_amount", units="mm")
+    for frames in ([0], [0, 1, 1]):
+        rain = amount.isel(time=frames)
+        rain["time"] = START + np.array([0, 300, 900])[: len(frames)] * np.timedelta64(1, "s")
+        with pytest.raises(InputError, match="amounts of rain without time bounds, and "):
+            event_from_dataarray(rain)
+    with_bounds(amount, [0, 5, 5]).to_netcdf(tmp_path / "radar.nc")
+    with pytest.raises(InputError, match="time bounds of an amount of rain are equal"):
+        read_gridded(tmp_path / "radar.nc")
+
+
+def test_a_span_of_one_frame_keeps_the_interval_of_the_file(tmp_path):
+    amount = make(rates() / 12, standard_name="rainfall_amount", units="mm")
+    path = save(tmp_path / "radar.nc", amount)
+    check(read_event(f"{path}@2020-06-01T00:05/2020-06-01T00:10"), rates()[1:2])
+
+
+def test_one_frame_with_its_time_beside_it():
+    event = event_from_dataarray(make().isel(time=1))
+    check(event, rates()[1:2])
+    assert event.time.tolist() == [np.datetime64("2020-06-01T00:05", "s").item()]
+
+
+@pytest.mark.parametrize(
+    ("time", "message"),
+    [
+        ([0, 1, 2], r"time is int64, expected datetime64"),
+        (START + np.array([0, 600, 300]) * np.timedelta64(1, "s"), "T00:10 is followed by"),
+    ],
+)
+def test_times_must_be_times_that_increase(time, message):
+    with pytest.raises(InputError, match=message):
+        event_from_dataarray(make().assign_coords(time=time))
+
+
+# ---- axes ----------------------------------------------------------------------------------------
+
+
+def test_any_order_and_direction_of_axes():
+    turned = make().isel(y=slice(None, None, -1)).transpose("x", "time", "y")
+    event = event_from_dataarray(turned.isel(x=slice(None, None, -1)))
+    check(event)
+    assert event.grid == event_from_dataarray(make()).grid
+    assert event.name == "rain" and event.source == ""
+
+
+def test_axes_by_other_names_and_attributes():
+    rain = make().rename(time="valid", y="north", x="east")
+    rain["valid"].attrs["axis"] = "T"
+    check(event_from_dataarray(rain))
+    del rain["valid"].attrs["axis"]
+    with pytest.raises(InputError, match="valid, north, east of rain, none is the time axis"):
+        event_from_dataarray(rain)
+    rain = make()
+    del rain["y"].attrs["standard_name"], rain["x"].attrs["standard_name"]
+    check(event_from_dataarray(rain))  # by the names y and x
+
+
+def test_members_must_be_selected():
+    rain = make().expand_dims(member=2)
+    with pytest.raises(InputError, match=r"2 of dimension member, .*\.isel\(member=0\)"):
+        event_from_dataarray(rain)
+    check(event_from_dataarray(rain.isel(member=[0])))
+
+
+@pytest.mark.parametrize(
+    ("y", "units", "message"),
+    [
+        ([9, 7, 4, 1], "m", "y goes in steps from -3 to -2, expected even ones"),
+        ([1, 1, 1, 1], "m", "expected at least 2 different coordinates"),
+        ([4, 3, 2, 1], "", "y has no units, expected m, km or degrees"),
+        ([4, 3, 2, 1], "feet", "y has units 'feet'"),
+        ([4, 3, 2, 1], "degrees_north", "only one of x and y is in degrees"),
+    ],
+)
+def test_coordinates_must_be_even_and_have_units(y, units, message):
+    attrs = {"units": units} if units else {}
+    rain = make().assign_coords(y=("y", np.array(y, float), attrs))
+    with pytest.raises(InputError, match=message):
+        event_from_dataarray(rain)
+
+
+def test_an_axis_without_coordinate_does_not_tell_the_north():
+    with pytest.raises(InputError, match="none is the y axis, expected one that has a coordinate"):
+        event_from_dataarray(make().drop_vars("y"))
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+
+def test_km_become_metres():
+    rain = make()
+    for axis in ("x", "y"):
+        rain = rain.assign_coords({axis: (axis, rain[axis].values / 1000, {"units": "km"})})
+    stereo = "+proj=stere +lat_0=90 +a=6378.137 +b=6356.752 +x_0=0 +y_0=0"
+    rain = rain.assign_coords(crs=xarray.DataArray(0, attrs={"proj4_params": stereo}))
+    grid = event_from_dataarray(rain).grid
+    assert grid["projection"] == "+proj=stere +lat_0=90 +a=6378137 +b=6356752 +x_0=0 +y_0=0"
+    assert [grid[name] for name in CORNERS] == [0, 2000, 10000, 10000]
+    assert grid["pixel_size_m"] == 2000
+
+
+@pytest.mark.parametrize("form", ["crs_wkt", "spatial_ref", "cf"])
+def test_grid_mappings_become_proj_text(form):
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    crs = pyproj.CRS.from_proj4(STEREO)
+    attrs = crs.to_cf() if form == "cf" else {form: crs.to_wkt()}
+    if form == "cf":
+        del attrs["crs_wkt"]
+    rain = make().assign_coords(spatial_ref=xarray.DataArray(0, attrs=attrs))
+    projection = event_from_dataarray(rain).grid["projection"]
+    assert projection.startswith("+proj=stere ") and "+type=crs" not in projection
+    lonlat = 5.0, 52.0
+    assert pyproj.Proj(projection)(*lonlat) == pytest.approx(pyproj.Proj(STEREO)(*lonlat))
+
+
+def test_grid_mapping_that_cannot_be_read():
+    pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    for attrs in ({"crs_wkt": "PROJCRS[nonsense"}, {"grid_mapping_name": "nonsense"}):
+        rain = make().assign_coords(crs=xarray.DataArray(0, attrs=attrs))
+        with pytest.raises(InputError, match="its grid mapping cannot be read"):
+            event_from_dataarray(rain)
+
+
+def test_the_named_grid_mapping_is_taken():
+    other = xarray.DataArray(0, attrs={"proj4": "+proj=utm +zone=32"})
+    own = xarray.DataArray(0, attrs={"proj4": STEREO})
+    rain = make().assign_coords(a=other, b=own)
+    assert "projection" not in event_from_dataarray(rain).grid  # two, and none is named
+    rain.attrs["grid_mapping"] = "b: x y"
+    assert event_from_dataarray(rain).grid["projection"] == STEREO
+
+
+def test_degrees_stay_degrees_without_a_pixel_size():
+    rain = make().rename(y="lat", x="lon")
+    rain = rain.assign_coords(
+        lat=("lat", [45.0, 45.5, 46.0, 46.5], {"units": "degrees_north"}),
+        lon=("lon", 7 + 0.25 * np.arange(WIDTH), {"units": "degrees_east"}),
+    )
+    event = event_from_dataarray(rain)
+    check(event, rates()[:, ::-1])
+    assert [event.grid[name] for name in CORNERS] == [6.875, 44.75, 8.125, 46.75]
+    assert event.grid["projection"] == "+proj=longlat +datum=WGS84 +no_defs"
+    assert "pixel_size_m" not in event.grid

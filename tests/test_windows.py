@@ -1,0 +1,73 @@
+"""Windows cover a field, their weights add up, and what they predict together has no seam."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldcast.diffusion import NoiseSchedule, PLMSSampler
+from ldcast.diffusion.windows import OVERLAP, Window, cover, denoise_together
+
+SIZES = [(40, 52, 16), (16, 100, 16), (17, 33, 16), (8, 12, 16), (64, 64, 12)]
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_weights_add_up_to_one_everywhere(height, width, size) -> None:
+    total = torch.zeros(height, width)
+    for window in cover(height, width, size):
+        assert window.weight.shape == window.cut(total).shape
+        assert window.weight.shape == (min(size, height), min(size, width))
+        window.cut(total).add_(window.weight)
+    torch.testing.assert_close(total, torch.ones(height, width))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_neighbours_overlap(height, width, size) -> None:
+    starts = sorted({window.columns.start for window in cover(height, width, size)})
+    for left, right in pairwise(starts):
+        assert left + size - right >= int(OVERLAP * size)
+
+
+def test_weights_fall_to_nearly_nothing_where_windows_end() -> None:
+    for window in cover(16, 40, 16):
+        if window.columns.stop < 40:
+            assert window.weight[0, -1] < 0.2
+        if window.columns.start > 0:
+            assert window.weight[0, 0] < 0.2
+
+
+def test_a_field_that_fits_is_one_window_of_weight_one() -> None:
+    (window,) = cover(8, 12, 16)
+    torch.testing.assert_close(window.weight, torch.ones(8, 12))
+
+
+def denoiser_of(window: Window) -> object:
+    """A denoiser that treats each cell by itself, so windows must make no difference."""
+
+    def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+        assert z_noisy.shape[-2:] == window.weight.shape
+        return torch.tanh(z_noisy) * (1 + diffusion_step.reshape(-1, 1, 1, 1, 1) / 1000)
+
+    return predict
+
+
+def test_a_local_denoiser_gives_what_it_gives_without_windows() -> None:
+    z = torch.randn(2, 3, 5, 20, 28, generator=torch.Generator().manual_seed(0))
+    sampler = PLMSSampler(NoiseSchedule.sqrt_linear(), num_sampling_steps=12)
+    windows = cover(20, 28, 12)
+    assert len(windows) > 4
+    together = denoise_together(windows, [denoiser_of(window) for window in windows])
+    whole = denoiser_of(Window(slice(0, 20), slice(0, 28), torch.ones(20, 28)))
+    torch.testing.assert_close(sampler(together, z), sampler(whole, z), rtol=1e-5, atol=1e-5)
+
+
+def test_windows_that_disagree_are_blended_without_a_jump() -> None:
+    windows = cover(16, 40, 16)
+    levels = [lambda z, step, level=level: torch.full_like(z, level) for level in range(3)]
+    assert len(windows) == 3
+    blend = denoise_together(windows, levels)(torch.zeros(1, 1, 1, 16, 40), torch.zeros(1))
+    assert (blend[..., 0] == 0).all()
+    assert (blend[..., -1] == 2).all()
+    assert blend.diff(dim=-1).abs().max() <= 0.5
+    assert (blend.diff(dim=-1) >= -1e-6).all()
