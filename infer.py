@@ -4,28 +4,50 @@
   python infer.py --plot forecast.gif                    and a picture (needs matplotlib)
   python infer.py --model runs/ldcast --data event.npz   a trained model, real rain
   python infer.py --model runs/ldcast --calibrated       corrected by the model's calibration
+  python infer.py --data event.nc --out forecast.nc --probabilities 0.1 1 5 10
+  python infer.py --watch incoming --out forecasts       a forecast for each new radar image
+  torchrun --nproc_per_node=4 infer.py --members 64      members shared among four GPUs
 
 Writes forecast.npz (see --out) and prints where it will rain, and how much.
 """
 
 import argparse
+import shutil
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from ldcast import LDCast
-from ldcast.calibration import read_calibration
-from ldcast.config import LEAD_MINUTES
-from ldcast.data.archive import RainEvent, parse_time, past_frames, read_event
-from ldcast.device import AMP_MODES
+from ldcast.calibration import Calibration, read_calibration
+from ldcast.config import MINUTES_PER_FRAME
+from ldcast.data.archive import RainEvent, format_time, parse_time, past_frames, read_event
+from ldcast.data.services import READERS, read_frames
+from ldcast.device import AMP_MODES, choose_device
 from ldcast.errors import InputError, run_script
+from ldcast.folders import check_writable, clear_unfinished, lock_folder
+from ldcast.motion import forecast_quality
 from ldcast.nowcaster import SAMPLERS
-from ldcast.products.forecast import Forecast, check_grid, check_output_path, write_forecast
+from ldcast.processes import Processes, join_processes, process_device
+from ldcast.products.borders import read_borders
+from ldcast.products.files import check_forecast_path, write_forecast
+from ldcast.products.forecast import Forecast, check_grid, check_output_path
 from ldcast.products.plot import PLOT_SUFFIXES, plot_forecast, require_matplotlib
+from ldcast.products.statistics import Statistics, check_statistics, ensemble_statistics
 from ldcast.products.summary import summarise
+from ldcast.products.video import require_ffmpeg
+from ldcast.request import count_frames
+from ldcast.stopping import Stopped, StopRequest
+from ldcast.watch import FrameFeed, forecast_path, surplus_forecasts
+
+POLL_SECONDS = 2
+PATIENCE = timedelta(hours=6)  # of a process for the members of another
 
 
 def parse_flags(argv: list[str] | None) -> argparse.Namespace:
@@ -34,99 +56,283 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("what to forecast").add_argument
     add("--model", default="bundled", metavar="DIR", help="model or run folder (%(default)s)")
-    add("--data", metavar="PATH[@START/END]", help="event file; default: synthetic rain of --seed")
+    add(
+        "--data",
+        metavar="PATH[@START/END]",
+        help="event file, NetCDF or Zarr; with --reader a service's file or a folder of them; "
+        "default: synthetic rain of --seed",
+    )
+    add("--reader", choices=READERS, help="how to read --data or what comes in to --watch")
     add("--issue-time", metavar="TIME", help="UTC, as 2016-07-11T22:00; default: the newest")
+    add("--lead-minutes", type=int, default=100, help="of the last frame (%(default)s)")
     add("--members", type=int, default=8, help="ensemble members (%(default)s)")
+    add("--seed", type=int, default=0, help="of the members' noise (%(default)s)")
     add("--sampler", choices=SAMPLERS, help="default: the model's")
     add("--steps", type=int, help="sampling steps, exactly as many; default: the model's")
-    add("--seed", type=int, default=0, help="of the members' noise (%(default)s)")
     add(
         "--calibrated",
         action="store_true",
         help="correct rain rates and add exceedance probabilities to the file, as python -m "
         "ldcast.calibrate fitted them",
     )
-    add("--out", type=Path, default=Path("forecast.npz"), help="forecast file (%(default)s)")
-    add("--plot", type=Path, metavar="PATH", help="also draw a .png or an animated .gif")
+
+    add = parser.add_argument_group("what to write").add_argument
+    add("--out", type=Path, help="forecast.npz, or .nc or .zarr; with --watch a folder: forecasts")
+    add("--format", choices=["pysteps"], help="a .nc that pysteps reads; default: as --out ends")
+    add("--probabilities", type=float, nargs="+", default=[], metavar="MM_H", help="of exceedance")
+    add("--quantiles", type=float, nargs="+", default=[], metavar="P", help="such as 0.1 0.5 0.9")
+    add("--means", action="store_true", help="add ensemble mean and probability-matched mean")
+    add("--plot", type=Path, metavar="PATH", help="also draw a .png, or a film: .gif or .mp4")
+    add("--borders", type=Path, nargs="+", default=[], metavar="FILE", help="GeoJSON or shapefile")
+
+    add = parser.add_argument_group("as a service").add_argument
+    add("--watch", type=Path, metavar="DIR", help="forecast each time a new frame completes four")
+    add("--keep", type=int, default=288, help="forecasts to keep in --out (%(default)s: a day)")
+    add("--suffix", choices=(".npz", ".nc", ".zarr"), default=".npz", help="(%(default)s)")
+
+    add = parser.add_argument_group("how to compute").add_argument
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
-    return parser.parse_args(argv)
+    add("--window", type=int, metavar="PX", help="see overlapping windows of a large domain")
+    flags = parser.parse_args(argv)
+    if flags.out is None:
+        flags.out = Path("forecasts" if flags.watch else "forecast.npz")
+    return flags
 
 
 def check_flags(flags: argparse.Namespace) -> None:
     """Finds out before the work starts what would fail after it."""
     if flags.seed < 0:
         raise InputError(f"got --seed {flags.seed}, expected 0 or more")
-    check_output_path(flags.out, (".npz",))
-    if flags.data and flags.out.resolve() == Path(flags.data).resolve():
-        raise InputError(f"--out {flags.out} is the file of --data: name another")
+    count_frames(flags.lead_minutes)
+    check_statistics(flags.probabilities, flags.quantiles)
+    if flags.calibrated and flags.probabilities:
+        raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
+    if flags.watch:
+        check_watch(flags)
+    else:
+        check_forecast_path(flags.out, flags.format)
+        if flags.data and flags.out.resolve() == Path(flags.data).resolve():
+            raise InputError(f"--out {flags.out} is the file of --data: name another")
+    if flags.borders and not flags.plot:
+        raise InputError("--borders are for a picture: name one by --plot")
     if flags.plot:
         check_output_path(flags.plot, PLOT_SUFFIXES)
         require_matplotlib()
+        if flags.plot.suffix.lower() == ".mp4":
+            require_ffmpeg()
 
 
-def read_past(flags: argparse.Namespace) -> tuple[RainEvent, np.ndarray, np.datetime64]:
-    """The event, its past frames (4, H, W) mm/h, and the time of the newest of them."""
-    event = read_event(flags.data or f"synthetic:{flags.seed}")
+def check_watch(flags: argparse.Namespace) -> None:
+    for flag in ("data", "issue_time"):
+        if getattr(flags, flag):
+            raise InputError(
+                f"--watch forecasts what comes in: leave out --{flag.replace('_', '-')}"
+            )
+    if not flags.watch.is_dir():
+        raise InputError(f"--watch {flags.watch}: expected a folder that exists")
+    if flags.keep < 1:
+        raise InputError(f"got --keep {flags.keep}, expected 1 forecast or more")
+    if flags.out.resolve() == flags.watch.resolve():
+        raise InputError(f"--out {flags.out} is the folder of --watch: name another")
+    check_writable(flags.out)
+    check_forecast_path(flags.out / f"forecast{flags.suffix}", flags.format)
+
+
+def read_past(flags: argparse.Namespace) -> RainEvent:
+    """The four frames to start from, (4, H, W) float32 mm/h."""
+    if flags.reader and flags.data:
+        path = Path(flags.data)
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        event = read_frames(files, READERS[flags.reader])
+    else:
+        event = read_event(flags.data or f"synthetic:{flags.seed}")
     check_grid(event.grid)
-    issue_time = parse_time(flags.issue_time) if flags.issue_time else None
-    return event, *past_frames(event, issue_time)
+    past, issue_time = past_frames(
+        event, parse_time(flags.issue_time) if flags.issue_time else None
+    )
+    return replace(event, rain_rate=past, time=np.array([issue_time]))
 
 
-def main(argv: list[str] | None = None) -> None:
-    flags = parse_flags(argv)
-    check_flags(flags)
-    event, past, issue_time = read_past(flags)
-    model = LDCast.from_pretrained(flags.model, flags.device)
-    if flags.sampler:
-        model.use_sampler(flags.sampler)
-    sampler = model.config.diffusion.sampler
-    num_sampling_steps = flags.steps or model.config.diffusion.num_sampling_steps
-    calibration = read_calibration(flags.model) if flags.calibrated else None
+def make_forecast(
+    flags: argparse.Namespace,
+    model: LDCast,
+    calibration: Calibration | None,
+    past: RainEvent,
+    processes: Processes,
+    progress: Callable[[int, int], None] | None,
+) -> Forecast | None:
+    """The forecast that the flags ask for; None in all processes but the first."""
+    members = processes.block(flags.members)
+    with processes.failing_together():
+        rain = model.predict(
+            torch.from_numpy(past.rain_rate),
+            len(members),
+            flags.seed,
+            flags.steps,
+            amp=flags.amp,
+            progress=progress,
+            lead_minutes=flags.lead_minutes,
+            window=flags.window,
+            first_member=members.start,
+        )
+    rain = processes.collect(rain, flags.members)
+    if rain is None:
+        return None
+    rain, statistics = rain.numpy(), Statistics()
     if calibration:
-        calibration.check_sampling(sampler, num_sampling_steps)
+        rain = calibration.calibrate_members(rain)
+        statistics = Statistics(
+            exceedance_threshold=np.array(calibration.thresholds),
+            exceedance_probability=calibration.exceedance_probability(rain),
+        )
+    own = ensemble_statistics(rain, flags.probabilities, flags.quantiles, flags.means)
+    num_frames = count_frames(flags.lead_minutes)
+    return Forecast(
+        rain_rate=rain,
+        issue_time=past.time[-1],
+        lead_minutes=MINUTES_PER_FRAME * np.arange(1, num_frames + 1),
+        grid=past.grid,
+        seed=flags.seed,
+        model=flags.model,
+        sampler=model.config.diffusion.sampler,
+        num_sampling_steps=flags.steps or model.config.diffusion.num_sampling_steps,
+        quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
+        statistics=replace(statistics, **own.entries()),
+    )
 
-    with tqdm(desc="forecast", unit="call", disable=None) as bar:
+
+def draw(flags: argparse.Namespace, past: RainEvent, forecast: Forecast) -> None:
+    """The picture of --plot."""
+    plot_forecast(
+        past.rain_rate,
+        forecast.rain_rate,
+        forecast.issue_time,
+        forecast.lead_minutes,
+        forecast.grid,
+        flags.plot,
+        calibrated_chances(flags, forecast),
+        borders=find_borders(flags, past),
+        quality=forecast.quality,
+        **({"thresholds": flags.probabilities} if flags.probabilities else {}),
+    )
+
+
+def find_borders(flags: argparse.Namespace, past: RainEvent) -> list[np.ndarray]:
+    """The lines of --borders that cross the domain."""
+    if not flags.borders:
+        return []
+    return read_borders(flags.borders, past.grid, past.rain_rate.shape[1:])
+
+
+def calibrated_chances(
+    flags: argparse.Namespace, forecast: Forecast
+) -> dict[float, np.ndarray] | None:
+    """Threshold in mm/h -> (T, H, W); None where chances are shares of the members."""
+    if not flags.calibrated:
+        return None
+    thresholds = forecast.statistics.exceedance_threshold.tolist()
+    return dict(zip(thresholds, forecast.statistics.exceedance_probability, strict=True))
+
+
+def forecast_once(
+    flags: argparse.Namespace,
+    model: LDCast,
+    calibration: Calibration | None,
+    processes: Processes,
+) -> None:
+    """From --data to --out, a summary, and --plot."""
+    with processes.failing_together():
+        past = read_past(flags)
+        find_borders(flags, past)  # bad ones are found now
+    with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        rain = model.predict(
-            past, flags.members, flags.seed, flags.steps, amp=flags.amp, progress=show
-        )
-
-    forecast = Forecast(
-        rain_rate=rain,
-        issue_time=issue_time,
-        lead_minutes=np.array(LEAD_MINUTES),
-        grid=event.grid,
-        seed=flags.seed,
-        model=flags.model,
-        sampler=sampler,
-        num_sampling_steps=num_sampling_steps,
-    )
-    chances = None
-    if calibration:
-        rain = calibration.calibrate_members(rain)
-        forecast = replace(
-            forecast,
-            rain_rate=rain,
-            exceedance_probability=calibration.exceedance_probability(rain),
-            exceedance_threshold=np.array(calibration.thresholds),
-        )
-        chances = dict(zip(calibration.thresholds, forecast.exceedance_probability, strict=True))
-    write_forecast(forecast, flags.out)
-    view = (past, rain, issue_time, forecast.lead_minutes, event.grid)
-    print(summarise(*view, chances))
+        forecast = make_forecast(flags, model, calibration, past, processes, show)
+    if forecast is None:
+        return
+    write_forecast(forecast, flags.out, flags.format)
+    view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
+    print(summarise(*view, past.grid, calibrated_chances(flags, forecast)))
     if calibration and calibration.warning:
         print(f"Calibration: {calibration.warning}")
     print(f"wrote {flags.out}")
     if flags.plot:
-        plot_forecast(*view, flags.plot, chances)
+        draw(flags, past, forecast)
         print(f"wrote {flags.plot}")
+
+
+def watch(
+    flags: argparse.Namespace,
+    model: LDCast,
+    calibration: Calibration | None,
+    processes: Processes,
+) -> None:
+    """A forecast for each issue time whose frames come in to --watch, until SIGTERM or Ctrl-C."""
+    read = READERS[flags.reader] if flags.reader else read_event
+    feed = FrameFeed(flags.watch, read, flags.keep, lambda line: print(line, flush=True))
+    with lock_folder(flags.out), StopRequest() as stop:
+        clear_unfinished(flags.out)
+        print(f"watching {flags.watch}, forecasts go to {flags.out}", flush=True)
+        while not stop.is_set:
+            feed.look()
+            paths = {t: forecast_path(flags.out, t, flags.suffix) for t in feed.due()}
+            issue_time = next((t for t, path in paths.items() if not path.exists()), None)
+            if issue_time is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            start = time.perf_counter()
+            try:
+                past = feed.event(issue_time)
+                progress = stop.interrupting
+                forecast = make_forecast(flags, model, calibration, past, processes, progress)
+                write_forecast(forecast, paths[issue_time], flags.format)
+                if flags.plot and issue_time == max(paths):  # the newest that there is
+                    draw(flags, past, forecast)
+            except InputError as error:
+                feed.drop(issue_time)
+                print(f"no forecast from {format_time(issue_time)}: {error}", flush=True)
+                continue
+            except Stopped:
+                break
+            for surplus in surplus_forecasts(flags.out, flags.suffix, flags.keep):
+                shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
+            print(
+                f"{format_time(issue_time)}: {flags.members} members in "
+                f"{time.perf_counter() - start:.0f} s, {paths[issue_time]}",
+                flush=True,
+            )
+    print(f"stopped by {stop.name}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = parse_flags(argv)
+    check_flags(flags)
+    device = process_device(choose_device(flags.device))
+    with join_processes(device, PATIENCE) as processes:
+        if flags.watch and processes.num > 1:
+            raise InputError("--watch is for one process: start it without torchrun")
+        if 0 < flags.members < processes.num:
+            raise InputError(
+                f"got {processes.num} processes for {flags.members} members, expected no more "
+                "processes than --members"
+            )
+        model = LDCast.from_pretrained(flags.model, device)
+        if flags.sampler:
+            model.use_sampler(flags.sampler)
+        calibration = None
+        if flags.calibrated:
+            settings = model.config.diffusion
+            calibration = read_calibration(flags.model)
+            calibration.check_sampling(settings.sampler, flags.steps or settings.num_sampling_steps)
+            calibration = calibration.until(flags.lead_minutes)
+        work = watch if flags.watch else forecast_once
+        work(flags, model, calibration, processes)
 
 
 if __name__ == "__main__":

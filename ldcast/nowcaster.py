@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ from ldcast.request import (
     pad_to_multiple,
 )
 from ldcast.seeds import draw_noise
+
+if TYPE_CHECKING:  # an extra
+    from xarray import DataArray
 
 SAMPLERS = {"plms": PLMSSampler}
 SAMPLER_NAMES = {sampler: name for name, sampler in SAMPLERS.items()}
@@ -265,6 +268,22 @@ class LDCast(nn.Module):
                     forecast[member, frames] = rain
                 latest = forecast[:, frames][:, -PAST_FRAMES:]
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
+
+    def predict_xarray(
+        self, rain: "DataArray", num_members: int = 16, seed: int = 0, **settings: Any
+    ) -> "DataArray":
+        """Ensemble forecast (realization, time, y, x) in mm/h, with coordinates, from a DataArray.
+
+        rain: dimensions time, y and x in any order, with coordinates and `units`; 5 minutes apart;
+            the newest frame that has three before it is the issue time.
+        settings: further arguments of `predict`, such as lead_minutes.
+        Row 0 of the result is north; `quality` (time, y, x), `second_hand` (time) and the projection
+        `crs` are coordinates of it.
+        Raises InputError where rain is not that, or xarray is missing.
+        """
+        from ldcast.dataarrays import predict_xarray  # needs extras
+
+        return predict_xarray(self, rain, num_members, seed, **settings)
 
     def _sample(
         self,

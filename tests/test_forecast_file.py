@@ -1,6 +1,9 @@
-"""The forecast file: what is written comes back, and a bad path is found before the work starts."""
+"""Forecast files: what is written comes back, and a bad path is found before the work starts."""
 
+import errno
+import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +11,15 @@ import numpy as np
 import pytest
 
 from ldcast.errors import InputError
-from ldcast.files import open_atomically
+from ldcast.files import folder_atomically, open_atomically, path_atomically
+from ldcast.products import files
+from ldcast.products.files import check_forecast_path, read_forecast, write_forecast
 from ldcast.products.forecast import (
-    CALIBRATED_ENTRIES,
+    OPTIONAL_ENTRIES,
     Forecast,
     check_output_path,
-    read_forecast,
-    write_forecast,
 )
+from ldcast.products.statistics import STATISTICS_AXES, Statistics, ensemble_statistics
 
 GRID = {"pixel_size_m": 1000.0, "projection": "+proj=somerc", "corners": np.array([1.5, 2.5])}
 
@@ -34,6 +38,22 @@ def forecast() -> Forecast:
         sampler="plms",
         num_sampling_steps=50,
     )
+
+
+def with_statistics(forecast: Forecast) -> Forecast:
+    return replace(
+        forecast,
+        quality=np.where(np.isnan(forecast.rain_rate[0]), 2, 1).astype(np.uint8),
+        statistics=ensemble_statistics(forecast.rain_rate, (0.1, 5), (0.5,), use_means=True),
+    )
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+# ---- .npz ----------------------------------------------------------------------------------------
 
 
 def test_round_trip(forecast: Forecast, tmp_path: Path) -> None:
@@ -55,51 +75,83 @@ def test_round_trip(forecast: Forecast, tmp_path: Path) -> None:
     write_forecast(back, path)  # what was read can be written again
 
 
-def test_a_calibrated_forecast_keeps_its_chances(forecast: Forecast, tmp_path: Path) -> None:
-    assert forecast.exceedance_probability is None
-    chance = np.random.default_rng(1).uniform(size=(2, 3, 6, 9))
-    threshold = np.array([0.1, 10])
-    calibrated = replace(forecast, exceedance_probability=chance, exceedance_threshold=threshold)
-    write_forecast(calibrated, tmp_path / "forecast.npz")
+def test_statistics_and_quality_come_back(forecast: Forecast, tmp_path: Path) -> None:
+    full = with_statistics(forecast)
+    write_forecast(full, tmp_path / "forecast.npz")
     back = read_forecast(tmp_path / "forecast.npz")
-    np.testing.assert_array_equal(back.exceedance_probability, chance.astype(np.float32))
-    np.testing.assert_array_equal(back.exceedance_threshold, threshold)
+    assert back.statistics.entries().keys() == full.statistics.entries().keys()
+    for name, values in full.statistics.entries().items():
+        np.testing.assert_array_equal(getattr(back.statistics, name), values)
+    np.testing.assert_array_equal(back.quality, full.quality)
+    assert back.quality.dtype == np.uint8
     assert back.grid.keys() == GRID.keys()
-    with pytest.raises(AssertionError, match="exceedance_probability"):
-        replace(calibrated, exceedance_threshold=threshold[:1])
+    assert set(OPTIONAL_ENTRIES) <= load(tmp_path / "forecast.npz").keys()
 
 
-@pytest.mark.parametrize("lacking", CALIBRATED_ENTRIES)
-def test_half_of_the_chances_is_refused(forecast: Forecast, tmp_path: Path, lacking: str) -> None:
+def test_chances_are_in_the_file_by_themselves(forecast: Forecast, tmp_path: Path) -> None:
+    write_forecast(forecast, tmp_path / "raw.npz")
+    chance = np.random.default_rng(1).uniform(size=(2, 3, 6, 9)).astype(np.float32)
+    chances = Statistics(exceedance_threshold=np.array([0.1, 10]), exceedance_probability=chance)
+    write_forecast(replace(forecast, statistics=chances), tmp_path / "calibrated.npz")
+    raw, calibrated = load(tmp_path / "raw.npz"), load(tmp_path / "calibrated.npz")
+    assert calibrated.keys() - raw.keys() == {"exceedance_probability", "exceedance_threshold"}
+
+
+@pytest.mark.parametrize("name", ["exceedance_probability", "ensemble_mean"])
+def test_statistics_of_another_domain_are_refused(forecast: Forecast, name: str) -> None:
+    statistics = with_statistics(forecast).statistics
+    narrow = replace(statistics, **{name: getattr(statistics, name)[..., :-1]})
+    with pytest.raises(AssertionError, match=name):
+        replace(forecast, statistics=narrow)
+
+
+def test_a_quality_of_another_domain_is_refused(forecast: Forecast) -> None:
+    with pytest.raises(AssertionError, match="quality"):
+        replace(forecast, quality=np.zeros((3, 6, 8), np.uint8))
+
+
+@pytest.mark.parametrize("pair", STATISTICS_AXES.items())
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_half_of_a_statistic_is_refused(
+    forecast: Forecast, tmp_path: Path, pair: tuple[str, str], lacking: int
+) -> None:
     path = tmp_path / "forecast.npz"
-    chance = np.zeros((1, *forecast.rain_rate.shape[1:]))
-    threshold = np.array([1.0])
-    write_forecast(
-        replace(forecast, exceedance_probability=chance, exceedance_threshold=threshold), path
-    )
-    with np.load(path) as file:
-        entries = {name: file[name] for name in file.files if name != lacking}
+    write_forecast(with_statistics(forecast), path)
+    entries = load(path)
+    del entries[pair[lacking]]
     np.savez(path, **entries)
-    with pytest.raises(InputError, match="expected both or neither"):
+    with pytest.raises(InputError, match=f"has {pair[1 - lacking]}, expected both or neither"):
         read_forecast(path)
 
 
-def test_a_forecast_without_chances_has_none(forecast: Forecast, tmp_path: Path) -> None:
-    write_forecast(forecast, tmp_path / "forecast.npz")
-    back = read_forecast(tmp_path / "forecast.npz")
-    assert back.exceedance_probability is back.exceedance_threshold is None
+def test_a_file_from_before_there_were_flags_is_read(forecast: Forecast, tmp_path: Path) -> None:
+    path = tmp_path / "forecast.npz"
+    write_forecast(forecast, path)
+    entries = load(path)
+    del entries["second_hand"]
+    np.savez(path, **entries)
+    back = read_forecast(path)
+    assert back.quality is None
+    assert back.statistics == Statistics()
+    np.testing.assert_array_equal(back.rain_rate, forecast.rain_rate)
+
+
+def test_frames_beyond_the_models_reach_are_second_hand(forecast: Forecast, tmp_path: Path) -> None:
+    long = replace(forecast, lead_minutes=np.array([95, 100, 105]))
+    assert long.is_second_hand.tolist() == [False, False, True]
+    write_forecast(long, tmp_path / "forecast.npz")
+    assert load(tmp_path / "forecast.npz")["second_hand"].tolist() == [False, False, True]
 
 
 def test_arrays_have_the_promised_names(forecast: Forecast, tmp_path: Path) -> None:
     path = tmp_path / "forecast.npz"
     write_forecast(forecast, path)
-    with np.load(path, allow_pickle=False) as file:
-        names = set(file.files)
-        time = file["time"]
+    entries = load(path)
     made = {"seed", "model", "sampler", "num_sampling_steps"}
-    assert names == {"rain_rate", "lead_minutes", "issue_time", "time"} | made | GRID.keys()
-    assert time.dtype == "datetime64[s]"
-    assert time[-1] == np.datetime64("2016-07-12T00:05:00")
+    maps = {"rain_rate", "lead_minutes", "issue_time", "time", "second_hand"}
+    assert entries.keys() == maps | made | GRID.keys()
+    assert entries["time"].dtype == "datetime64[s]"
+    assert entries["time"][-1] == np.datetime64("2016-07-12T00:05:00")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
@@ -128,6 +180,9 @@ def test_the_file_is_readable_by_whom_the_umask_says(forecast: Forecast, tmp_pat
     [
         ("seed", 3),
         ("exceedance_threshold", 1.0),
+        ("quality", 1),
+        ("second_hand", False),
+        ("ensemble_mean", 2.0),
         ("file", "radar.h5"),
         ("history", {"a": 1}),
     ],
@@ -166,6 +221,9 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     np.save(array, np.zeros(3))
     with pytest.raises(InputError, match=r"damaged or no \.npz"):
         read_forecast(array)
+
+
+# ---- paths ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["forecast.npz", "forecast.NC", "two.dots.npz"])
@@ -222,3 +280,142 @@ def test_a_folder_that_refuses_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_name_too_long_for_the_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         check_output_path(tmp_path / ("a" * 250 + ".npz"), (".npz",))
+
+
+# ---- formats -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "file_format", "message"),
+    [
+        ("forecast.tif", None, r"expected \.npz or \.nc or \.zarr; for example .*forecast\.npz"),
+        ("forecast.npz", "pysteps", r"expected \.nc for the format pysteps; for .*forecast\.nc"),
+        ("forecast.nc", "grib", "got format 'grib', expected pysteps"),
+        ("nowhere/forecast.nc", None, "mkdir -p"),
+        ("nowhere/forecast.zarr", None, "mkdir -p"),
+    ],
+)
+def test_requests_that_no_writer_serves(
+    forecast: Forecast, tmp_path: Path, name: str, file_format: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        check_forecast_path(tmp_path / name, file_format)
+    with pytest.raises(InputError, match=message):
+        write_forecast(forecast, tmp_path / name, file_format)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "command"),
+    [
+        ("forecast.nc", ["xarray"], "xarray"),
+        ("forecast.nc", ["netCDF4", "h5netcdf"], "netCDF4"),
+        ("forecast.nc", ["pyproj"], "pyproj"),
+        ("forecast.zarr", ["xarray"], "xarray"),
+        ("forecast.zarr", ["zarr"], "zarr"),
+        ("forecast.zarr", ["pyproj"], "pyproj"),
+    ],
+)
+def test_a_missing_package_is_named_before_the_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    missing: list[str],
+    command: str,
+) -> None:
+    # All that is not missing counts as installed, so that this runs without any of them.
+    monkeypatch.setattr(files, "_is_installed", lambda package: package not in missing)
+    with pytest.raises(
+        InputError, match=f"{' or '.join(missing)}, which is missing; .* {command}$"
+    ):
+        check_forecast_path(tmp_path / name)
+
+
+def test_a_package_that_cannot_be_imported_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(InputError, match="pip install xarray"):
+        check_forecast_path(tmp_path / "forecast.nc")
+
+
+def test_a_npz_file_needs_no_extras(
+    forecast: Forecast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_is_installed", lambda package: False)
+    write_forecast(forecast, tmp_path / "forecast.npz")
+    assert read_forecast(tmp_path / "forecast.npz").seed == forecast.seed
+
+
+def test_only_a_zarr_store_is_replaced(tmp_path: Path) -> None:
+    work = tmp_path / "work.zarr"
+    work.mkdir()
+    (work / "thesis.tex").touch()
+    with pytest.raises(InputError, match="no Zarr store, and stays as it is"):
+        check_forecast_path(work)
+    (tmp_path / "file.zarr").touch()
+    with pytest.raises(InputError, match="is a file, a Zarr store is a folder"):
+        check_forecast_path(tmp_path / "file.zarr")
+
+
+# ---- all or nothing ------------------------------------------------------------------------------
+
+
+def test_a_path_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "forecast.nc"
+    with path_atomically(path) as unfinished:
+        unfinished.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_store(folder: Path, text: str) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "chunk").write_text(text)
+
+
+def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "forecast.zarr"
+    for text in ("old", "new"):
+        with folder_atomically(path) as unfinished:
+            write_store(unfinished, text)
+            assert unfinished.parent == tmp_path  # a rename is atomic in one folder only
+            if text == "new":
+                assert (path / "deep" / "chunk").read_text() == "old"
+        assert (path / "deep" / "chunk").read_text() == text
+        assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
+def test_a_failed_folder_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, error: BaseException | type[BaseException]
+) -> None:
+    path = tmp_path / "forecast.zarr"
+    with folder_atomically(path) as unfinished:
+        write_store(unfinished, "old")
+    with pytest.raises((KeyboardInterrupt, OSError)), folder_atomically(path) as unfinished:
+        write_store(unfinished, "half")
+        raise error
+    assert (path / "deep" / "chunk").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "forecast.zarr"
+    with folder_atomically(path) as unfinished:
+        write_store(unfinished, "old")
+    rename = os.rename
+
+    def refuse_the_new(source: Path, target: Path) -> None:
+        if source.name.endswith(".new"):
+            raise OSError(errno.EACCES, "refused")
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", refuse_the_new)
+    with pytest.raises(OSError, match="refused"), folder_atomically(path) as unfinished:
+        write_store(unfinished, "new")
+    assert (path / "deep" / "chunk").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -111,10 +111,10 @@ def test_amp_bf16_changes_little(call) -> None:
 
 
 def test_without_data_the_seed_makes_the_rain() -> None:
-    event, past, issue_time = infer.read_past(infer.parse_flags(["--seed", "7"]))
-    assert event.name == "synthetic:7"
-    assert past.shape == (4, 256, 256)
-    assert issue_time == event.time[-1]
+    past = infer.read_past(infer.parse_flags(["--seed", "7"]))
+    assert past.name == "synthetic:7"
+    assert past.rain_rate.shape == (4, 256, 256)
+    assert past.time == synthetic_event(7).time[-1:]
 
 
 def test_the_summary_is_printed(call, capsys) -> None:
@@ -174,12 +174,12 @@ def test_calibrated_rain_and_chances(call, calibrated_folder) -> None:
 def show_what_is_drawn(monkeypatch) -> list[tuple]:
     """(rain, chances) that the summary and the picture will have been given."""
     shown = []
-    monkeypatch.setattr(
-        infer, "summarise", lambda past, rain, *more: shown.append((rain, more[-1]))
-    )
-    monkeypatch.setattr(
-        infer, "plot_forecast", lambda past, rain, *more: shown.append((rain, more[-1]))
-    )
+
+    def show(past, rain, *more, **_settings) -> None:
+        shown.append((rain, more[-1]))
+
+    monkeypatch.setattr(infer, "summarise", show)
+    monkeypatch.setattr(infer, "plot_forecast", show)
     monkeypatch.setattr(infer, "require_matplotlib", lambda: None)
     return shown
 

@@ -1,14 +1,23 @@
 """Pictures of a forecast: right sizes, right frames, right colours, for every kind of input."""
 
+from __future__ import annotations
+
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from ldcast.errors import InputError
-from ldcast.products.maps import CHANCE_SCALE, RAIN_SCALE
+from ldcast.products import plot as plot_module
+from ldcast.products.maps import CHANCE_SCALE, DOUBT_STYLE, RAIN_SCALE
 from ldcast.products.plot import plot_forecast, require_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ISSUE_TIME = np.datetime64("2016-07-11T23:50:00")
 LEADS = np.arange(5, 101, 5)
@@ -35,8 +44,11 @@ def make_rain(num_members: int, height: int, width: int) -> tuple[np.ndarray, np
     return past, rain
 
 
-def plot(path: Path, past: np.ndarray, rain: np.ndarray, grid: dict | None = None) -> None:
-    plot_forecast(past, rain, ISSUE_TIME, LEADS, GRID if grid is None else grid, path)
+def plot(
+    path: Path, past: np.ndarray, rain: np.ndarray, grid: dict | None = None, **more: Any
+) -> None:
+    leads = np.arange(5, 5 * rain.shape[1] + 1, 5)
+    plot_forecast(past, rain, ISSUE_TIME, leads, GRID if grid is None else grid, path, **more)
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -101,10 +113,10 @@ def test_film(tmp_path: Path, num_members: int, panels: int) -> None:
 def test_calibrated_chances_are_drawn(tmp_path: Path, suffix: str) -> None:
     """Members that agree on heavy rain, and a chance of 30 % of it."""
     raw, calibrated = tmp_path / f"raw{suffix}", tmp_path / f"calibrated{suffix}"
-    past, rain = np.zeros((4, 32, 32)), np.full((2, 20, 32, 32), 20.0)
-    chances = {1.0: np.full((20, 32, 32), 0.3)}
+    past, rain = np.zeros((4, 32, 32)), np.full((2, 2, 32, 32), 20.0)
+    chances = {1.0: np.full((2, 32, 32), 0.3)}
     plot(raw, past, rain)
-    plot_forecast(past, rain, ISSUE_TIME, LEADS, GRID, calibrated, chances)
+    plot(calibrated, past, rain, chances=chances)
     colours = [CHANCE_SCALE.colours[i] for i in (1, -1)]  # of 30 % and of certainty
 
     def areas(path: Path) -> list[int]:
@@ -124,10 +136,9 @@ def test_the_title_says_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     titles = []
     monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text))
-    past, rain = make_rain(2, 16, 16)
-    for chances in (None, {1.0: np.zeros((20, 16, 16))}):
-        path = tmp_path / "forecast.png"
-        plot_forecast(past, rain, ISSUE_TIME, LEADS, GRID, path, chances)
+    rain = np.zeros((4, 16, 16)), np.zeros((2, 1, 16, 16))
+    for chances in (None, {1.0: np.zeros((1, 16, 16))}):
+        plot(tmp_path / "forecast.png", *rain, chances=chances)
     assert [title.endswith("2 members, calibrated") for title in titles] == [False, True]
 
 
@@ -136,9 +147,9 @@ def test_a_dry_film_keeps_all_its_frames(tmp_path: Path) -> None:
     """Pillow drops frames that equal the one before."""
     image = pytest.importorskip("PIL.Image")
     path = tmp_path / "forecast.gif"
-    plot(path, np.zeros((4, 16, 16)), np.zeros((2, 20, 16, 16)))
+    plot(path, np.zeros((4, 16, 16)), np.zeros((2, 3, 16, 16)))
     with image.open(path) as film:
-        assert film.n_frames == 24
+        assert film.n_frames == 7
 
 
 @needs_matplotlib
@@ -186,7 +197,7 @@ def test_no_pixel_of_a_fine_grid_is_left_out(tmp_path: Path) -> None:
 def test_the_users_matplotlib_settings_neither_matter_nor_change(tmp_path: Path) -> None:
     import matplotlib
 
-    past, rain = make_rain(2, 16, 16)
+    past, rain = make_rain(1, 16, 16)
     plot(tmp_path / "plain.png", past, rain)
     settings = {"font.size": 20.0, "axes.facecolor": "black", "image.origin": "lower"}
     with matplotlib.rc_context(settings):
@@ -198,5 +209,200 @@ def test_the_users_matplotlib_settings_neither_matter_nor_change(tmp_path: Path)
 
 @needs_matplotlib
 def test_other_endings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected \.png or \.gif"):
-        plot(tmp_path / "forecast.mp4", *make_rain(1, 8, 8))
+    with pytest.raises(InputError, match=r"expected \.png or \.gif or \.mp4"):
+        plot(tmp_path / "forecast.jpg", *make_rain(1, 8, 8))
+
+
+# ---- what a sheet says ---------------------------------------------------------------------------
+
+
+def sheet_of(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *rain: np.ndarray, **more: Any
+) -> Figure:
+    """The figure of the sheet that `plot` draws."""
+    figures = []
+    draw = plot_module.draw_sheet
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            plot_module, "draw_sheet", lambda story: figures.append(draw(story)) or figures[0]
+        )
+        plot(folder / "sheet.png", *rain, **more)
+    return figures[0]
+
+
+def texts_of(figure: Figure) -> tuple[list[str], list[str]]:
+    """Labels of the rows, and titles of the maps of the last row."""
+    maps = [axes for axes in figure.axes if axes.images]
+    labels = [axes.get_ylabel() for axes in maps if axes.get_ylabel()]
+    last_row = max(i for i, axes in enumerate(maps) if axes.get_ylabel())
+    return labels, [axes.get_title() for axes in maps[last_row:]]
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    ("thresholds", "shown"),
+    [((5.0,), ["5"]), ((10.0, 0.1), ["0.1", "10"]), ((0.1, 0.5, 1, 5, 10), ["0.1", "1", "10"])],
+)
+def test_rows_of_chances(monkeypatch, tmp_path: Path, thresholds, shown: list[str]) -> None:
+    rain = np.zeros((4, 16, 16)), np.zeros((2, 1, 16, 16))
+    figure = sheet_of(monkeypatch, tmp_path, *rain, thresholds=thresholds)
+    labels, _ = texts_of(figure)
+    assert labels[4:] == [f"chance of ≥ {number} mm/h" for number in shown]
+
+
+@needs_matplotlib
+def test_chances_are_of_their_thresholds(monkeypatch, tmp_path: Path) -> None:
+    """Of four members all have 0.5 mm/h, three 2 and one 20."""
+    rates = np.array([0.5, 2.0, 2.0, 20.0])
+    rain = np.broadcast_to(rates[:, None, None, None], (4, 1, 16, 16))
+    figure = sheet_of(
+        monkeypatch, tmp_path, np.zeros((4, 16, 16)), rain, thresholds=(0.1, 1.0, 10.0)
+    )
+    values = [axes.images[0].get_array() for axes in figure.axes if axes.images][-3:]
+    assert [float(np.unique(value).item()) for value in values] == [1.0, 0.75, 0.25]
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("thresholds", [(), (0.0,), (1.0, -1.0), (np.nan,)])
+def test_unusable_thresholds_are_refused(tmp_path: Path, thresholds: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="expected mm/h above 0"):
+        plot(tmp_path / "forecast.png", *make_rain(2, 8, 8), thresholds=thresholds)
+
+
+@needs_matplotlib
+def test_thresholds_without_a_calibration_are_refused(tmp_path: Path) -> None:
+    chances = dict.fromkeys((0.1, 1.0), np.zeros((20, 8, 8)))
+    with pytest.raises(InputError, match=r"chance of 5 mm/h .* expected among 0\.1, 1"):
+        plot(tmp_path / "a.png", *make_rain(2, 8, 8), chances=chances, thresholds=(5.0, 1.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(("width", "gap"), [(48, " "), (16, "\n")])
+def test_frames_made_from_forecast_frames_say_so(monkeypatch, tmp_path, width, gap) -> None:
+    rain = np.zeros((1, 40, 48, width))
+    figure = sheet_of(monkeypatch, tmp_path, np.zeros((4, 48, width)), rain)
+    _, titles = texts_of(figure)
+    assert titles == [
+        *("+15 min, 00:05 UTC", "+30 min, 00:20 UTC", "+60 min, 00:50 UTC"),
+        *("+100 min, 01:30 UTC", f"+200 min, 03:10 UTC{gap}(continued)"),
+    ]
+
+
+@needs_matplotlib
+def test_the_texts_of_a_sheet_do_not_overlap(monkeypatch, tmp_path: Path) -> None:
+    """Neither of wide maps nor of narrow ones, as far as 3 to 1."""
+    for height, width in ((48, 16), (16, 48), (32, 32)):
+        figure = sheet_of(
+            monkeypatch,
+            tmp_path,
+            *(np.zeros((4, height, width)), np.zeros((2, 40, height, width))),
+            quality=np.zeros((40, height, width), np.uint8),
+        )
+        maps = [axes for axes in figure.axes if axes.images]
+        texts = [figure._suptitle, *(axes.title for axes in maps)]
+        texts += [axes.yaxis.label for axes in maps] + [key.texts[0] for key in figure.legends]
+        texts += [axes.yaxis.label for axes in figure.axes if not axes.images]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        for i, box in enumerate(boxes):
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.width, texts[i]
+            assert box.count_overlaps(boxes[:i]) == 0, texts[i]
+
+
+# ---- border lines --------------------------------------------------------------------------------
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("rate", [0.0, 200.0])
+@pytest.mark.parametrize("height", [40, 1301])
+def test_borders_show_on_dry_ground_and_on_violent_rain(tmp_path, rate, height) -> None:
+    """A line at a quarter of the height, also where several pixels share a dot."""
+    past, rain = np.full((4, height, height), rate, np.float32), np.zeros((1, 1, height, height))
+    border = np.array([[-5.0, height / 4], [height + 5.0, height / 4]])
+    pictures = []
+    for name, borders in (("plain.png", []), ("borders.png", [border])):
+        plot(tmp_path / name, past, rain, grid={}, borders=borders)
+        pictures.append(pixels_of(tmp_path / name).astype(int))
+    plain, with_border = pictures
+    assert count_colour(plain, "#e2e2e2") < 2000  # the map fills its frame, however coarse it is
+    column = slice(120, 180)  # through the first map
+    changed = np.abs(with_border - plain).max(axis=-1)[:, column].min(axis=1)
+    line = np.flatnonzero(changed[: len(changed) // 2])
+    assert changed[line].max() > 100
+    assert 1 <= len(line) <= 4
+    frame = np.flatnonzero((plain[:, column] == 0x80).all(axis=(1, 2)))  # its upper and lower side
+    assert len(frame) >= 2
+    middle = frame[0] + (frame[frame > frame[0] + 100][0] - frame[0]) / 4
+    assert line.mean() == pytest.approx(middle, abs=1.5)
+
+
+# ---- what the radar did not see ------------------------------------------------------------------
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(("num_members", "suffix"), [(1, ".png"), (3, ".png"), (3, ".gif")])
+def test_what_came_from_outside_is_dotted(tmp_path: Path, suffix: str, num_members: int) -> None:
+    quality = np.zeros((2, 64, 64), np.uint8)
+    rain = np.zeros((4, 64, 64)), np.zeros((num_members, 2, 64, 64))
+    counts = []
+    for value in (None, 2, 1):
+        quality[:, :32] = value or 0  # 0 and 2 are not dotted
+        if suffix == ".gif":
+            quality[0, :32] = 1  # and not in the last picture
+        path = tmp_path / f"{value}{suffix}"
+        plot(path, *rain, quality=None if value is None else quality)
+        pixels = last_picture(path).astype(int)
+        shade = int(DOUBT_STYLE["edgecolor"][1:3], 16)
+        counts.append(int((np.abs(pixels - shade).max(axis=-1) < 40).sum()))
+    without, elsewhere, dotted = counts
+    assert elsewhere < without + 400 < without + 1500 < dotted
+
+
+# ---- MP4 -----------------------------------------------------------------------------------------
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="an .mp4 needs ffmpeg")
+
+
+@needs_matplotlib
+@needs_ffmpeg
+def test_the_mp4_shows_what_the_gif_shows(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    past, rain = make_rain(3, 24, 31)
+    rain = rain[:, :3]
+    for name in ("film.gif", "film.mp4"):
+        plot(tmp_path / name, past, rain)
+    with image.open(tmp_path / "film.gif") as film:
+        width, height = film.width + film.width % 2, film.height + film.height % 2
+        starts, wanted, ticks = [], [], 0
+        for i in range(film.n_frames):
+            film.seek(i)
+            starts.append(ticks)
+            ticks += film.info["duration"] // 50
+            wanted.append(np.asarray(film.convert("RGB")))
+    command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "film.mp4")]
+    command += ["-vf", "scale=in_color_matrix=bt709", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pixels = subprocess.run(command, capture_output=True, check=True).stdout
+    frames = np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3)
+    assert len(frames) == ticks
+    for start, picture in zip(starts, wanted, strict=True):
+        rows, columns = picture.shape[:2]
+        difference = frames[start, :rows, :columns].astype(int) - picture
+        assert np.abs(difference).mean() < 6  # of which the next picture is far
+    assert np.abs(wanted[4].astype(int) - wanted[5]).mean() > 12
+
+
+@needs_matplotlib
+def test_a_failing_ffmpeg_leaves_the_old_film(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ffmpeg").write_text(
+        '#!/bin/sh\ncase "$*" in *-encoders*) echo libx264;; *) exit 1;; esac'
+    )
+    (folder / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"old")
+    with pytest.raises(InputError, match="ffmpeg could not make"):
+        plot(path, np.zeros((4, 16, 16)), np.zeros((1, 1, 16, 16)))
+    assert path.read_bytes() == b"old"
+    assert sorted(tmp_path.iterdir()) == [folder, path]

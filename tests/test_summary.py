@@ -171,6 +171,7 @@ def test_unknown_pixel_size() -> None:
 def test_choose_leads() -> None:
     assert [LEADS[i] for i in choose_leads(LEADS)] == [15, 30, 60, 100]
     assert choose_leads(np.array([5, 10, 15, 20, 25, 30])) == [0, 2, 3, 5]
+    assert choose_leads(np.arange(5, 201, 5)) == [2, 5, 11, 19, 39]
     assert choose_leads(np.array([5, 10])) == [0, 1]
     assert choose_leads(np.array([5])) == [0]
 

@@ -1,18 +1,21 @@
-"""The forecast file: what a forecast holds, how it is written without ever being half there."""
+"""What a forecast holds, and its .npz file, written without ever being half there."""
 
 import shlex
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ldcast.config import LEAD_MINUTES
 from ldcast.errors import InputError
 from ldcast.files import open_atomically, temporary_path
+from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
-OWN_ENTRIES = (
+REQUIRED_ENTRIES = (
     "rain_rate",
     "lead_minutes",
     "issue_time",
@@ -22,7 +25,8 @@ OWN_ENTRIES = (
     "sampler",
     "num_sampling_steps",
 )
-CALIBRATED_ENTRIES = ("exceedance_probability", "exceedance_threshold")  # both or neither
+OPTIONAL_ENTRIES = ("quality", "second_hand", *STATISTICS_ENTRIES)
+OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
 # Names of np.savez_compressed's own parameters, which no array can be called.
 SAVEZ_PARAMETERS = ("file", "allow_pickle")
 
@@ -36,8 +40,9 @@ class Forecast:
     lead_minutes: (T,) int, minutes after `issue_time`: 5, 10, ...
     grid: what the input said of its grid, each entry a number, a text or an array of them.
     seed, model, sampler, num_sampling_steps: how the forecast was made.
-    exceedance_probability: (K, T, H, W) float32, the chance of at least each threshold, NaN = no
-        forecast; exceedance_threshold: (K,) mm/h. None where the forecast is not calibrated.
+    quality: (T, H, W) uint8, an index of `ldcast.motion.QUALITY_MEANINGS`; None in files from
+        before there was.
+    statistics: of the members, or calibrated.
 
     Raises InputError if a grid entry has a name that the file needs, or a value that it cannot
     hold.
@@ -51,18 +56,25 @@ class Forecast:
     model: str
     sampler: str
     num_sampling_steps: int
-    exceedance_probability: np.ndarray | None = None
-    exceedance_threshold: np.ndarray | None = None
+    quality: np.ndarray | None = None
+    statistics: Statistics = field(default_factory=Statistics)
 
     def __post_init__(self) -> None:
         num_frames = len(self.lead_minutes)
         assert self.rain_rate.ndim == 4, f"rain_rate has {self.rain_rate.ndim} axes, not 4"
         assert self.rain_rate.shape[1] == num_frames, (self.rain_rate.shape, num_frames)
-        if self.exceedance_probability is not None:
-            expected = (len(self.exceedance_threshold), *self.rain_rate.shape[1:])
-            got = self.exceedance_probability.shape
-            assert got == expected, f"exceedance_probability is {got}, not {expected}"
+        maps = self.statistics.maps()
+        if self.quality is not None:
+            maps["quality"] = self.quality
+        for name, values in maps.items():
+            got, expected = values.shape[-3:], self.rain_rate.shape[1:]
+            assert got == expected, f"{name} is {got}, not {expected}"
         check_grid(self.grid)
+
+    @property
+    def is_second_hand(self) -> np.ndarray:
+        """(T,) bool: frames beyond the model's reach, made by forecasting from forecast frames."""
+        return np.asarray(self.lead_minutes) > LEAD_MINUTES[-1]
 
     @property
     def time(self) -> np.ndarray:
@@ -74,7 +86,7 @@ class Forecast:
 def check_grid(grid: dict[str, Any]) -> None:
     """Raises InputError for an entry that a forecast file cannot hold; call before the work."""
     for name, value in grid.items():
-        if name in OWN_ENTRIES + CALIBRATED_ENTRIES + SAVEZ_PARAMETERS:
+        if name in (*OWN_ENTRIES, *SAVEZ_PARAMETERS):
             raise InputError(
                 f"the input has an entry '{name}', a name that the forecast file uses itself; "
                 "rename that entry in the input"
@@ -86,37 +98,33 @@ def check_grid(grid: dict[str, Any]) -> None:
             )
 
 
-def write_forecast(forecast: Forecast, path: Path) -> None:
-    """Write `forecast` to `path` (.npz); the file is there whole or not at all.
+def write_npz(forecast: Forecast, path: Path) -> None:
+    """Write `forecast` to `path`; the file is there whole or not at all.
 
     Raises OSError if the folder cannot be written or the disk is full.
     """
+    entries = {
+        "rain_rate": np.asarray(forecast.rain_rate, dtype=np.float32),
+        "lead_minutes": np.asarray(forecast.lead_minutes),
+        "issue_time": np.datetime64(forecast.issue_time, "s"),
+        "time": forecast.time,
+        "second_hand": forecast.is_second_hand,
+        "seed": forecast.seed,
+        "model": forecast.model,
+        "sampler": forecast.sampler,
+        "num_sampling_steps": forecast.num_sampling_steps,
+        **forecast.statistics.entries(),
+    }
+    if forecast.quality is not None:
+        entries["quality"] = np.asarray(forecast.quality, dtype=np.uint8)
     # Compressed: with 8 x 20 x 256 x 256 values, 28 % of them wet, 0.34 s and 11 MB against 0.03 s
     # and 40 MB plain (0.08 s against 0.02 s to read). Beside sampling that time is nothing, and
     # dry areas, the rule in an archive of forecasts, shrink to almost nothing.
-    calibrated = {}
-    if forecast.exceedance_probability is not None:
-        calibrated = {
-            "exceedance_probability": np.asarray(forecast.exceedance_probability, np.float32),
-            "exceedance_threshold": np.asarray(forecast.exceedance_threshold),
-        }
     with open_atomically(path) as file:
-        np.savez_compressed(
-            file,
-            rain_rate=np.asarray(forecast.rain_rate, dtype=np.float32),
-            lead_minutes=np.asarray(forecast.lead_minutes),
-            issue_time=np.datetime64(forecast.issue_time, "s"),
-            time=forecast.time,
-            seed=forecast.seed,
-            model=forecast.model,
-            sampler=forecast.sampler,
-            num_sampling_steps=forecast.num_sampling_steps,
-            **calibrated,
-            **forecast.grid,
-        )
+        np.savez_compressed(file, **entries, **forecast.grid)
 
 
-def read_forecast(path: Path) -> Forecast:
+def read_npz(path: Path) -> Forecast:
     """The forecast in `path`; grid entries come back as NumPy scalars (a str stays a str).
 
     Raises FileNotFoundError, or InputError if the file is damaged or is no forecast file.
@@ -127,18 +135,7 @@ def read_forecast(path: Path) -> Forecast:
     except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
         # AttributeError and TypeError: a .npy file, which np.load answers with a bare array.
         raise InputError(f"{path} is damaged or no .npz file; make the forecast again") from None
-    missing = [name for name in OWN_ENTRIES if name not in entries]
-    if missing:
-        raise InputError(
-            f"{path} is no forecast file: it lacks {', '.join(missing)}; "
-            "give a file that infer.py wrote"
-        )
-    calibrated = {name: entries.pop(name) for name in CALIBRATED_ENTRIES if name in entries}
-    if len(calibrated) == 1:
-        raise InputError(
-            f"{path} has {', '.join(calibrated)}, expected both or neither of "
-            f"{' and '.join(CALIBRATED_ENTRIES)}; make the forecast again"
-        )
+    check_entries(entries, path)
     return Forecast(
         rain_rate=entries["rain_rate"],
         issue_time=entries["issue_time"][()],
@@ -148,8 +145,26 @@ def read_forecast(path: Path) -> Forecast:
         model=str(entries["model"]),
         sampler=str(entries["sampler"]),
         num_sampling_steps=int(entries["num_sampling_steps"]),
-        **calibrated,
+        quality=entries.get("quality"),
+        statistics=Statistics(**{name: entries.get(name) for name in STATISTICS_ENTRIES}),
     )
+
+
+def check_entries(names: Collection[str], path: Path) -> None:
+    """Raises InputError unless a file with entries of these names is a whole forecast file."""
+    missing = [name for name in REQUIRED_ENTRIES if name not in names]
+    if missing:
+        raise InputError(
+            f"{path} is no forecast file: it lacks {', '.join(missing)}; "
+            "give a file that infer.py wrote"
+        )
+    for pair in STATISTICS_AXES.items():
+        present = [name for name in pair if name in names]
+        if len(present) == 1:
+            raise InputError(
+                f"{path} has {present[0]}, expected both or neither of {' and '.join(pair)}; "
+                "make the forecast again"
+            )
 
 
 def check_output_path(path: Path, suffixes: tuple[str, ...]) -> None:
@@ -166,6 +181,11 @@ def check_output_path(path: Path, suffixes: tuple[str, ...]) -> None:
             f"{path} ends in '{path.suffix}', expected {' or '.join(suffixes)}; "
             f"for example {path.with_suffix(suffixes[0])}"
         )
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError if nothing can be written beside `path`, wherever that is."""
     folder = path.parent
     if not folder.is_dir():
         existing = next(parent for parent in path.absolute().parents if parent.exists())

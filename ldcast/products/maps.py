@@ -11,6 +11,7 @@ import numpy as np
 from ldcast.products.summary import LIKELY_MM_H, ensemble_mean
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -45,9 +46,17 @@ CHANCE_SCALE = ColourScale(
     bound_labels=("5", "20", "40", "60", "80", "95", "100"),
     colours=("#fbe7b5", "#f6c667", "#e79a2f", "#bd6a14", "#854109", "#4b2205"),
 )
-CHANCE_TITLE = f"chance of ≥ {LIKELY_MM_H:g} mm/h"
+
+
+def chance_title(threshold: float) -> str:
+    """Of a map of chances of at least `threshold` mm/h."""
+    return f"chance of ≥ {threshold:g} mm/h"
+
+
+CHANCE_TITLE = chance_title(LIKELY_MM_H)
 DRY_COLOUR, FRAME_COLOUR = "#fcfcfc", "#808080"
 NO_DATA_STYLE = {"facecolor": "#e2e2e2", "edgecolor": "#b0b0b0", "hatch": "/////", "linewidth": 0}
+DOUBT_STYLE = {"facecolor": DRY_COLOUR, "edgecolor": "#606060", "hatch": "...", "linewidth": 0}
 
 
 def add_map(
@@ -71,12 +80,17 @@ def add_map(
     return image
 
 
+def block_side(shape: tuple[int, ...], dots: int) -> int:
+    """How many pixels along each side `coarsen` takes together."""
+    return -(-max(shape) // dots)
+
+
 def coarsen(values: np.ndarray, dots: int) -> np.ndarray:
     """Means of blocks of (H, W), so many that the longer side has at most `dots` of them.
 
     Drawn as it is, a grid finer than the picture would lose pixels, and in a film flicker.
     """
-    block = -(-max(values.shape) // dots)
+    block = block_side(values.shape, dots)
     padding = [(0, -side % block) for side in values.shape]
     padded = np.pad(values.astype(np.float32), padding, mode="edge")
     blocks = einops.rearrange(padded, "(h i) (w j) -> (i j) h w", i=block, j=block)
@@ -102,9 +116,39 @@ def add_colour_bar(fig: Figure, scale: ColourScale, **place: Any) -> None:
 
 def add_no_data_key(fig: Figure, **place: Any) -> None:
     """place: where, as `Figure.legend` takes it: `loc` and `bbox_to_anchor`."""
+    _add_key(fig, "no data", NO_DATA_STYLE, place)
+
+
+def add_doubt(axes: Axes, is_doubtful: np.ndarray) -> Artist | None:
+    """Dots over the pixels (h, w) that are True, on a map that `add_map` has drawn.
+
+    Returns what was added, None where no pixel is.
+    """
+    if not is_doubtful.any():
+        return None
+    left, right, bottom, top = axes.images[0].get_extent()
+    height, width = is_doubtful.shape
+    dots = axes.contourf(
+        left + (np.arange(width) + 0.5) * (right - left) / width,
+        top + (np.arange(height) + 0.5) * (bottom - top) / height,
+        is_doubtful.astype(np.float32),
+        levels=(0.5, 1.5),
+        colors="none",
+        hatches=(DOUBT_STYLE["hatch"],),
+    )
+    dots.set(edgecolor=DOUBT_STYLE["edgecolor"], linewidth=0)
+    return dots
+
+
+def add_doubt_key(fig: Figure, **place: Any) -> None:
+    """place: as for `add_no_data_key`."""
+    _add_key(fig, "upstream: no data", DOUBT_STYLE, place)
+
+
+def _add_key(fig: Figure, label: str, style: dict[str, Any], place: dict[str, Any]) -> None:
     from matplotlib.patches import Patch
 
-    key = Patch(**NO_DATA_STYLE, label="no data")
+    key = Patch(**style, label=label)
     fig.legend(handles=[key], fontsize=8, handleheight=1.2, frameon=False, **place)
 
 

@@ -41,7 +41,7 @@ def summarise(
     grid: dict[str, Any],
     chances: Mapping[float, np.ndarray] | None = None,
 ) -> str:
-    """What a person wants to know of a forecast: up to 14 lines of up to 100 columns.
+    """What a person wants to know of a forecast: up to 15 lines of up to 100 columns.
 
     past: (4, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
     rain: (E, T, H, W) mm/h, NaN = no forecast.
@@ -69,12 +69,16 @@ def summarise(
 
 
 def choose_leads(lead_minutes: np.ndarray, wanted: Sequence[int] = SHOWN_LEADS) -> list[int]:
-    """Indices of the `wanted` lead times, or, where some are absent, of evenly spread ones."""
+    """Indices of the `wanted` lead times, or, where some are absent, of evenly spread ones.
+
+    The last lead time is always among them, as one more where it is later than those wanted.
+    """
     present = [int(minutes) for minutes in lead_minutes]
-    if all(minutes in present for minutes in wanted):
-        return [present.index(minutes) for minutes in wanted]
-    num_shown = min(len(wanted), len(present))
     last = len(present) - 1
+    if all(minutes in present for minutes in wanted):
+        chosen = [present.index(minutes) for minutes in wanted]
+        return chosen if chosen[-1] == last else [*chosen, last]
+    num_shown = min(len(wanted), len(present))
     return [round(i) for i in np.linspace(last if num_shown == 1 else 0, last, num_shown)]
 
 

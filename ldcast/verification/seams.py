@@ -46,12 +46,11 @@ def border_change(rain_rate: np.ndarray, rows: list[int], columns: list[int]) ->
 
 def border_lines(windows: list[Window]) -> tuple[list[int], list[int]]:
     """Rows and columns of pixels before which a window begins or ends within the field."""
-    factor = AutoencoderKL.COMPRESSION
     lines = []
-    for pieces in ({w.rows for w in windows}, {w.columns for w in windows}):
-        far_end = max(piece.stop for piece in pieces)
+    for pieces in ([window.rows for window in windows], [window.columns for window in windows]):
         ends = {end for piece in pieces for end in (piece.start, piece.stop)}
-        lines.append([factor * end for end in sorted(ends - {0, far_end})])
+        inner = ends - {0, max(ends)}
+        lines.append([AutoencoderKL.COMPRESSION * end for end in sorted(inner)])
     return lines[0], lines[1]
 
 

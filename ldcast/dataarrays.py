@@ -1,0 +1,54 @@
+"""Forecasts from and to xarray's DataArrays, for notebooks (needs xarray and pyproj)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ldcast.config import LEAD_MINUTES, MINUTES_PER_FRAME
+from ldcast.data.archive import past_frames
+from ldcast.data.gridded import event_from_dataarray
+from ldcast.motion import forecast_quality
+from ldcast.products.dataset import to_dataset
+from ldcast.products.forecast import Forecast
+from ldcast.request import count_frames
+
+if TYPE_CHECKING:
+    from xarray import DataArray
+
+    from ldcast.nowcaster import LDCast
+
+
+def predict_xarray(
+    model: LDCast,
+    rain: DataArray,
+    num_members: int = 16,
+    seed: int = 0,
+    num_sampling_steps: int | None = None,
+    lead_minutes: int = LEAD_MINUTES[-1],
+    **settings: Any,
+) -> DataArray:
+    """`LDCast.predict_xarray`."""
+    event = event_from_dataarray(rain)
+    past, issue_time = past_frames(event)
+    members = model.predict(
+        past, num_members, seed, num_sampling_steps, lead_minutes=lead_minutes, **settings
+    )
+    num_frames = count_frames(lead_minutes)
+    diffusion = model.config.diffusion
+    forecast = Forecast(
+        rain_rate=members,
+        issue_time=issue_time,
+        lead_minutes=MINUTES_PER_FRAME * np.arange(1, num_frames + 1),
+        grid=event.grid,
+        seed=seed,
+        model=str(model.trained_on.get("name", "LDCast")),
+        sampler=diffusion.sampler,
+        num_sampling_steps=num_sampling_steps or diffusion.num_sampling_steps,
+        quality=forecast_quality(torch.from_numpy(past), num_frames).numpy(),
+    )
+    dataset = to_dataset(forecast)
+    about = [name for name in ("quality", "second_hand", "crs") if name in dataset]
+    return dataset.set_coords(about)["rain_rate"]

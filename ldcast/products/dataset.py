@@ -1,0 +1,230 @@
+"""A forecast as an xarray Dataset that follows the CF conventions, and back (needs xarray, pyproj).
+
+The names are those of the .npz file, except that `issue_time` is `forecast_reference_time`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ldcast.motion import QUALITY_MEANINGS
+from ldcast.products.coordinates import clock, grid_mapping, horizontal, read_crs
+from ldcast.products.forecast import Forecast, check_entries
+from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
+
+if TYPE_CHECKING:  # an extra, imported where it is used
+    import xarray
+
+INPUT_PREFIX = "input_"  # of attributes that were copied from the input, as `source` could be
+
+PYSTEPS_NAMES = {"rain_rate": "precip_intensity", "realization": "ens_number"}
+# pysteps reads a projection from a variable of this name only, and knows no other projection.
+PYSTEPS_PROJECTION = "polar_stereographic"
+
+# Of 4 x 20 x 256 x 256 values of the bundled model, 46 % of them wet (21 MB), zlib's level 1 makes
+# 9.0 MB in 0.28 s, level 4 8.7 MB in 0.35 s and level 9 8.4 MB in 5.0 s, and without shuffled bytes
+# level 1 makes 9.2 MB in 0.42 s. Each is read in 0.1 s.
+COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
+
+# CF-1.9 brought the unsigned bytes of `quality`; 1.11 is what files were checked against.
+CONVENTIONS = "CF-1.11"
+_RAIN = {"standard_name": "rainfall_rate", "units": "mm h-1"}  # canonical unit m s-1, convertible
+# A frame is what a radar would show: the rate at its time, not the amount since the last frame.
+_AT_AN_INSTANT = "time: point"
+_STATUS = {"standard_name": "status_flag", "units": "1"}
+
+_DIMS = {
+    "rain_rate": ("realization", "time", "y", "x"),
+    **{values: (axis, "time", "y", "x") for axis, values in STATISTICS_AXES.items()},
+}
+_ATTRIBUTES = {
+    "rain_rate": {
+        "long_name": "rain rate of an ensemble member",
+        **_RAIN,
+        "cell_methods": _AT_AN_INSTANT,
+        "comment": "as in the radar images that it continues: of an instant, or where they show "
+        "amounts, the mean over the 5 minutes that end then",
+    },
+    # CF has standard names for probability densities and distributions, none for exceedance.
+    "exceedance_probability": {
+        "long_name": "probability of at least the threshold's rain rate",
+        "units": "1",
+        "cell_methods": _AT_AN_INSTANT,
+    },
+    "quantile": {
+        "long_name": "quantile of the members' rain rates",
+        **_RAIN,
+        "cell_methods": _AT_AN_INSTANT,
+    },
+    "ensemble_mean": {
+        "long_name": "mean of the members' rain rates",
+        **_RAIN,
+        "cell_methods": f"{_AT_AN_INSTANT} realization: mean",
+    },
+    "probability_matched_mean": {
+        "long_name": "pattern of the ensemble mean with the members' rain rates",
+        **_RAIN,
+        "cell_methods": _AT_AN_INSTANT,
+    },
+    "quality": {
+        "long_name": "where the air of a pixel came from",
+        **_STATUS,
+        "flag_values": np.arange(len(QUALITY_MEANINGS), dtype=np.uint8),
+        "flag_meanings": " ".join(QUALITY_MEANINGS),
+    },
+    "second_hand": {
+        "long_name": "what a frame was forecast from",
+        **_STATUS,
+        "flag_values": np.array([0, 1], np.int8),
+        "flag_meanings": "from_radar_images from_forecast_frames",
+    },
+    "exceedance_threshold": {"long_name": "rain rate that is reached or exceeded", **_RAIN},
+    "quantile_level": {"long_name": "share of the members at or below the quantile", "units": "1"},
+}
+
+
+def to_dataset(forecast: Forecast) -> xarray.Dataset:
+    """The forecast with coordinates, projection and encoding; its arrays are shared, not copied.
+
+    x and y are the centres of pixels, in metres (of a latitude-longitude grid in degrees), y
+    falling because row 0 is north. Without `x1 y1 x2 y2` in the grid they are column and row
+    numbers. `crs` is the grid mapping; there is none without corners, or where pyproj cannot read
+    the projection, whose text stays in `input_projection` as the rest of the grid does in such
+    attributes.
+    """
+    import xarray
+
+    crs = read_crs(forecast.grid)
+    maps = {"rain_rate": forecast.rain_rate, **forecast.statistics.maps()}
+    if forecast.quality is not None:
+        maps["quality"] = forecast.quality
+    variables = {name: _map(name, values, crs is not None) for name, values in maps.items()}
+    second_hand = forecast.is_second_hand.astype(np.int8)
+    variables["second_hand"] = ("time", second_hand, _ATTRIBUTES["second_hand"])
+    about_rain = [name for name in ("quality", "second_hand") if name in variables]
+    variables["rain_rate"][2]["ancillary_variables"] = " ".join(about_rain)
+    if crs is not None:
+        mapping = grid_mapping(crs, str(forecast.grid["projection"]))
+        variables["crs"] = ((), np.int32(0), mapping, {"coordinates": None})
+    coordinates = {**clock(forecast), **horizontal(forecast, crs), **_vertices(forecast)}
+    return xarray.Dataset(variables, coordinates, _description(forecast))
+
+
+def to_pysteps(dataset: xarray.Dataset) -> xarray.Dataset:
+    """What `to_dataset` returned, by the names that `import_netcdf_pysteps` of pysteps looks for.
+
+    The importer takes the projection from polar stereographic grids only, and their ellipsoid from
+    none; the whole of it is in the file's attribute `projection`. It drops axes of length 1.
+
+    Pysteps's own exporter gives the same arrays, but rounds x and y to float32 (9 cm at the corners
+    of FMI's grid), stores a latitude and a longitude of each pixel uncompressed (the file is twice
+    as large), prints what it does not know and fails where a PROJ string lacks x_0 or y_0.
+    """
+    names = dict(PYSTEPS_NAMES)
+    if "crs" in dataset and dataset.crs.attrs.get("grid_mapping_name") == PYSTEPS_PROJECTION:
+        names["crs"] = PYSTEPS_PROJECTION
+    renamed = dataset.rename(names)
+    for variable in renamed.variables.values():
+        if "grid_mapping" in variable.attrs:
+            variable.attrs = {**variable.attrs, "grid_mapping": names.get("crs", "crs")}
+    if "input_projection" in dataset.attrs:  # where pysteps's own files have it
+        renamed.attrs["projection"] = dataset.attrs["input_projection"]
+    return renamed
+
+
+def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
+    """The forecast that `to_dataset` made `dataset` of, read into memory.
+
+    path: where it was read from, for messages. Grid entries that attributes cannot hold, such as
+    times, come back as text.
+    Raises InputError if it lacks something that a forecast has.
+    """
+    attributes = dataset.attrs
+    names = {*dataset.variables, *attributes}
+    if "forecast_reference_time" in names:
+        names.add("issue_time")
+    check_entries(names, path)
+    prefix = len(INPUT_PREFIX)
+    grid = {
+        name[prefix:]: np.array(value) if isinstance(value, list) else value
+        for name, value in attributes.items()
+        if name.startswith(INPUT_PREFIX)
+    }
+    statistics = {name: dataset[name].values for name in STATISTICS_ENTRIES if name in dataset}
+    return Forecast(
+        rain_rate=dataset.rain_rate.values,
+        issue_time=dataset.forecast_reference_time.values.astype("datetime64[s]")[()],
+        lead_minutes=dataset.lead_minutes.values,
+        grid=grid,
+        seed=int(attributes["seed"]),
+        model=str(attributes["model"]),
+        sampler=str(attributes["sampler"]),
+        num_sampling_steps=int(attributes["num_sampling_steps"]),
+        quality=dataset.quality.values if "quality" in dataset else None,
+        statistics=Statistics(**statistics),
+    )
+
+
+# ---- variables -----------------------------------------------------------------------------------
+
+
+def _map(name: str, values: np.ndarray, has_crs: bool) -> tuple:
+    """A variable with axes (..., y, x), one chunk for each map of the domain."""
+    attributes = dict(_ATTRIBUTES[name])
+    if has_crs:
+        attributes["grid_mapping"] = "crs"
+    chunks = (1,) * (values.ndim - 2) + values.shape[-2:]
+    # Each library takes what it knows: chunksizes is for NetCDF, chunks for Zarr.
+    encoding = {**COMPRESSION, "chunksizes": chunks, "chunks": chunks}
+    if values.dtype.kind == "f":
+        encoding["_FillValue"] = np.float32(np.nan)
+    return _DIMS.get(name, ("time", "y", "x")), values, attributes, encoding
+
+
+def _vertices(forecast: Forecast) -> dict[str, tuple]:
+    """The coordinates of members, thresholds and quantile levels."""
+    numbers = np.arange(len(forecast.rain_rate), dtype=np.int32)
+    members = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
+    coordinates = {"realization": ("realization", numbers, members)}
+    for axis in STATISTICS_AXES:
+        points = getattr(forecast.statistics, axis)
+        if points is not None:
+            coordinates[axis] = (axis, points, _ATTRIBUTES[axis], {"_FillValue": None})
+    return coordinates
+
+
+def _description(forecast: Forecast) -> dict[str, Any]:
+    """The attributes of the whole file."""
+    made = {
+        "model": forecast.model,
+        "sampler": forecast.sampler,
+        "num_sampling_steps": forecast.num_sampling_steps,
+        "seed": forecast.seed,
+    }
+    settings = ", ".join(f"{name} {value}" for name, value in made.items())
+    issue_time = np.datetime64(forecast.issue_time, "s")
+    return {
+        "Conventions": CONVENTIONS,
+        "title": "Ensemble nowcast of rain",
+        "source": f"LDCast, latent diffusion: {settings}",
+        "references": "Leinonen et al. 2023, https://arxiv.org/abs/2304.12891",
+        # Without the time of writing, so that the same forecast gives the same file.
+        "history": f"forecast by infer.py of LDCast, issue time {issue_time}Z",
+        **made,
+        **{
+            # NetCDF allows no slash in a name.
+            INPUT_PREFIX + name.replace("/", "_"): _attribute(value)
+            for name, value in forecast.grid.items()
+        },
+    }
+
+
+def _attribute(value: Any) -> Any:
+    """A grid entry as attributes of NetCDF and Zarr can hold it: numbers as they are, else text."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iuf" and array.ndim <= 1:
+        return array.astype(np.float64)[()] if array.dtype.kind == "f" else array[()]
+    return str(array.tolist() if array.dtype.kind != "M" else array)

@@ -1,0 +1,86 @@
+"""Forecasts from and to DataArrays."""
+
+import numpy as np
+import pytest
+from tiny_models import rain, tiny_model
+
+from ldcast.errors import InputError
+
+xarray = pytest.importorskip("xarray", reason="xarray is an extra")
+pytest.importorskip("pyproj", reason="pyproj is an extra")
+
+MODEL = tiny_model()
+SWISS = (
+    "+proj=somerc +lon_0=7.43958333333333 +lat_0=46.9524055555556 +k_0=1 +x_0=600000 "
+    "+y_0=200000 +ellps=bessel +units=m +no_defs"
+)
+
+
+def radar(num_frames: int = 5) -> "xarray.DataArray":
+    """Rain (time, y, x) as a file of a weather service may have it: y rising, km."""
+    import pyproj
+
+    frames = np.concatenate([rain(32, 48).numpy(), rain(32, 48, seed=1).numpy()])[:num_frames]
+    frames = frames.clip(max=100)
+    frames[:, 0, 0] = np.nan
+    time = np.datetime64("2016-07-11T22:00", "ns") + np.arange(num_frames) * np.timedelta64(5, "m")
+    kilometres = {"units": "km"}
+    return xarray.DataArray(
+        frames[:, ::-1],
+        dims=("time", "y", "x"),
+        coords={
+            "time": time,
+            "y": (
+                "y",
+                0.5 + np.arange(32),
+                {"standard_name": "projection_y_coordinate", **kilometres},
+            ),
+            "x": (
+                "x",
+                0.5 + np.arange(48),
+                {"standard_name": "projection_x_coordinate", **kilometres},
+            ),
+            "crs": ((), 0, pyproj.CRS(SWISS).to_cf()),
+        },
+        attrs={"units": "mm/h", "standard_name": "rainfall_rate", "grid_mapping": "crs"},
+    )
+
+
+def test_a_dataarray_gives_a_dataarray_with_its_coordinates() -> None:
+    given = radar()
+    forecast = MODEL.predict_xarray(given, num_members=2, seed=3, lead_minutes=30)
+    assert forecast.dims == ("realization", "time", "y", "x")
+    assert forecast.attrs["units"] == "mm h-1"
+    newest = given.time.values[-1]
+    np.testing.assert_array_equal(forecast.time, newest + np.arange(1, 7) * np.timedelta64(5, "m"))
+    np.testing.assert_allclose(forecast.x, 1000 * given.x)
+    np.testing.assert_allclose(forecast.y, 1000 * given.y[::-1])
+    expected = MODEL.predict(given.values[-4:, ::-1].copy(), 2, seed=3, lead_minutes=30)
+    np.testing.assert_allclose(forecast.values, expected, rtol=1e-6)
+    assert not forecast.second_hand.any()
+    assert forecast.quality.dims == ("time", "y", "x")
+    assert (forecast.quality.sel(x=500, y=31500) == 2).all()  # no data
+
+
+def test_its_projection_is_kept() -> None:
+    import pyproj
+
+    forecast = MODEL.predict_xarray(radar(), num_members=1, num_sampling_steps=1)
+    mapping = forecast[forecast.attrs["grid_mapping"]]
+    assert pyproj.CRS.from_wkt(mapping.attrs["crs_wkt"]).equals(
+        pyproj.CRS(SWISS), ignore_axis_order=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda da: da.isel(time=slice(3)), "got 3 frames, expected 4"),
+        (lambda da: da.assign_attrs(units="dBZ"), "dBZ"),
+        (lambda da: da.isel(time=[0, 1, 3, 4]), "expected 5"),
+        (lambda da: da.drop_attrs(deep=False), "units"),
+    ],
+)
+def test_what_is_no_rain_of_four_frames_is_refused(change, message) -> None:
+    with pytest.raises(InputError, match=message):
+        MODEL.predict_xarray(change(radar()))

@@ -1,0 +1,301 @@
+"""infer.py's products: files, statistics, longer forecasts, windows, processes, a feed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stages import ROOT
+from tiny_models import tiny_model
+
+import infer
+from ldcast import LDCast
+from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.synthetic import synthetic_event
+from ldcast.errors import run_script
+from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
+from ldcast.products.ensemble import exceedance_probability
+from ldcast.products.files import read_forecast
+
+GRID = {
+    "pixel_size_m": 1000.0,
+    "projection": "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +a=6378137 +b=6356752",
+    "x1": 0.0,
+    "y1": -4415000.0,
+    "x2": 56000.0,
+    "y2": -4375000.0,
+}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def event() -> RainEvent:
+    made = synthetic_event(seed=1, num_frames=6, height=40, width=56)
+    made.rain_rate[:, :5, :5] = np.nan
+    return RainEvent(made.rain_rate, made.time, GRID, "event")
+
+
+@pytest.fixture
+def call(model_folder: Path, event: RainEvent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the script in a folder that holds `event.npz`; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    write_event(event, tmp_path / "event.npz")
+
+    def run(*arguments: str) -> int:
+        usual = ["--model", str(model_folder), "--data", "event.npz", "--members", "3"]
+        return run_script(lambda: infer.main([*usual, "--steps", "1", *arguments]))
+
+    return run
+
+
+def refused(call, capsys, *arguments: str) -> str:
+    assert call(*arguments) == 2
+    line = capsys.readouterr().err
+    assert len(line.strip().splitlines()) == 1
+    return line
+
+
+# ---- files and what is in them -------------------------------------------------------------------
+
+
+def test_quality_and_second_hand_frames_are_in_every_file(call) -> None:
+    assert call("--lead-minutes", "110") == 0
+    with np.load("forecast.npz") as file:
+        assert file["rain_rate"].shape == (3, 22, 40, 56)
+        assert file["second_hand"].tolist() == [False] * 20 + [True] * 2
+        quality = file["quality"]
+    assert (quality[:, :5, :5] == NO_FORECAST).all()
+    assert np.isin(quality[:, 5:, 5:], [0, UPSTREAM_UNKNOWN]).all()
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_other_formats_hold_the_same_forecast(call, ending) -> None:
+    pytest.importorskip("netCDF4" if ending == "nc" else "zarr", reason="extras")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    arguments = ("--probabilities", "0.1", "5", "--quantiles", "0.5", "--means")
+    assert call(*arguments) == call(*arguments, "--out", f"forecast.{ending}") == 0
+    plain, other = (read_forecast(Path(f"forecast.{end}")) for end in ("npz", ending))
+    np.testing.assert_array_equal(other.rain_rate, plain.rain_rate)
+    entries = plain.statistics.entries()
+    assert entries.keys() == {
+        *("exceedance_threshold", "exceedance_probability", "quantile_level", "quantile"),
+        *("ensemble_mean", "probability_matched_mean"),
+    }
+    for name, values in entries.items():
+        np.testing.assert_array_equal(other.statistics.entries()[name], values)
+
+
+def test_pysteps_reads_its_format(call) -> None:
+    pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    from ldcast.quiet import contained
+
+    with contained("pysteps"):
+        importers = pytest.importorskip("pysteps.io.nowcast_importers", reason="an extra")
+        assert call("--out", "forecast.nc", "--format", "pysteps") == call() == 0
+        precip, metadata = importers.import_netcdf_pysteps("forecast.nc")
+    np.testing.assert_allclose(precip, read_forecast(Path("forecast.npz")).rain_rate, atol=1e-6)
+    assert metadata["unit"] == "mm/h"
+
+
+def test_probabilities_are_those_of_the_members(call) -> None:
+    import torch
+
+    assert call("--probabilities", "0.1", "1") == 0
+    forecast = read_forecast(Path("forecast.npz"))
+    members = torch.from_numpy(forecast.rain_rate)
+    for threshold, chance in zip((0.1, 1), forecast.statistics.exceedance_probability, strict=True):
+        np.testing.assert_array_equal(chance, exceedance_probability(members, threshold))
+
+
+def test_netcdf_comes_in_as_well(call, event) -> None:
+    xarray = pytest.importorskip("xarray", reason="xarray is an extra")
+    pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    rain = xarray.DataArray(
+        event.rain_rate,
+        dims=("time", "y", "x"),
+        coords={
+            "time": event.time.astype("datetime64[ns]"),
+            "y": ("y", -4375500.0 - 1000 * np.arange(40), {"units": "m"}),
+            "x": ("x", 500.0 + 1000 * np.arange(56), {"units": "m"}),
+        },
+        attrs={"units": "mm h-1", "standard_name": "rainfall_rate"},
+        name="rain",
+    )
+    rain.to_netcdf("event.nc")
+    assert call() == call("--data", "event.nc", "--out", "other.npz") == 0
+    plain, other = (read_forecast(Path(name)) for name in ("forecast.npz", "other.npz"))
+    np.testing.assert_array_equal(other.rain_rate, plain.rain_rate)
+    assert other.grid["x2"] == 56000
+
+
+def test_a_folder_of_single_frames_is_read_with_a_reader(call, event, tmp_path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(6):
+        one = RainEvent(event.rain_rate[[number]], event.time[[number]], GRID)
+        write_event(one, frames / f"{number}.npz")
+    assert call() == call("--data", "frames", "--reader", "npz", "--out", "other.npz") == 0
+    plain, other = (read_forecast(Path(name)) for name in ("forecast.npz", "other.npz"))
+    np.testing.assert_array_equal(other.rain_rate, plain.rain_rate)
+
+
+def test_a_shorter_forecast_and_a_window(call) -> None:
+    assert call() == call("--lead-minutes", "30", "--window", "64", "--out", "short.npz") == 0
+    whole, short = (read_forecast(Path(name)) for name in ("forecast.npz", "short.npz"))
+    np.testing.assert_allclose(short.rain_rate, whole.rain_rate[:, :6], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--lead-minutes", "33"), "multiple of 5"),
+        (("--window", "50"), "windows of 50 pixels"),
+        (("--probabilities", "5", "1"), "rising order"),
+        (("--quantiles", "2"), "from 0 to 1"),
+        (("--format", "pysteps"), "expected .nc"),
+        (("--calibrated", "--probabilities", "1"), "leave out --probabilities"),
+        (("--borders", "coast.json"), "name one by --plot"),
+        (("--watch", "."), "leave out --data"),
+        (("--data", "frames.h5"), "no event file"),
+    ],
+)
+def test_what_cannot_be_is_found_before_the_work(
+    call, capsys, monkeypatch, arguments, word
+) -> None:
+    monkeypatch.setattr(LDCast, "_sample", None)  # would fail if it were reached
+    assert word in refused(call, capsys, *arguments)
+
+
+def test_borders_that_do_not_exist_are_found_before_the_work(call, capsys, monkeypatch) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    monkeypatch.setattr(LDCast, "predict", None)
+    line = refused(call, capsys, "--borders", "nowhere.geojson", "--plot", "picture.png")
+    assert "nowhere.geojson" in line
+
+
+# ---- several processes ---------------------------------------------------------------------------
+
+
+def run_together(num: int, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc_per_node={num}", str(ROOT / "infer.py"), "--device", "cpu", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_processes_share_members_and_keep_their_order(call, model_folder, tmp_path) -> None:
+    arguments = ["--model", str(model_folder), "--data", "event.npz", "--steps", "2"]
+    arguments += ["--members", "5", "--lead-minutes", "105"]
+    together = run_together(2, *arguments, "--out", "together.npz")
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("wrote together.npz") == 1
+    assert run_script(lambda: infer.main([*arguments, "--out", "alone.npz"])) == 0
+    two, one = (read_forecast(Path(name)).rain_rate for name in ("together.npz", "alone.npz"))
+    assert two.shape == one.shape == (5, 21, 40, 56)
+    np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(two[0], two[1], atol=0.1, equal_nan=True)  # or order could not be told
+
+
+def test_one_process_with_an_error_ends_all_with_one_line(call, model_folder) -> None:
+    arguments = ["--model", str(model_folder), "--data", "event.npz", "--members", "1"]
+    done = run_together(2, *arguments)
+    assert done.returncode != 0
+    assert "got 2 processes for 1 members" in done.stderr
+    assert not Path("forecast.npz").exists()
+
+
+# ---- a feed --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Starts the service on `incoming`; killed at the end if the test has not stopped it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "incoming").mkdir()
+    processes = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, str(ROOT / "infer.py"), "--model", str(model_folder)]
+        command += ["--members", "1", "--steps", "1", "--watch", "incoming", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def wait_until(is_so) -> None:
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end, "waited for a minute"
+        time.sleep(0.1)
+
+
+def test_the_service_keeps_so_many_forecasts_and_ends_cleanly(service, event) -> None:
+    write_event(event, "incoming/first.npz")
+    process = service("--keep", "2", "--lead-minutes", "10")
+    out = Path("forecasts")
+    wait_until(lambda: len(list(out.glob("forecast_*.npz"))) == 2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    lines = output.splitlines()
+    assert lines[0] == "watching incoming, forecasts go to forecasts"
+    assert lines[-1] == "stopped by SIGTERM"
+    assert len([line for line in lines if "1 members in" in line]) == 2
+    newest = sorted(path.name for path in out.iterdir())
+    stamps = [str(time)[:16].replace("-", "").replace(":", "") for time in event.time[-2:]]
+    assert newest == [f"forecast_{stamp}.npz" for stamp in stamps]
+    expected = tiny_model().predict(event.rain_rate[-4:], 1, num_sampling_steps=1, lead_minutes=10)
+    forecast = read_forecast(out / newest[-1])
+    np.testing.assert_allclose(forecast.rain_rate, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_two_services_do_not_share_a_folder(service, event) -> None:
+    first = service()
+    wait_until(lambda: "watching" in first.stdout.readline())
+    second = service()
+    assert second.wait(timeout=60) == 2
+    assert first.poll() is None
+
+
+def test_a_frame_that_cannot_be_forecast_does_not_end_the_service(
+    model_folder, event, tmp_path, monkeypatch, capsys
+) -> None:
+    """All pixels without data: predict refuses it once, and the next frame is forecast."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "incoming").mkdir()
+    rain_rate = event.rain_rate.copy()
+    rain_rate[1] = np.nan
+    write_event(RainEvent(rain_rate, event.time, GRID), tmp_path / "incoming/frames.npz")
+    naps = []
+
+    def nap(_seconds: float) -> None:
+        naps.append(1)
+        if len(naps) > 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(infer.time, "sleep", nap)
+    arguments = ["--model", str(model_folder), "--members", "1", "--steps", "1"]
+    assert run_script(lambda: infer.main([*arguments, "--watch", "incoming"])) == 0
+    output = capsys.readouterr().out
+    assert output.count("no forecast from ") == 2  # two of three have the empty frame
+    assert len(list(Path("forecasts").iterdir())) == 1
+    assert read_event("incoming/frames.npz").time[-1] == event.time[-1]

@@ -1,0 +1,167 @@
+"""A feed with every fault that a radar network has, and what is due then."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.errors import InputError
+from ldcast.watch import FrameFeed, forecast_path, surplus_forecasts
+
+START = np.datetime64("2016-07-11T22:00", "s")
+STEP = np.timedelta64(300, "s")
+
+
+class Feed:
+    """A folder, the feed that looks at it, and what the feed said."""
+
+    def __init__(self, folder: Path, num_kept: int = 50) -> None:
+        self.folder, self.lines = folder, []
+        self.feed = FrameFeed(folder, read_event, num_kept, self.lines.append)
+
+    def bring(self, *numbers: int, name: str = "frame", size: int = 8, value: float = 0.0) -> None:
+        for number in numbers:
+            rain_rate = np.full((1, size, 6), number + value, np.float32)
+            event = RainEvent(rain_rate, np.array([START + number * STEP]))
+            write_event(event, self.folder / f"{name}{number:03}.npz")
+
+    def look(self) -> list[int]:
+        """Numbers of the frames that forecasts are due from, after two looks."""
+        for _ in range(2):
+            self.feed.look()
+        return [int((time - START) / STEP) for time in self.feed.due()]
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Feed:
+    return Feed(tmp_path)
+
+
+def test_a_forecast_is_due_when_the_fourth_frame_is_there(feed) -> None:
+    feed.bring(0, 1, 2)
+    assert feed.look() == []
+    feed.bring(3)
+    assert feed.look() == [3]
+    event = feed.feed.event(START + 3 * STEP)
+    assert event.rain_rate[:, 0, 0].tolist() == [0, 1, 2, 3]
+    assert event.time.tolist() == [START + i * STEP for i in range(4)]
+
+
+def test_a_file_is_read_once_it_is_the_same_in_two_looks(feed) -> None:
+    feed.bring(0, 1, 2, 3)
+    feed.feed.look()
+    assert feed.feed.due() == []
+    feed.feed.look()
+    assert len(feed.feed.due()) == 1
+
+
+def test_newest_first(feed) -> None:
+    feed.bring(*range(6))
+    assert feed.look() == [5, 4, 3]
+
+
+def test_a_missing_frame_costs_its_four_forecasts_and_no_more(feed) -> None:
+    feed.bring(*range(4), *range(5, 12))
+    assert feed.look() == [11, 10, 9, 8, 3]
+
+
+def test_a_late_frame_brings_the_forecasts_that_waited_for_it(feed) -> None:
+    feed.bring(0, 1, 3, 4, 5)
+    assert feed.look() == []
+    feed.bring(2)
+    assert feed.look() == [5, 4, 3]
+
+
+def test_a_repeated_frame_changes_nothing(feed) -> None:
+    feed.bring(*range(4))
+    feed.look()
+    feed.bring(3, name="again", value=0.5)
+    assert feed.look() == [3]
+    assert feed.feed.event(START + 3 * STEP).rain_rate[-1, 0, 0] == 3
+    assert feed.lines == ["passed over again003.npz: the frame of 2016-07-11T22:15 came before"]
+
+
+def test_a_broken_frame_is_said_once_and_taken_when_it_is_mended(feed) -> None:
+    feed.bring(*range(4))
+    path = feed.folder / "frame003.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert feed.look() == feed.look() == []
+    assert len(feed.lines) == 1 and feed.lines[0].startswith("passed over frame003.npz: ")
+    path.write_bytes(whole)
+    assert feed.look() == [3]
+
+
+def test_whatever_a_reader_raises_is_passed_over(tmp_path) -> None:
+    def read(path: Path) -> RainEvent:
+        raise MemoryError("of a library")
+
+    lines = []
+    feed = FrameFeed(tmp_path, read, 5, lines.append)
+    (tmp_path / "frame.h5").touch()
+    feed.look()
+    feed.look()
+    assert lines == ["passed over frame.h5: of a library"]
+
+
+def test_a_frame_from_the_future_does_not_make_the_others_old(feed) -> None:
+    feed.bring(*range(4))
+    feed.bring(12 * 24 * 365 * 200, name="wrong")
+    assert feed.look() == [3]
+    assert "is in the future" in feed.lines[0]
+
+
+def test_hidden_files_and_folders_that_vanish_are_left_alone(feed, monkeypatch) -> None:
+    (feed.folder / ".frame000.npz.tmp").write_bytes(b"half")
+    listed = [*feed.folder.iterdir(), feed.folder / "gone.npz"]
+    monkeypatch.setattr(Path, "iterdir", lambda _self: iter(listed))
+    assert feed.look() == [] and feed.lines == []
+
+
+def test_frames_of_two_sizes_give_no_forecast(feed) -> None:
+    feed.bring(0, 1, 2)
+    feed.bring(3, size=9)
+    (due,) = feed.look()
+    with pytest.raises(InputError, match="frames of 2 sizes"):
+        feed.feed.event(START + due * STEP)
+
+
+def test_what_was_dropped_is_due_again_when_a_frame_is_written_anew(feed) -> None:
+    feed.bring(*range(5))
+    assert feed.look() == [4, 3]
+    feed.feed.drop(START + 3 * STEP)
+    assert feed.look() == [4]
+    feed.bring(0, value=0.25)
+    assert feed.look() == [4, 3]
+    assert feed.feed.event(START + 3 * STEP).rain_rate[0, 0, 0] == 0.25
+
+
+def test_only_the_newest_are_due_and_frames_do_not_pile_up(tmp_path) -> None:
+    feed = Feed(tmp_path, num_kept=3)
+    feed.bring(*range(40))
+    assert feed.look() == [39, 38, 37]
+    assert len(feed.feed._frames) == 6
+    feed.bring(40)
+    assert feed.look() == [40, 39, 38]
+
+
+def test_a_folder_of_years_is_not_read_through(tmp_path, monkeypatch) -> None:
+    feed = Feed(tmp_path, num_kept=2)
+    feed.bring(*range(100))
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        os.utime(path, (number, number))
+    read = []
+    monkeypatch.setattr(feed.feed, "read", lambda path: read.append(path) or read_event(path))
+    assert feed.look() == [99, 98]
+    assert len(read) == 24
+
+
+def test_forecasts_are_named_by_issue_time_and_the_oldest_go_first(tmp_path) -> None:
+    paths = [forecast_path(tmp_path, START + number * STEP, ".npz") for number in range(5)]
+    assert paths[0].name == "forecast_20160711T2200.npz"
+    for path in (*paths, tmp_path / "forecast_20160711T2200.nc", tmp_path / "mine.npz"):
+        path.touch()
+    assert surplus_forecasts(tmp_path, ".npz", 3) == paths[:2]
+    assert surplus_forecasts(tmp_path, ".npz", 5) == []
