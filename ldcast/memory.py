@@ -94,7 +94,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     add("--preset", choices=DIFFUSION_PRESETS, default="small", help="(%(default)s)")
     add("--sizes", nargs="+", default=["256", "512", "768"], metavar="PX", help="or HEIGHTxWIDTH")
     add("--fit", nargs="+", default=[], metavar="PX", help="sizes to be reckoned, not forecast")
-    add("--steps", type=int, default=1, help="sampling steps (%(default)s: two denoiser calls)")
+    add("--steps", type=int, default=2, help="sampling steps (%(default)s: three denoiser calls)")
     add("--window", type=int, help="as for infer.py")
     add("--lead-minutes", type=int, default=100, help="as for infer.py (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")

@@ -277,8 +277,8 @@ class LDCast(nn.Module):
         rain: dimensions time, y and x in any order, with coordinates and `units`; 5 minutes apart;
             the newest frame that has three before it is the issue time.
         settings: further arguments of `predict`, such as lead_minutes.
-        Row 0 of the result is north; `quality` (time, y, x), `second_hand` (time) and the projection
-        `crs` are coordinates of it.
+        Row 0 of the result is north. `quality` (time, y, x), `second_hand` (time) and, where it is
+        known, the projection `crs` are coordinates of it.
         Raises InputError where rain is not that, or xarray is missing.
         """
         from ldcast.dataarrays import predict_xarray  # needs extras
