@@ -29,116 +29,24 @@ from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, parse_time, past_frames, read_event
 from ldcast.data.services import READERS, read_frames
-from ldcast.device import AMP_MODES, choose_device
+from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
-from ldcast.folders import check_writable, clear_unfinished, lock_folder
+from ldcast.folders import clear_unfinished, lock_folder
+from ldcast.forecast_arguments import check_flags, parse_flags
 from ldcast.motion import forecast_quality
-from ldcast.nowcaster import SAMPLERS
 from ldcast.processes import Processes, join_processes, process_device
 from ldcast.products.borders import read_borders
-from ldcast.products.files import check_forecast_path, write_forecast
-from ldcast.products.forecast import Forecast, check_grid, check_output_path
-from ldcast.products.plot import PLOT_SUFFIXES, plot_forecast, require_matplotlib
-from ldcast.products.statistics import Statistics, check_statistics, ensemble_statistics
+from ldcast.products.files import write_forecast
+from ldcast.products.forecast import Forecast, check_grid
+from ldcast.products.plot import plot_forecast
+from ldcast.products.statistics import Statistics, ensemble_statistics
 from ldcast.products.summary import summarise
-from ldcast.products.video import require_ffmpeg
 from ldcast.request import count_frames
 from ldcast.stopping import Stopped, StopRequest
 from ldcast.watch import FrameFeed, forecast_path, surplus_forecasts
 
 POLL_SECONDS = 2
 PATIENCE = timedelta(hours=6)  # of a process for the members of another
-
-
-def parse_flags(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument_group("what to forecast").add_argument
-    add("--model", default="bundled", metavar="DIR", help="model or run folder (%(default)s)")
-    add(
-        "--data",
-        metavar="PATH[@START/END]",
-        help="event file, NetCDF or Zarr; with --reader a service's file or a folder of them; "
-        "default: synthetic rain of --seed",
-    )
-    add("--reader", choices=READERS, help="how to read --data or what comes in to --watch")
-    add("--issue-time", metavar="TIME", help="UTC, as 2016-07-11T22:00; default: the newest")
-    add("--lead-minutes", type=int, default=100, help="of the last frame (%(default)s)")
-    add("--members", type=int, default=8, help="ensemble members (%(default)s)")
-    add("--seed", type=int, default=0, help="of the members' noise (%(default)s)")
-    add("--sampler", choices=SAMPLERS, help="default: the model's")
-    add("--steps", type=int, help="sampling steps, exactly as many; default: the model's")
-    add(
-        "--calibrated",
-        action="store_true",
-        help="correct rain rates and add exceedance probabilities to the file, as python -m "
-        "ldcast.calibrate fitted them",
-    )
-
-    add = parser.add_argument_group("what to write").add_argument
-    add("--out", type=Path, help="forecast.npz, or .nc or .zarr; with --watch a folder: forecasts")
-    add("--format", choices=["pysteps"], help="a .nc that pysteps reads; default: as --out ends")
-    add("--probabilities", type=float, nargs="+", default=[], metavar="MM_H", help="of exceedance")
-    add("--quantiles", type=float, nargs="+", default=[], metavar="P", help="such as 0.1 0.5 0.9")
-    add("--means", action="store_true", help="add ensemble mean and probability-matched mean")
-    add("--plot", type=Path, metavar="PATH", help="also draw a .png, or a film: .gif or .mp4")
-    add("--borders", type=Path, nargs="+", default=[], metavar="FILE", help="GeoJSON or shapefile")
-
-    add = parser.add_argument_group("as a service").add_argument
-    add("--watch", type=Path, metavar="DIR", help="forecast each time a new frame completes four")
-    add("--keep", type=int, default=288, help="forecasts to keep in --out (%(default)s: a day)")
-    add("--suffix", choices=(".npz", ".nc", ".zarr"), default=".npz", help="(%(default)s)")
-
-    add = parser.add_argument_group("how to compute").add_argument
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
-    add("--window", type=int, metavar="PX", help="see overlapping windows of a large domain")
-    flags = parser.parse_args(argv)
-    if flags.out is None:
-        flags.out = Path("forecasts" if flags.watch else "forecast.npz")
-    return flags
-
-
-def check_flags(flags: argparse.Namespace) -> None:
-    """Finds out before the work starts what would fail after it."""
-    if flags.seed < 0:
-        raise InputError(f"got --seed {flags.seed}, expected 0 or more")
-    count_frames(flags.lead_minutes)
-    check_statistics(flags.probabilities, flags.quantiles)
-    if flags.calibrated and flags.probabilities:
-        raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
-    if flags.watch:
-        check_watch(flags)
-    else:
-        check_forecast_path(flags.out, flags.format)
-        if flags.data and flags.out.resolve() == Path(flags.data).resolve():
-            raise InputError(f"--out {flags.out} is the file of --data: name another")
-    if flags.borders and not flags.plot:
-        raise InputError("--borders are for a picture: name one by --plot")
-    if flags.plot:
-        check_output_path(flags.plot, PLOT_SUFFIXES)
-        require_matplotlib()
-        if flags.plot.suffix.lower() == ".mp4":
-            require_ffmpeg()
-
-
-def check_watch(flags: argparse.Namespace) -> None:
-    for flag in ("data", "issue_time"):
-        if getattr(flags, flag):
-            raise InputError(
-                f"--watch forecasts what comes in: leave out --{flag.replace('_', '-')}"
-            )
-    if not flags.watch.is_dir():
-        raise InputError(f"--watch {flags.watch}: expected a folder that exists")
-    if flags.keep < 1:
-        raise InputError(f"got --keep {flags.keep}, expected 1 forecast or more")
-    if flags.out.resolve() == flags.watch.resolve():
-        raise InputError(f"--out {flags.out} is the folder of --watch: name another")
-    check_writable(flags.out)
-    check_forecast_path(flags.out / f"forecast{flags.suffix}", flags.format)
 
 
 def read_past(flags: argparse.Namespace) -> RainEvent:
@@ -311,7 +219,7 @@ def watch(
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = parse_flags(argv)
+    flags = parse_flags(__doc__, argv)
     check_flags(flags)
     device = process_device(choose_device(flags.device))
     with join_processes(device, PATIENCE) as processes:

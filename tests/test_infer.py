@@ -9,13 +9,14 @@ import pytest
 from tiny_models import tiny_model
 
 import infer
-from ldcast import LDCast
+from ldcast import LDCast, forecast_arguments
 from ldcast.calibration import CALIBRATION_NAME, Calibration, write_calibration
 from ldcast.calibration.maps import model_fingerprint
 from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.forecast_arguments import parse_flags
 from ldcast.products.ensemble import THRESHOLDS
 
 
@@ -111,7 +112,7 @@ def test_amp_bf16_changes_little(call) -> None:
 
 
 def test_without_data_the_seed_makes_the_rain() -> None:
-    past = infer.read_past(infer.parse_flags(["--seed", "7"]))
+    past = infer.read_past(parse_flags("", ["--seed", "7"]))
     assert past.name == "synthetic:7"
     assert past.rain_rate.shape == (4, 256, 256)
     assert past.time == synthetic_event(7).time[-1:]
@@ -180,7 +181,7 @@ def show_what_is_drawn(monkeypatch) -> list[tuple]:
 
     monkeypatch.setattr(infer, "summarise", show)
     monkeypatch.setattr(infer, "plot_forecast", show)
-    monkeypatch.setattr(infer, "require_matplotlib", lambda: None)
+    monkeypatch.setattr(forecast_arguments, "require_matplotlib", lambda: None)
     return shown
 
 
