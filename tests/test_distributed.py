@@ -145,6 +145,17 @@ def test_items_are_shared_out_once_each() -> None:
     assert sorted(item for share in shares for item in share) == list(range(8))
 
 
+@pytest.mark.parametrize(("num_items", "num"), [(8, 3), (64, 4), (3, 3), (5, 2)])
+def test_blocks_follow_one_another_and_are_nearly_alike(num_items: int, num: int) -> None:
+    first = Processes(0, num, torch.device("cpu"))
+    blocks = [first.block(num_items, rank) for rank in range(num)]
+    assert [item for block in blocks for item in block] == list(range(num_items))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+    assert [
+        Processes(rank, num, torch.device("cpu")).block(num_items) for rank in range(num)
+    ] == blocks
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

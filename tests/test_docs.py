@@ -18,7 +18,9 @@ def test_the_examples_for_users_of_mlcast_run() -> None:
     assert torch.isfinite(names["rain"]).all()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/products.md", "docs/published.md", "docs/results.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/products.md", "docs/published.md", "docs/results.md"]
+)
 def test_links_between_the_documents_lead_somewhere(page) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)

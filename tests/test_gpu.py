@@ -10,7 +10,8 @@ from tiny_models import rain, tiny_model
 import train_autoenc
 import train_diffusion
 from ldcast.models.blocks import AFNOFilter
-from ldcast.motion import mean_motion
+from ldcast.models.slices import decode_in_slices
+from ldcast.motion import forecast_quality, mean_motion
 from ldcast.verification.scoring import whole_scores
 
 pytestmark = [
@@ -42,6 +43,23 @@ def test_a_forecast_agrees_with_that_of_a_cpu(exact_convolutions: None) -> None:
     torch.testing.assert_close(on_gpu, on_cpu, atol=1e-3, rtol=1e-2)
 
 
+def test_a_long_forecast_in_windows_agrees_with_that_of_a_cpu(exact_convolutions: None) -> None:
+    model, past = tiny_model(), rain(64, 96)
+    settings = {"amp": "off", "window": 64, "lead_minutes": 105}
+    on_cpu = model.predict(past, 2, **settings)
+    on_gpu = model.cuda().predict(past, 2, **settings)
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-2, rtol=5e-2)  # the second round magnifies
+
+
+def test_slices_agree_with_those_of_a_cpu(exact_convolutions: None) -> None:
+    autoencoder = tiny_model().autoencoder
+    z = torch.randn(1, autoencoder.config.latent_channels, 2, 10, 13)
+    with torch.no_grad():
+        on_cpu = decode_in_slices(autoencoder, z, whole_bytes=0, slice_bytes=2**14)
+        on_gpu = decode_in_slices(autoencoder.cuda(), z.cuda(), whole_bytes=0, slice_bytes=2**14)
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-4, rtol=1e-4)
+
+
 def test_scores_agree_with_those_of_a_cpu() -> None:
     members = torch.stack([rain(70, 90, seed)[0] for seed in range(5)])
     observation = rain(70, 90, seed=9)[0]
@@ -55,6 +73,8 @@ def test_scores_agree_with_those_of_a_cpu() -> None:
         torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-5, atol=1e-6)
     motions = [mean_motion(rain(70, 90).to(device)) for device in ("cpu", "cuda")]
     assert motions[1] == pytest.approx(motions[0], abs=1e-3)
+    quality = [forecast_quality(rain(70, 90).to(device), 3) for device in ("cpu", "cuda")]
+    assert (quality[1].cpu() != quality[0]).float().mean() < 0.01  # a pixel's border may round
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])

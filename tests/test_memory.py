@@ -1,0 +1,38 @@
+"""The measure of a forecast's memory, on domains as small as they can be."""
+
+import pytest
+
+from ldcast import memory
+from ldcast.errors import run_script
+
+
+def test_sizes_are_measured_and_larger_ones_reckoned(monkeypatch, capsys) -> None:
+    peaks = {"64": 1.0, "128x64": 1.5}
+    monkeypatch.setattr(memory, "measure_apart", lambda _argv, size: (peaks[size], 2.0, 3.0))
+    arguments = ["--sizes", "64", "128x64", "--fit", "128"]
+    assert run_script(lambda: memory.main(arguments)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| 128x64 | 1.50 | 2.00 | 3.0 |" in lines
+    assert "| 128 | 2.50, fitted | | |" in lines
+
+
+def test_a_forecast_is_measured_in_a_process_of_its_own(capsys) -> None:
+    arguments = ["--preset", "tiny", "--sizes", "64", "--device", "cpu", "--window", "64"]
+    assert run_script(lambda: memory.main(arguments)) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    peak, call, _rest = map(float, row.strip("| ").split(" | ")[1:])
+    assert 0.1 < peak < 4
+    assert call >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--sizes", "a"], "got size 'a'"),
+        (["--sizes", "64", "--fit", "128"], "got one size to measure"),
+        (["--preset", "tiny", "--sizes", "64", "--window", "7"], "ended with status 2"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, word, capsys) -> None:
+    assert run_script(lambda: memory.main(arguments)) == 2
+    assert word in capsys.readouterr().err
