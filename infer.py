@@ -109,6 +109,7 @@ def make_forecast(
         num_sampling_steps=flags.steps or model.config.diffusion.num_sampling_steps,
         quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
         statistics=replace(statistics, **own.entries()),
+        is_calibrated=calibration is not None,
     )
 
 

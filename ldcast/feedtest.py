@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,7 +177,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(expected)} forecasts expected, {len(list(out.iterdir()))} there")
     if wrong:
         print("\n".join([*wrong, f"kept {root}"]))
-    return 1 if wrong else 0
+        return 1
+    shutil.rmtree(root)
+    return 0
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ def test_calibrated_rain_and_chances(call, calibrated_folder) -> None:
     assert call("--model", str(calibrated_folder), "--calibrated") == 0
     raw, calibrated = read("raw.npz"), read()
     assert calibrated.keys() - raw.keys() == {"exceedance_probability", "exceedance_threshold"}
+    assert (raw["calibrated"], calibrated["calibrated"]) == (False, True)
     halved = np.where(raw["rain_rate"] < 0.2, 0, raw["rain_rate"] / 2)
     assert (halved > 0).any()
     np.testing.assert_allclose(calibrated["rain_rate"], halved, rtol=1e-5)

@@ -165,6 +165,7 @@ def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
         num_sampling_steps=int(attributes["num_sampling_steps"]),
         quality=dataset.quality.values if "quality" in dataset else None,
         statistics=Statistics(**statistics),
+        is_calibrated=bool(attributes.get("calibrated", False)),
     )
 
 
@@ -203,6 +204,7 @@ def _description(forecast: Forecast) -> dict[str, Any]:
         "sampler": forecast.sampler,
         "num_sampling_steps": forecast.num_sampling_steps,
         "seed": forecast.seed,
+        "calibrated": int(forecast.is_calibrated),
     }
     settings = ", ".join(f"{name} {value}" for name, value in made.items())
     issue_time = np.datetime64(forecast.issue_time, "s")

@@ -25,7 +25,7 @@ REQUIRED_ENTRIES = (
     "sampler",
     "num_sampling_steps",
 )
-OPTIONAL_ENTRIES = ("quality", "second_hand", *STATISTICS_ENTRIES)
+OPTIONAL_ENTRIES = ("quality", "second_hand", "calibrated", *STATISTICS_ENTRIES)
 OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
 # Names of np.savez_compressed's own parameters, which no array can be called.
 SAVEZ_PARAMETERS = ("file", "allow_pickle")
@@ -42,7 +42,8 @@ class Forecast:
     seed, model, sampler, num_sampling_steps: how the forecast was made.
     quality: (T, H, W) uint8, an index of `ldcast.motion.QUALITY_MEANINGS`; None in files from
         before there was.
-    statistics: of the members, or calibrated.
+    statistics: of the members; probabilities of a calibrated forecast are the calibration's.
+    is_calibrated: whether rain rates and probabilities were corrected by the model's calibration.
 
     Raises InputError if a grid entry has a name that the file needs, or a value that it cannot
     hold.
@@ -58,6 +59,7 @@ class Forecast:
     num_sampling_steps: int
     quality: np.ndarray | None = None
     statistics: Statistics = field(default_factory=Statistics)
+    is_calibrated: bool = False
 
     def __post_init__(self) -> None:
         num_frames = len(self.lead_minutes)
@@ -113,6 +115,7 @@ def write_npz(forecast: Forecast, path: Path) -> None:
         "model": forecast.model,
         "sampler": forecast.sampler,
         "num_sampling_steps": forecast.num_sampling_steps,
+        "calibrated": forecast.is_calibrated,
         **forecast.statistics.entries(),
     }
     if forecast.quality is not None:
@@ -147,6 +150,7 @@ def read_npz(path: Path) -> Forecast:
         num_sampling_steps=int(entries["num_sampling_steps"]),
         quality=entries.get("quality"),
         statistics=Statistics(**{name: entries.get(name) for name in STATISTICS_ENTRIES}),
+        is_calibrated=bool(entries.get("calibrated", False)),
     )
 
 
