@@ -147,7 +147,7 @@ def test_arrays_have_the_promised_names(forecast: Forecast, tmp_path: Path) -> N
     path = tmp_path / "forecast.npz"
     write_forecast(forecast, path)
     entries = load(path)
-    made = {"seed", "model", "sampler", "num_sampling_steps"}
+    made = {"seed", "model", "sampler", "num_sampling_steps", "calibrated"}
     maps = {"rain_rate", "lead_minutes", "issue_time", "time", "second_hand"}
     assert entries.keys() == maps | made | GRID.keys()
     assert entries["time"].dtype == "datetime64[s]"
