@@ -34,11 +34,11 @@ from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
 from ldcast.request import (
     MemberNoise,
     as_tensor,
+    batches,
     check_count,
     check_past,
     check_window,
     count_frames,
-    member_batches,
     pad_to_multiple,
 )
 from ldcast.seeds import draw_noise
@@ -227,7 +227,7 @@ class LDCast(nn.Module):
         noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's; 5
             more latent frames for each further 100 minutes.
         members_per_batch: members denoised at once; forecasts agree to rounding for any value.
-            None: 8 of up to 256 x 256 pixels, fewer of larger ones.
+            None: 8, fewer of large fields, one if there are windows.
         amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
         progress: called with (denoiser calls done, denoiser calls in all).
         lead_minutes: of the last frame, so T is a fifth of it. Beyond 100 minutes each member goes
@@ -246,12 +246,16 @@ class LDCast(nn.Module):
         num_frames = count_frames(lead_minutes)
         num_rounds = -(-num_frames // FUTURE_FRAMES)
         height, width = past_rain.shape[1:]
-        seen = (min(size, window or size) for size in (height, width))
-        batches = member_batches(num_members, members_per_batch, *seen)
+        check_count("members", num_members)
+        if window is not None:
+            members_per_batch = 1  # windows fill the batch
+        if members_per_batch is not None:
+            check_count("members per batch", members_per_batch)
+        members = batches(num_members, members_per_batch, height, width)
         sampler = self._inference_sampler(num_sampling_steps)
         member_noise = self._member_noise(noise, seed, first_member, (height, width))
         member_noise.check_given(num_members, num_rounds)
-        count = _CallCounter(progress, num_rounds * len(batches) * sampler.num_denoiser_calls)
+        count = _CallCounter(progress, num_rounds * len(members) * sampler.num_denoiser_calls)
 
         has_data = valid_mask(past_rain[-1])
         shape = (num_members, num_frames, height, width)
@@ -259,7 +263,7 @@ class LDCast(nn.Module):
         latest = past_rain[None]  # (1, 4, H, W), one past for all; later each member's own
         with autocast(self.device, amp_dtype(amp, self.device)):
             for round_ in range(num_rounds):
-                z = self._sample(latest, batches, member_noise, round_, sampler, count, window)
+                z = self._sample(latest, members, member_noise, round_, sampler, count, window)
                 frames = slice(round_ * FUTURE_FRAMES, (round_ + 1) * FUTURE_FRAMES)
                 for member, z_member in enumerate(z.split(1)):
                     rain = self._decode(z_member)[: num_frames - frames.start, :height, :width]
@@ -288,7 +292,7 @@ class LDCast(nn.Module):
     def _sample(
         self,
         past_rain: Tensor,
-        batches: list[range],
+        member_batches: list[range],
         member_noise: MemberNoise,
         round_: int,
         sampler: Sampler,
@@ -301,14 +305,17 @@ class LDCast(nn.Module):
         """
         shared = self._denoiser(past_rain, window) if len(past_rain) == 1 else None
         z = []
-        for members in batches:
+        for members in member_batches:
             denoiser = shared or self._denoiser(past_rain[members.start : members.stop], window)
             noise = member_noise.of(members, round_).to(self.device)
             z.append(sampler(count(denoiser), noise))
         return torch.cat(z)
 
     def _denoiser(self, past_rain: Tensor, window: int | None) -> Denoiser:
-        """Predicts the noise of a whole domain's latents; past_rain: (B, 4, H, W) mm/h."""
+        """Predicts the noise of a whole domain's latents.
+
+        past_rain: (B, 4, H, W) mm/h, B = 1 where there are windows.
+        """
         rain_rate = pad_to_multiple(past_rain.to(self.device), self.rain_multiple)
         rain_norm = to_model_units(rain_rate[:, None], self.rain_scale)
         z_past = encode_in_slices(self.autoencoder, rain_norm)  # (B, C, 1, h, w)
@@ -316,8 +323,12 @@ class LDCast(nn.Module):
         if window is None:
             return nowcaster.noise_predictor(nowcaster.conditioner(z_past))
         windows = cover(*z_past.shape[-2:], window // AutoencoderKL.COMPRESSION)
-        contexts = (nowcaster.conditioner(part.cut(z_past)) for part in windows)
-        return denoise_together(windows, [nowcaster.noise_predictor(c) for c in contexts])
+        groups = []
+        for indices in batches(len(windows), None, window, window):
+            group = [windows[index] for index in indices]
+            context = nowcaster.conditioner(torch.cat([part.cut(z_past) for part in group]))
+            groups.append((group, nowcaster.noise_predictor(context)))
+        return denoise_together(groups)
 
     def _decode(self, z: Tensor) -> Tensor:
         """Rain (T, 4h, 4w) mm/h from one member's latents (1, C, L, h, w)."""

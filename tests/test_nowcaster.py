@@ -338,8 +338,8 @@ def test_windows_are_denoised_together():
     past = rain(64, 112)
     forecast = model.predict(past, num_members=2, window=64)
     assert forecast.shape == (2, 20, 64, 112) and forecast.isfinite().all()
-    assert {tuple(z.shape) for z in of_denoiser} == {(2, 4, 5, 16, 16)}
-    assert len(of_denoiser) == 2 * NUM_CALLS
+    assert {tuple(z.shape) for z in of_denoiser} == {(2, 4, 5, 16, 16)}  # two windows
+    assert len(of_denoiser) == 2 * NUM_CALLS  # of two members
     # Each window begins as the others do: what is far from the overlap comes from one alone.
     assert relative_error(forecast, model.predict(past, num_members=2)) > 1e-3
 

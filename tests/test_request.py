@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldcast.errors import InputError
-from ldcast.request import MemberNoise, check_window, count_frames, member_batches
+from ldcast.request import MemberNoise, batches, check_window, count_frames
 
 SHAPE = (3, 5, 4, 6)
 
@@ -43,14 +43,15 @@ def test_given_noise_is_handed_out_by_member_and_round() -> None:
         (5, 2, (64, 64), [2, 2, 1]),
         (20, None, (256, 256), [8, 8, 4]),
         (20, None, (64, 64), [8, 8, 4]),
-        (5, None, (512, 256), [4, 1]),
+        (5, None, (512, 512), [4, 1]),
+        (5, None, (640, 710), [2, 2, 1]),
         (3, None, (1440, 1856), [1, 1, 1]),
     ],
 )
 def test_batches_hold_every_member_once_in_order(num, per_batch, size, expected) -> None:
-    batches = member_batches(num, per_batch, *size)
-    assert [len(batch) for batch in batches] == expected
-    assert [member for batch in batches for member in batch] == list(range(num))
+    found = batches(num, per_batch, *size)
+    assert [len(batch) for batch in found] == expected
+    assert [member for batch in found for member in batch] == list(range(num))
 
 
 def test_frames_of_a_lead_time() -> None:

@@ -44,14 +44,20 @@ def cover(height: int, width: int, size: int) -> list[Window]:
     ]
 
 
-def denoise_together(windows: Sequence[Window], denoisers: Sequence[Denoiser]) -> Denoiser:
-    """One denoiser of the whole field from one of each window, all of the same field."""
+def denoise_together(groups: Sequence[tuple[Sequence[Window], Denoiser]]) -> Denoiser:
+    """One denoiser of the whole field of one member, from those of its windows.
+
+    groups: windows that go through the networks as one batch, and the denoiser of that batch.
+    """
 
     def predict_noise(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+        assert len(z_noisy) == 1, f"{len(z_noisy)} members at once, not 1"
         noise_pred = torch.zeros_like(z_noisy)
-        for window, denoiser in zip(windows, denoisers, strict=True):
-            prediction = denoiser(window.cut(z_noisy), diffusion_step)
-            window.cut(noise_pred).add_(prediction * window.weight.to(prediction))
+        for windows, denoiser in groups:
+            parts = torch.cat([window.cut(z_noisy) for window in windows])
+            predictions = denoiser(parts, diffusion_step.expand(len(windows)))
+            for window, prediction in zip(windows, predictions, strict=True):
+                window.cut(noise_pred).add_(prediction * window.weight.to(prediction))
         return noise_pred
 
     return predict_noise
