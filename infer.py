@@ -12,6 +12,7 @@ Writes forecast.npz (see --out) and prints where it will rain, and how much.
 """
 
 import argparse
+import contextlib
 import shutil
 import sys
 import time
@@ -31,7 +32,7 @@ from ldcast.data.archive import RainEvent, format_time, parse_time, past_frames,
 from ldcast.data.services import READERS, read_frames
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
-from ldcast.folders import clear_unfinished, lock_folder
+from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
 from ldcast.motion import forecast_quality
 from ldcast.processes import Processes, join_processes, process_device
@@ -43,7 +44,13 @@ from ldcast.products.statistics import Statistics, ensemble_statistics
 from ldcast.products.summary import summarise
 from ldcast.request import count_frames
 from ldcast.stopping import Stopped, StopRequest
-from ldcast.watch import FrameFeed, forecast_path, surplus_forecasts
+from ldcast.watch import (
+    FrameFeed,
+    clear_leftovers,
+    forecast_path,
+    next_time,
+    surplus_forecasts,
+)
 
 POLL_SECONDS = 2
 PATIENCE = timedelta(hours=6)  # of a process for the members of another
@@ -53,7 +60,13 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
     """The four frames to start from, (4, H, W) float32 mm/h."""
     if flags.reader and flags.data:
         path = Path(flags.data)
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        if not path.exists():
+            raise InputError(
+                f"--data {path}: expected a file or folder that exists; with --reader, spans are "
+                "not for choosing frames: give --issue-time"
+            )
+        is_store = path.suffix == ".zarr"
+        files = [path] if path.is_file() or is_store else visible_files(path)
         event = read_frames(files, READERS[flags.reader])
     else:
         event = read_event(flags.data or f"synthetic:{flags.seed}")
@@ -62,6 +75,10 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
         event, parse_time(flags.issue_time) if flags.issue_time else None
     )
     return replace(event, rain_rate=past, time=np.array([issue_time]))
+
+
+def visible_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def make_forecast(
@@ -146,16 +163,25 @@ def calibrated_chances(
     return dict(zip(thresholds, forecast.statistics.exceedance_probability, strict=True))
 
 
-def forecast_once(
-    flags: argparse.Namespace,
-    model: LDCast,
-    calibration: Calibration | None,
-    processes: Processes,
-) -> None:
+def load(flags: argparse.Namespace, device: torch.device) -> tuple[LDCast, Calibration | None]:
+    """The model, and its calibration where it is asked for."""
+    model = LDCast.from_pretrained(flags.model, device)
+    if flags.sampler:
+        model.use_sampler(flags.sampler)
+    if not flags.calibrated:
+        return model, None
+    settings = model.config.diffusion
+    calibration = read_calibration(flags.model)
+    calibration.check_sampling(settings.sampler, flags.steps or settings.num_sampling_steps)
+    return model, calibration.until(flags.lead_minutes)
+
+
+def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     """From --data to --out, a summary, and --plot."""
     with processes.failing_together():
         past = read_past(flags)
         find_borders(flags, past)  # bad ones are found now
+        model, calibration = load(flags, processes.device)
     with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:
 
         def show(done: int, total: int) -> None:
@@ -176,47 +202,49 @@ def forecast_once(
         print(f"wrote {flags.plot}")
 
 
-def watch(
-    flags: argparse.Namespace,
-    model: LDCast,
-    calibration: Calibration | None,
-    processes: Processes,
-) -> None:
+def watch(flags: argparse.Namespace, processes: Processes) -> None:
     """A forecast for each issue time whose frames come in to --watch, until SIGTERM or Ctrl-C."""
-    read = READERS[flags.reader] if flags.reader else read_event
-    feed = FrameFeed(flags.watch, read, flags.keep, lambda line: print(line, flush=True))
-    with lock_folder(flags.out), StopRequest() as stop:
-        clear_unfinished(flags.out)
-        print(f"watching {flags.watch}, forecasts go to {flags.out}", flush=True)
-        while not stop.is_set:
-            feed.look()
-            paths = {t: forecast_path(flags.out, t, flags.suffix) for t in feed.due()}
-            issue_time = next((t for t, path in paths.items() if not path.exists()), None)
+    with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
+        clear_leftovers(flags.out)
+        model, calibration = load(flags, processes.device)
+        feed = FrameFeed(flags.watch, READERS.get(flags.reader, read_event), flags.keep, log)
+        log(f"watching {flags.watch}, forecasts go to {flags.out}")
+        newest = np.datetime64(0, "s")  # that a picture was drawn of
+        while True:
+            stop.interrupting()
+            more_files_wait = feed.look()
+            issue_time = next_time(feed.due(), flags.out, flags.suffix, flags.keep)
             if issue_time is None:
-                time.sleep(POLL_SECONDS)
+                time.sleep(0 if more_files_wait else POLL_SECONDS)
                 continue
             start = time.perf_counter()
             try:
                 past = feed.event(issue_time)
-                progress = stop.interrupting
-                forecast = make_forecast(flags, model, calibration, past, processes, progress)
-                write_forecast(forecast, paths[issue_time], flags.format)
-                if flags.plot and issue_time == max(paths):  # the newest that there is
-                    draw(flags, past, forecast)
-            except InputError as error:
+                check_grid(past.grid)
+                forecast = make_forecast(
+                    flags, model, calibration, past, processes, stop.interrupting
+                )
+            except InputError as error:  # what it would be made of, not where it would be written
                 feed.drop(issue_time)
-                print(f"no forecast from {format_time(issue_time)}: {error}", flush=True)
+                log(f"no forecast from {format_time(issue_time)}: {error}")
                 continue
-            except Stopped:
-                break
+            path = forecast_path(flags.out, issue_time, flags.suffix)
+            write_forecast(forecast, path, flags.format)
             for surplus in surplus_forecasts(flags.out, flags.suffix, flags.keep):
                 shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
-            print(
-                f"{format_time(issue_time)}: {flags.members} members in "
-                f"{time.perf_counter() - start:.0f} s, {paths[issue_time]}",
-                flush=True,
-            )
-    print(f"stopped by {stop.name}", flush=True)
+            seconds = time.perf_counter() - start
+            log(f"{format_time(issue_time)}: {flags.members} members in {seconds:.0f} s, {path}")
+            if flags.plot and issue_time > newest:
+                newest = issue_time
+                try:
+                    draw(flags, past, forecast)
+                except (InputError, OSError) as error:
+                    log(f"no picture of {format_time(issue_time)}: {error}")
+    log(f"stopped by {stop.name}")
+
+
+def log(line: str) -> None:
+    print(line, flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -231,17 +259,8 @@ def main(argv: list[str] | None = None) -> None:
                 f"got {processes.num} processes for {flags.members} members, expected no more "
                 "processes than --members"
             )
-        model = LDCast.from_pretrained(flags.model, device)
-        if flags.sampler:
-            model.use_sampler(flags.sampler)
-        calibration = None
-        if flags.calibrated:
-            settings = model.config.diffusion
-            calibration = read_calibration(flags.model)
-            calibration.check_sampling(settings.sampler, flags.steps or settings.num_sampling_steps)
-            calibration = calibration.until(flags.lead_minutes)
         work = watch if flags.watch else forecast_once
-        work(flags, model, calibration, processes)
+        work(flags, processes)
 
 
 if __name__ == "__main__":

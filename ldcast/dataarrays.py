@@ -10,6 +10,7 @@ import torch
 from ldcast.config import LEAD_MINUTES, MINUTES_PER_FRAME
 from ldcast.data.archive import past_frames
 from ldcast.data.gridded import event_from_dataarray
+from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
 from ldcast.products.dataset import to_dataset
 from ldcast.products.forecast import Forecast
@@ -31,6 +32,11 @@ def predict_xarray(
     **settings: Any,
 ) -> DataArray:
     """`LDCast.predict_xarray`."""
+    if type(rain).__name__ != "DataArray":
+        raise InputError(
+            f"got {type(rain).__name__}, expected an xarray DataArray: of a Dataset, pick the "
+            'variable, as in dataset["rainfall_rate"]'
+        )
     event = event_from_dataarray(rain)
     past, issue_time = past_frames(event)
     members = model.predict(

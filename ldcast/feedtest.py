@@ -145,6 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--model", default="bundled", metavar="DIR", help="(%(default)s)")
     add("--seed", type=int, default=0, help="of rain and faults (%(default)s)")
     flags = parser.parse_args(argv)
+    if flags.pace <= 0:
+        raise InputError(f"got --pace {flags.pace}, expected more than 0 seconds")
     if flags.frames < 2 * PAST_FRAMES:
         raise InputError(f"got {flags.frames} frames, expected at least {2 * PAST_FRAMES}")
 

@@ -3,17 +3,21 @@
 import argparse
 from pathlib import Path
 
+from ldcast.data.archive import spec_source
 from ldcast.data.services import READERS
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.folders import check_writable
 from ldcast.nowcaster import SAMPLERS
-from ldcast.products.files import check_forecast_path
+from ldcast.products.border_files import read_lines
+from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_matplotlib
 from ldcast.products.statistics import check_statistics
 from ldcast.products.video import require_ffmpeg
 from ldcast.request import count_frames
+
+KEEP = 288  # forecasts of a day
 
 
 def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
@@ -56,8 +60,8 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
 
     add = parser.add_argument_group("as a service").add_argument
     add("--watch", type=Path, metavar="DIR", help="forecast each time a new frame completes four")
-    add("--keep", type=int, default=288, help="forecasts to keep in --out (%(default)s: a day)")
-    add("--suffix", choices=(".npz", ".nc", ".zarr"), default=".npz", help="(%(default)s)")
+    add("--keep", type=int, metavar="N", help=f"forecasts to keep in --out ({KEEP}: a day)")
+    add("--suffix", choices=FORECAST_SUFFIXES, help="of the forecasts (.npz)")
 
     add = parser.add_argument_group("how to compute").add_argument
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
@@ -66,6 +70,9 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(argv)
     if flags.out is None:
         flags.out = Path("forecasts" if flags.watch else "forecast.npz")
+    if flags.watch:
+        flags.keep = KEEP if flags.keep is None else flags.keep
+        flags.suffix = flags.suffix or ".npz"
     return flags
 
 
@@ -77,19 +84,32 @@ def check_flags(flags: argparse.Namespace) -> None:
     check_statistics(flags.probabilities, flags.quantiles)
     if flags.calibrated and flags.probabilities:
         raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
-    if flags.watch:
-        _check_watch(flags)
-    else:
-        check_forecast_path(flags.out, flags.format)
-        if flags.data and flags.out.resolve() == Path(flags.data).resolve():
-            raise InputError(f"--out {flags.out} is the file of --data: name another")
     if flags.borders and not flags.plot:
         raise InputError("--borders are for a picture: name one by --plot")
+    for path in flags.borders:
+        read_lines(path)
     if flags.plot:
         check_output_path(flags.plot, PLOT_SUFFIXES)
         require_matplotlib()
         if flags.plot.suffix.lower() == ".mp4":
             require_ffmpeg()
+    if flags.watch:
+        _check_watch(flags)
+    else:
+        _check_once(flags)
+
+
+def _check_once(flags: argparse.Namespace) -> None:
+    for flag in ("keep", "suffix"):
+        if getattr(flags, flag) is not None:
+            raise InputError(f"--{flag} is for --watch: leave it out")
+    if flags.reader and not flags.data:
+        raise InputError("--reader reads --data or --watch: name one of them")
+    check_forecast_path(flags.out, flags.format)
+    if flags.data:
+        source, out = Path(spec_source(flags.data)).resolve(), flags.out.resolve()
+        if source in (out, *out.parents) and source.exists():
+            raise InputError(f"--out {flags.out} lies in --data: name another file or folder")
 
 
 def _check_watch(flags: argparse.Namespace) -> None:
@@ -102,7 +122,7 @@ def _check_watch(flags: argparse.Namespace) -> None:
         raise InputError(f"--watch {flags.watch}: expected a folder that exists")
     if flags.keep < 1:
         raise InputError(f"got --keep {flags.keep}, expected 1 forecast or more")
-    if flags.out.resolve() == flags.watch.resolve():
-        raise InputError(f"--out {flags.out} is the folder of --watch: name another")
+    if flags.watch.resolve() in (flags.out.resolve(), *flags.out.resolve().parents):
+        raise InputError(f"--out {flags.out} lies in --watch: name another folder")
     check_writable(flags.out)
     check_forecast_path(flags.out / f"forecast{flags.suffix}", flags.format)

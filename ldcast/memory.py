@@ -71,8 +71,8 @@ def measure_apart(argv: list[str], size: str) -> tuple[float, float, float]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise InputError(
-            f"the forecast of {size} pixels ended with status {done.returncode} (-9: out of "
-            "memory): leave that size to --fit"
+            f"the forecast of {size} pixels ended with status {done.returncode}, expected 0: see "
+            "above, or, if it was killed (-9), leave that size to --fit"
         )
     peak, call, rest = map(float, done.stdout.split())
     return peak, call, rest
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         print(*measure(flags, *parse_size(flags.alone)))
         return
     sizes = {text: parse_size(text) for text in [*flags.sizes, *flags.fit]}
-    if flags.fit and len(flags.sizes) < 2:
+    if flags.fit and len({sizes[text] for text in flags.sizes}) < 2:
         raise InputError("got one size to measure, expected two or more for --fit")
     print("| domain, px | peak, GiB | denoiser call, s | all else, s |")
     print("|---|---:|---:|---:|")

@@ -32,6 +32,7 @@ def mean_motion(rain_rate: Tensor) -> tuple[float, float] | None:
     """
     if len(rain_rate) <= LAG_FRAMES:
         return None
+    rain_rate = rain_rate.float()
     covariance = _covariance_of_shifts(_anomalies(rain_rate), valid_mask(rain_rate))
     if covariance.max() < MIN_COVARIANCE:
         return None
@@ -89,6 +90,7 @@ def motion_field(rain_rate: Tensor) -> Tensor | None:
     rain_rate: (T, H, W) mm/h, NaN = no data. Blocks with too little rain around them move as the
     whole field does. None where that cannot be followed either.
     """
+    rain_rate = rain_rate.float()
     overall = mean_motion(rain_rate)
     if overall is None:
         return None

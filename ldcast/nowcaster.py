@@ -242,15 +242,16 @@ class LDCast(nn.Module):
         """
         past_rain = as_tensor(past)
         check_past(past_rain)
-        check_window(window, self.rain_multiple)
         num_frames = count_frames(lead_minutes)
         num_rounds = -(-num_frames // FUTURE_FRAMES)
         height, width = past_rain.shape[1:]
-        check_count("members", num_members)
-        if window is not None:
-            members_per_batch = 1  # windows fill the batch
+        num_members = check_count("members", num_members)
+        first_member = check_count("as first member", first_member, low=0)
         if members_per_batch is not None:
-            check_count("members per batch", members_per_batch)
+            members_per_batch = check_count("members per batch", members_per_batch)
+        if window is not None:
+            window = check_window(window, self.rain_multiple)
+            members_per_batch = 1  # its windows fill the batch
         members = batches(num_members, members_per_batch, height, width)
         sampler = self._inference_sampler(num_sampling_steps)
         member_noise = self._member_noise(noise, seed, first_member, (height, width))
@@ -303,10 +304,12 @@ class LDCast(nn.Module):
 
         Nothing but the latents is held when it returns: decoding needs the memory.
         """
-        shared = self._denoiser(past_rain, window) if len(past_rain) == 1 else None
+        denoiser = self._denoiser(past_rain, window) if len(past_rain) == 1 else None
         z = []
         for members in member_batches:
-            denoiser = shared or self._denoiser(past_rain[members.start : members.stop], window)
+            if len(past_rain) > 1:
+                denoiser = None  # frees its context before the next is made
+                denoiser = self._denoiser(past_rain[members.start : members.stop], window)
             noise = member_noise.of(members, round_).to(self.device)
             z.append(sampler(count(denoiser), noise))
         return torch.cat(z)
@@ -357,7 +360,7 @@ class LDCast(nn.Module):
         sampler = self.latent_nowcaster.inference_sampler
         if num_sampling_steps is None:
             return sampler
-        check_count("sampling steps", num_sampling_steps)
+        num_sampling_steps = check_count("sampling steps", num_sampling_steps)
         try:
             return replace(sampler, num_sampling_steps=num_sampling_steps)
         except ValueError as error:

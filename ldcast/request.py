@@ -68,7 +68,7 @@ def batches(num_items: int, per_batch: int | None, height: int, width: int) -> l
 
 def count_frames(lead_minutes: int) -> int:
     """Frames up to a lead time. Raises InputError unless it is a positive multiple of 5 minutes."""
-    check_count("minutes of lead time", lead_minutes)
+    lead_minutes = check_count("minutes of lead time", lead_minutes)
     if lead_minutes % MINUTES_PER_FRAME:
         raise InputError(
             f"got {lead_minutes} minutes of lead time, expected a multiple of {MINUTES_PER_FRAME}"
@@ -76,26 +76,26 @@ def count_frames(lead_minutes: int) -> int:
     return lead_minutes // MINUTES_PER_FRAME
 
 
-def check_window(window: int | None, multiple: int) -> None:
-    """Raises InputError unless window is None or a multiple that leaves room for an overlap."""
-    if window is None:
-        return
-    check_count("pixels of a window", window)
+def check_window(window: int, multiple: int) -> int:
+    """The size as an int; raises InputError unless it is a multiple with room for an overlap."""
+    window = check_count("pixels of a window", window)
     if window % multiple or window < 4 * multiple:
         raise InputError(
             f"got windows of {window} pixels, expected a multiple of {multiple}, at least "
             f"{4 * multiple}"
         )
+    return window
 
 
-def check_count(what: str, number: int) -> None:
-    """Raises InputError unless number is a whole number of at least 1."""
+def check_count(what: str, number: int, low: int = 1) -> int:
+    """The number as an int; raises InputError unless it is a whole number of at least `low`."""
     try:
-        is_count = operator.index(number) >= 1
+        count = operator.index(number)
     except TypeError:
-        is_count = False
-    if not is_count:
-        raise InputError(f"got {number} {what}, expected a whole number of at least 1")
+        count = None
+    if count is None or isinstance(number, bool) or count < low:
+        raise InputError(f"got {number} {what}, expected a whole number of at least {low}")
+    return count
 
 
 def as_tensor(past: np.ndarray | Tensor) -> Tensor:

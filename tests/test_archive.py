@@ -91,6 +91,8 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_writing_needs_an_npz_name(tmp_path):
+    write_event(make_event(), tmp_path / "COPY.NPZ")
+    assert read_event(tmp_path / "COPY.NPZ").name == "COPY"
     with pytest.raises(InputError, match=r"ends in \.npz"):
         write_event(make_event(), tmp_path / "copy.nc")
 

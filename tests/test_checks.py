@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from ldcast.data.checks import millimetres, mm_per_hour, without_impossible_rain
+from ldcast.data.checks import (
+    checked_time,
+    millimetres,
+    mm_per_hour,
+    without_impossible_rain,
+)
 from ldcast.errors import InputError
 
 
@@ -16,6 +21,7 @@ from ldcast.errors import InputError
         *[(units, 12) for units in ("mm/5min", "mm per 5 min", "mm 5min-1")],
         *[("mm/min", 60), ("mm min-1", 60), ("mm/day", 1 / 24), ("cm h-1", 10)],
         *[(units, None) for units in ("mm", "dBZ", "", "1", "K", "mm h", "m/s-1", "mm s-2")],
+        *[(units, None) for units in ("mm/0min", "mm/05min", f"mm/{'9' * 400}min")],
     ],
 )
 def test_rates_by_their_units(units, rate):
@@ -38,3 +44,13 @@ def test_impossible_rain_is_no_data_unless_it_is_common():
     rain_rate[0, 1, 0] = 501
     with pytest.raises(InputError, match=r"file: 0\.1% of the pixels with data are above 500 mm/h"):
         without_impossible_rain(rain_rate, "file")
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_are_rounded_to_the_nearest_second(unit):
+    exact = np.array(["1969-12-31T23:55", "1970-01-01", "2016-07-11T20:50"], "datetime64[s]")
+    for jitter in (-499, 0, 499):
+        time = (exact + np.timedelta64(jitter, "ms")).astype(f"datetime64[{unit}]")
+        checked = checked_time(time, 3, "file")
+        np.testing.assert_array_equal(checked, exact)
+        assert checked.dtype == exact.dtype

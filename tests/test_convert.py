@@ -86,6 +86,17 @@ def test_what_is_refused(tmp_path, capsys):
     assert not out.exists()
 
 
+def test_suffix_of_the_output_in_capitals(tmp_path):
+    path = write(tmp_path / "a.npz", [0])
+    assert run(path, "--out", tmp_path / "EVENT.NPZ") == 0
+    assert len(read_event(tmp_path / "EVENT.NPZ").time) == 1
+
+
+def test_another_grid_is_said_before_equal_times(tmp_path, capsys):
+    paths = [write(tmp_path / f"{size}.npz", [0], pixel_size_m=float(size)) for size in (1, 2)]
+    refuse(capsys, "differs in pixel_size_m from", *paths, "--out", tmp_path / "event.npz")
+
+
 def test_netcdf_is_known_by_its_suffix(tmp_path, capsys):
     xarray = pytest.importorskip("xarray", reason="reads NetCDF")
     pytest.importorskip("netCDF4", reason="with which xarray reads and writes NetCDF")

@@ -76,6 +76,8 @@ def test_its_projection_is_kept() -> None:
     ("change", "message"),
     [
         (lambda da: da.isel(time=slice(3)), "got 3 frames, expected 4"),
+        (lambda da: da.to_dataset(name="rain"), "got Dataset, expected an xarray DataArray"),
+        (lambda da: da.values, "got ndarray"),
         (lambda da: da.assign_attrs(units="dBZ"), "dBZ"),
         (lambda da: da.isel(time=[0, 1, 3, 4]), "expected 5"),
         (lambda da: da.drop_attrs(deep=False), "units"),

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, read_event
+from ldcast.data.archive import RainEvent, check_cadence, read_event
 from ldcast.data.gridded import event_from_dataarray, read_gridded
+from ldcast.data.grids import in_metres
 from ldcast.errors import InputError
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
@@ -26,7 +27,7 @@ def rates() -> np.ndarray:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 8
 
 
-def make(values: np.ndarray | None = None, **attrs: str) -> "xarray.DataArray":
+def make(values: np.ndarray | None = None, **attrs: object) -> "xarray.DataArray":
     """Rain of 5 minutes and 2 km, (time, y, x), y and x in metres, y downwards."""
     attrs = {"standard_name": "rainfall_rate", "units": "mm h-1", **attrs}
     x = 1000.0 + 2000 * np.arange(WIDTH)
@@ -129,6 +130,14 @@ def test_files_that_cannot_be_read(tmp_path):
         read_event(tmp_path / "empty.zarr")
 
 
+def test_zarr_without_consolidated_metadata_is_read_without_a_warning(tmp_path):
+    pytest.importorskip("zarr", reason="with which xarray reads and writes Zarr")
+    make().to_dataset().to_zarr(tmp_path / "radar.zarr", consolidated=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(read_gridded(tmp_path / "radar.zarr"))
+
+
 def test_missing_xarray_is_named(tmp_path, monkeypatch):
     path = save(tmp_path / "radar.nc", make())
     monkeypatch.setitem(sys.modules, "xarray", None)
@@ -160,6 +169,10 @@ def test_rain_is_found_by_its_standard_name(tmp_path):
         (
             {"rain": make(standard_name="", units="")},
             r"it has rain \(neither standard_name nor units\), expected one of (?!.*reflectivity)",
+        ),
+        (
+            {"rain": make(standard_name=[1, 2], units=3)},
+            r"it has rain \(\[1 2\], 3\), expected one of",
         ),
     ],
 )
@@ -196,6 +209,13 @@ def test_units_become_mm_per_hour(name, units, factor):
         ({"standard_name": "", "units": "dBZ"}, r"rain \(dBZ\) is reflectivity, .* mm/h ="),
         ({"standard_name": "equivalent_reflectivity_factor"}, "is reflectivity"),
         ({"standard_name": "snowfall_flux"}, r"rain \(snowfall_flux, mm h-1\) is not rain"),
+        ({"units": 1}, "rain has units '1', expected a rate"),
+        ({"units": "mm/0min"}, "rain has units 'mm/0min', expected a rate"),
+        ({"units": "mm"}, r"\(rainfall_rate, mm\) is a rate by its standard_name, but not by its"),
+        (
+            {"standard_name": "precipitation_amount", "units": "mm/h"},
+            "is an amount by its",
+        ),
         ({"units": "m s-1"}, "above 500 mm/h, up to 2.66e.07.*check the units"),
     ],
 )
@@ -240,6 +260,76 @@ def test_time_bounds_tell_interval_and_end(tmp_path, units, factors):
     assert ((event.time - START) / np.timedelta64(60, "s")).tolist() == [1, 10, 25]
     part = read_event(f"{tmp_path / 'radar.nc'}@2020-06-01T00:10/")
     np.testing.assert_array_equal(part.rain_rate, event.rain_rate[1:])
+
+
+def test_bounds_may_be_reversed(tmp_path):
+    dataset = with_bounds(make(standard_name="rainfall_amount", units="mm"), [5, 5, 5])
+    dataset["time_bnds"] = dataset["time_bnds"][:, ::-1]
+    dataset.to_netcdf(tmp_path / "radar.nc")
+    event = read_gridded(tmp_path / "radar.nc")
+    check(event, 12 * rates())
+    assert event.time[0] == START + np.timedelta64(300, "s")
+
+
+@pytest.mark.parametrize("has_bounds", [False, True])
+@pytest.mark.parametrize("units", ["mm", "mm h-1"])
+def test_times_in_floats_are_rounded(tmp_path, has_bounds, units):
+    name = "rainfall_amount" if units == "mm" else "rainfall_rate"
+    rain = make(standard_name=name, units=units)
+    start = np.datetime64("2016-07-11T20:40", "ns")
+    rain["time"] = start + np.arange(NUM_FRAMES) * np.timedelta64(300, "s")
+    dataset = with_bounds(rain, [5, 5, 5]) if has_bounds else rain.to_dataset()
+    encoding = {"units": "hours since 2016-01-01", "dtype": "f8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the bounds, which become floats, too
+        dataset.to_netcdf(tmp_path / "radar.nc", encoding={"time": encoding})
+    stored = xarray.open_dataset(tmp_path / "radar.nc").time.values
+    assert (stored != rain.time.values).any()  # as it must be for this test to test anything
+    event = read_gridded(tmp_path / "radar.nc")
+    np.testing.assert_array_equal(event.rain_rate, rates() * np.float32(12 if units == "mm" else 1))
+    assert event.time[0] == start + np.timedelta64(300 * has_bounds, "s")
+    check_cadence(event)
+
+
+def test_bounds_are_rounded(tmp_path):
+    dataset = with_bounds(make(standard_name="rainfall_amount", units="mm"), [5, 5, 5])
+    dataset["time_bnds"] = dataset["time_bnds"] + np.array([400, -400]) * np.timedelta64(1, "ms")
+    dataset["time"].encoding["units"] = "milliseconds since 2020-06-01"
+    dataset.to_netcdf(tmp_path / "radar.nc")
+    check(read_gridded(tmp_path / "radar.nc"), 12 * rates())
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape"), [(("time", "nv"), (NUM_FRAMES, 3)), (("nv", "time"), (2, NUM_FRAMES))]
+)
+def test_bounds_of_another_shape_are_refused(tmp_path, dims, shape):
+    dataset = with_bounds(make(), [5, 5, 5]).drop_vars("time_bnds")
+    dataset["time_bnds"] = (dims, np.full(shape, START))
+    dataset.to_netcdf(tmp_path / "radar.nc")
+    expected = rf"time_bnds, the bounds of time, has shape \({shape[0]}, {shape[1]}\) .*\(3, 2\)"
+    with pytest.raises(InputError, match=expected):
+        read_gridded(tmp_path / "radar.nc")
+
+
+def test_bounds_beside_one_time_without_dimension(tmp_path):
+    dataset = with_bounds(make(rates() / 12, standard_name="rainfall_amount", units="mm"), [5] * 3)
+    dataset.isel(time=1).to_netcdf(tmp_path / "radar.nc")
+    check(read_gridded(tmp_path / "radar.nc"), rates()[1:2])
+
+
+@pytest.mark.parametrize(
+    ("attrs", "message"),
+    [
+        ({"units": "hours since yesterday"}, "mend units and calendar of the time"),
+        ({"units": "hours since 2016-01-01", "calendar": "noleap"}, "time is of calendar noleap"),
+        ({"units": "hours since 2016-01-01", "calendar": "julian"}, "time is of calendar julian"),
+    ],
+)
+def test_units_and_calendars_of_time_that_are_refused(tmp_path, attrs, message):
+    rain = make().assign_coords(time=("time", np.arange(NUM_FRAMES), attrs))
+    with pytest.raises(InputError, match=message) as error:
+        read_gridded(save(tmp_path / "radar.nc", rain))
+    assert "\n" not in str(error.value)
 
 
 def test_amounts_need_an_interval(tmp_path):
@@ -325,6 +415,18 @@ def test_coordinates_must_be_even_and_have_units(y, units, message):
         event_from_dataarray(rain)
 
 
+def test_coordinates_must_be_numbers():
+    with pytest.raises(InputError, match="x is <U1, expected numbers"):
+        event_from_dataarray(make().assign_coords(x=("x", list("abcde"), {"units": "m"})))
+
+
+def test_an_axis_attribute_that_is_no_text():
+    rain = make()
+    rain["y"].attrs["axis"] = np.array([1, 2])
+    rain["x"].attrs["standard_name"] = [1, 2]
+    check(event_from_dataarray(rain))  # by the name x
+
+
 def test_an_axis_without_coordinate_does_not_tell_the_north():
     with pytest.raises(InputError, match="none is the y axis, expected one that has a coordinate"):
         event_from_dataarray(make().drop_vars("y"))
@@ -334,9 +436,7 @@ def test_an_axis_without_coordinate_does_not_tell_the_north():
 
 
 def test_km_become_metres():
-    rain = make()
-    for axis in ("x", "y"):
-        rain = rain.assign_coords({axis: (axis, rain[axis].values / 1000, {"units": "km"})})
+    rain = in_km(make(), "x", "y")
     stereo = "+proj=stere +lat_0=90 +a=6378.137 +b=6356.752 +x_0=0 +y_0=0"
     rain = rain.assign_coords(crs=xarray.DataArray(0, attrs={"proj4_params": stereo}))
     grid = event_from_dataarray(rain).grid
@@ -359,12 +459,79 @@ def test_grid_mappings_become_proj_text(form):
     assert pyproj.Proj(projection)(*lonlat) == pytest.approx(pyproj.Proj(STEREO)(*lonlat))
 
 
-def test_grid_mapping_that_cannot_be_read():
+@pytest.mark.parametrize("code", ["EPSG:2056", "EPSG:21781", "EPSG:31467", "EPSG:28992"])
+def test_datums_that_proj_text_cannot_say_are_kept(code):
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    crs = pyproj.CRS(code)
+    rain = make().assign_coords(crs=xarray.DataArray(0, attrs={"crs_wkt": crs.to_wkt()}))
+    projection = event_from_dataarray(rain).grid["projection"]
+    assert pyproj.CRS(projection) == crs and in_metres(projection) == projection
+    assert "\n" not in projection
+
+
+@pytest.mark.parametrize(
+    ("code", "flat"), [("EPSG:7415", "EPSG:28992"), ("EPSG:4979", "EPSG:4326")]
+)
+def test_heights_are_left_out(code, flat):
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    wkt = pyproj.CRS(code).to_wkt()
+    rain = make().assign_coords(crs=xarray.DataArray(0, attrs={"crs_wkt": wkt}))
+    projection = pyproj.CRS(event_from_dataarray(rain).grid["projection"])
+    assert projection.equals(pyproj.CRS(flat), ignore_axis_order=True)
+
+
+def test_wkt_that_has_no_proj_text_is_kept():
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    wkt = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+    rain = make().assign_coords(crs=xarray.DataArray(0, attrs={"crs_wkt": wkt}))
+    assert pyproj.CRS(event_from_dataarray(rain).grid["projection"]) == pyproj.CRS(wkt)
+
+
+def in_km(rain: "xarray.DataArray", *axes: str) -> "xarray.DataArray":
+    for axis in axes:
+        rain = rain.assign_coords({axis: (axis, rain[axis].values / 1000, {"units": "km"})})
+    return rain
+
+
+def test_wkt_in_km_becomes_metres():
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    crs = pyproj.CRS(STEREO.replace("+units=m", "+x_0=380886 +units=km"))
+    rain = in_km(make(), "x", "y")
+    rain = rain.assign_coords(crs=xarray.DataArray(0, attrs={"crs_wkt": crs.to_wkt()}))
+    projection = event_from_dataarray(rain).grid["projection"]
+    assert pyproj.CRS(projection) == pyproj.CRS(f"{STEREO} +x_0=380886")
+
+
+@pytest.mark.parametrize("axes", ["", "x", "y", "xy"])
+def test_false_origins_are_in_the_units_of_the_coordinates(axes):
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    attrs = pyproj.CRS.from_proj4(STEREO).to_cf()
+    del attrs["crs_wkt"]
+    attrs["false_easting"] = 380.886 if "x" in axes else 380886.0
+    attrs["false_northing"] = -3395.677 if "y" in axes else -3395677.0
+    rain = in_km(make(), *axes).assign_coords(crs=xarray.DataArray(0, attrs=attrs))
+    projection = event_from_dataarray(rain).grid["projection"]
+    expected = pyproj.Proj(f"{STEREO} +x_0=380886 +y_0=-3395677")(10, 65)
+    assert pyproj.Proj(projection)(10, 65) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"crs_wkt": "PROJCRS[nonsense"},
+        {"crs_wkt": np.array([1.0, 2.0])},
+        {"grid_mapping_name": "nonsense"},
+        {"grid_mapping_name": "lambert_conformal_conic", "standard_parallel": "north"},
+        {"grid_mapping_name": "lambert_conformal_conic", "standard_parallel": [1.0, 2.0, 3.0]},
+        {"grid_mapping_name": "polar_stereographic", "false_easting": "380"},
+    ],
+)
+def test_grid_mapping_that_cannot_be_read(attrs):
     pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
-    for attrs in ({"crs_wkt": "PROJCRS[nonsense"}, {"grid_mapping_name": "nonsense"}):
-        rain = make().assign_coords(crs=xarray.DataArray(0, attrs=attrs))
-        with pytest.raises(InputError, match="its grid mapping cannot be read"):
-            event_from_dataarray(rain)
+    rain = make().assign_coords(crs=xarray.DataArray(0, attrs=attrs))
+    with pytest.raises(InputError, match="its grid mapping cannot be read") as error:
+        event_from_dataarray(rain)
+    assert "\n" not in str(error.value)
 
 
 def test_the_named_grid_mapping_is_taken():
@@ -372,6 +539,8 @@ def test_the_named_grid_mapping_is_taken():
     own = xarray.DataArray(0, attrs={"proj4": STEREO})
     rain = make().assign_coords(a=other, b=own)
     assert "projection" not in event_from_dataarray(rain).grid  # two, and none is named
+    rain.attrs["grid_mapping"] = 7
+    assert "projection" not in event_from_dataarray(rain).grid
     rain.attrs["grid_mapping"] = "b: x y"
     assert event_from_dataarray(rain).grid["projection"] == STEREO
 

@@ -5,22 +5,26 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from stages import ROOT
 from tiny_models import tiny_model
 
 import infer
 from ldcast import LDCast
-from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
+from ldcast.processes import Processes
 from ldcast.products.ensemble import exceedance_probability
 from ldcast.products.files import read_forecast
 
+CPU = torch.device("cpu")
 GRID = {
     "pixel_size_m": 1000.0,
     "projection": "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +a=6378137 +b=6356752",
@@ -109,8 +113,6 @@ def test_pysteps_reads_its_format(call) -> None:
 
 
 def test_probabilities_are_those_of_the_members(call) -> None:
-    import torch
-
     assert call("--probabilities", "0.1", "1") == 0
     forecast = read_forecast(Path("forecast.npz"))
     members = torch.from_numpy(forecast.rain_rate)
@@ -169,6 +171,9 @@ def test_a_shorter_forecast_and_a_window(call) -> None:
         (("--borders", "coast.json"), "name one by --plot"),
         (("--watch", "."), "leave out --data"),
         (("--data", "frames.h5"), "no event file"),
+        (("--data", "frames", "--reader", "npz"), "that exists"),
+        (("--keep", "5"), "is for --watch"),
+        (("--suffix", ".nc"), "is for --watch"),
     ],
 )
 def test_what_cannot_be_is_found_before_the_work(
@@ -176,6 +181,26 @@ def test_what_cannot_be_is_found_before_the_work(
 ) -> None:
     monkeypatch.setattr(LDCast, "_sample", None)  # would fail if it were reached
     assert word in refused(call, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("data", "out"),
+    [
+        ("event.npz", "event.npz"),
+        ("event.npz@/2100-01-01", "event.npz"),
+        (".", "forecast.npz"),
+    ],
+)
+def test_the_data_are_not_overwritten(call, capsys, data, out) -> None:
+    before = Path("event.npz").read_bytes()
+    reader = ("--reader", "npz") if data == "." else ()
+    assert "lies in --data" in refused(call, capsys, "--data", data, "--out", out, *reader)
+    assert Path("event.npz").read_bytes() == before
+
+
+def test_a_reader_needs_something_to_read(capsys) -> None:
+    assert run_script(lambda: infer.main(["--reader", "npz"])) == 2
+    assert "--reader reads --data or --watch" in capsys.readouterr().err
 
 
 def test_borders_that_do_not_exist_are_found_before_the_work(call, capsys, monkeypatch) -> None:
@@ -189,9 +214,11 @@ def test_borders_that_do_not_exist_are_found_before_the_work(call, capsys, monke
 # ---- several processes ---------------------------------------------------------------------------
 
 
-def run_together(num: int, *arguments: str) -> subprocess.CompletedProcess:
+def run_together(
+    num: int, *arguments: str, script: Path = ROOT / "infer.py"
+) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc_per_node={num}", str(ROOT / "infer.py"), "--device", "cpu", *arguments]
+    command += [f"--nproc_per_node={num}", str(script), "--device", "cpu", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -209,12 +236,29 @@ def test_processes_share_members_and_keep_their_order(call, model_folder, tmp_pa
     assert not np.allclose(two[0], two[1], atol=0.1, equal_nan=True)  # or order could not be told
 
 
-def test_one_process_with_an_error_ends_all_with_one_line(call, model_folder) -> None:
-    arguments = ["--model", str(model_folder), "--data", "event.npz", "--members", "1"]
-    done = run_together(2, *arguments)
+def test_an_error_of_one_process_ends_the_other(call, model_folder, tmp_path) -> None:
+    """The second one finds no data: it has a folder of its own to work in."""
+    script = tmp_path / "infer_apart.py"
+    script.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    os.makedirs('apart', exist_ok=True)\n"
+        "    os.chdir('apart')\n"
+        "import infer\n"
+        "sys.exit(infer.run_script(infer.main))\n"
+    )
+    arguments = ["--model", str(model_folder), "--data", "event.npz", "--members", "2"]
+    done = run_together(2, *arguments, script=script)
     assert done.returncode != 0
-    assert "got 2 processes for 1 members" in done.stderr
+    assert "rank 1: error: no event file event.npz" in done.stderr
+    assert "error: stopped because of the error of rank 1" in done.stderr
     assert not Path("forecast.npz").exists()
+
+
+def test_more_processes_than_members_are_refused(call, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(infer, "join_processes", lambda *_: nullcontext(Processes(0, 2, CPU)))
+    assert "got 2 processes for 1 members" in refused(call, capsys, "--members", "1")
 
 
 # ---- a feed --------------------------------------------------------------------------------------
@@ -276,26 +320,97 @@ def test_two_services_do_not_share_a_folder(service, event) -> None:
     assert first.poll() is None
 
 
-def test_a_frame_that_cannot_be_forecast_does_not_end_the_service(
-    model_folder, event, tmp_path, monkeypatch, capsys
-) -> None:
-    """All pixels without data: predict refuses it once, and the next frame is forecast."""
+@pytest.fixture
+def watch_here(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the service in this process on `incoming`, until it has napped three times."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "incoming").mkdir()
+
+    def run(*arguments: str) -> int:
+        naps = []
+
+        def nap(_seconds: float) -> None:
+            naps.append(1)
+            if len(naps) > 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(infer.time, "sleep", nap)
+        usual = ["--model", str(model_folder), "--members", "1", "--steps", "1"]
+        usual += ["--lead-minutes", "5", "--watch", "incoming"]
+        return run_script(lambda: infer.main([*usual, *arguments]))
+
+    return run
+
+
+def test_a_frame_that_cannot_be_forecast_does_not_end_the_service(
+    watch_here, event, capsys
+) -> None:
+    """All pixels without data: predict refuses it once, and the next frame is forecast."""
     rain_rate = event.rain_rate.copy()
     rain_rate[1] = np.nan
-    write_event(RainEvent(rain_rate, event.time, GRID), tmp_path / "incoming/frames.npz")
-    naps = []
-
-    def nap(_seconds: float) -> None:
-        naps.append(1)
-        if len(naps) > 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(infer.time, "sleep", nap)
-    arguments = ["--model", str(model_folder), "--members", "1", "--steps", "1"]
-    assert run_script(lambda: infer.main([*arguments, "--watch", "incoming"])) == 0
+    write_event(RainEvent(rain_rate, event.time, GRID), "incoming/frames.npz")
+    assert watch_here() == 0
     output = capsys.readouterr().out
     assert output.count("no forecast from ") == 2  # two of three have the empty frame
     assert len(list(Path("forecasts").iterdir())) == 1
-    assert read_event("incoming/frames.npz").time[-1] == event.time[-1]
+
+
+def test_half_precision_frames_are_forecast(watch_here, event) -> None:
+    half = event.rain_rate.astype(np.float16)
+    write_event(RainEvent(half, event.time, GRID), "incoming/frames.npz")
+    assert watch_here() == 0
+    assert len(list(Path("forecasts").iterdir())) == 3
+
+
+def test_newer_forecasts_of_another_time_do_not_make_it_work_for_nothing(
+    watch_here, event, capsys
+) -> None:
+    Path("forecasts").mkdir()
+    Path("forecasts/forecast_21000101T0000.npz").touch()
+    write_event(event, "incoming/frames.npz")
+    assert watch_here("--keep", "1") == 0
+    assert "members in" not in capsys.readouterr().out
+
+
+def test_the_newest_forecast_is_drawn_and_a_picture_that_fails_costs_no_forecast(
+    watch_here, event, capsys, monkeypatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    drawn = []
+
+    def draw(flags, past, forecast) -> None:
+        drawn.append(forecast.issue_time)
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(infer, "draw", draw)
+    write_event(event, "incoming/frames.npz")
+    assert watch_here("--plot", "latest.png") == 0
+    output = capsys.readouterr().out
+    assert drawn == [event.time[-1]]  # not the two that were made after it
+    assert output.count("no picture of") == 1 and output.count("members in") == 3
+
+
+def test_a_disk_that_is_full_ends_the_service(watch_here, event, capsys, monkeypatch) -> None:
+    def write(*_) -> None:
+        raise OSError(28, "No space left on device", "forecasts/x.npz")
+
+    monkeypatch.setattr(infer, "write_forecast", write)
+    write_event(event, "incoming/frames.npz")
+    assert watch_here() == 2
+    assert "No space left on device: forecasts/x.npz" in capsys.readouterr().err
+
+
+def test_a_stop_interrupts_a_forecast(watch_here, event, capsys, monkeypatch) -> None:
+    predict = LDCast.predict
+
+    def stopped(self, *arguments, progress, **more):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, *arguments, progress=progress, **more)
+
+    monkeypatch.setattr(LDCast, "predict", stopped)
+    write_event(event, "incoming/frames.npz")
+    Path("forecasts").mkdir()
+    Path("forecasts/.forecast_20000101T0000.npz.7.tmp").touch()
+    assert watch_here() == 0
+    assert list(Path("forecasts").iterdir()) == []
+    assert capsys.readouterr().out.splitlines()[-1] == "stopped by SIGTERM"

@@ -8,6 +8,7 @@ from ldcast.motion import (
     NO_FORECAST,
     UPSTREAM_OBSERVED,
     UPSTREAM_UNKNOWN,
+    _trace_back,
     forecast_quality,
     interior_mask,
     mean_motion,
@@ -89,6 +90,28 @@ def test_without_data_there_is_no_forecast_even_where_rain_drifts_in():
     quality = forecast_quality(past, 2)
     assert (quality[:, :, 50:] == NO_FORECAST).all()
     assert (quality[:, :, 7:50] == UPSTREAM_OBSERVED).all()
+
+
+def test_half_precision_is_as_good():
+    past = moving_rain(0, 3, num_frames=4)
+    assert (forecast_quality(past.half(), 2) == forecast_quality(past, 2)).float().mean() > 0.99
+
+
+def test_what_has_left_the_domain_on_its_way_is_unknown():
+    """A vortex: air that was outside in between came from outside, wherever it was before."""
+    motion = torch.zeros(2, 9, 9)
+    motion[1, :, :3] = 5.0  # the first step back from column 2 leads outside
+    motion[1, :, 0] = -5.0  # and were it clamped to column 0, the second would lead back in
+    is_observed = _trace_back(torch.ones(9, 9, dtype=torch.bool), motion, 2)
+    assert not is_observed[:, 4, 2].any()
+
+
+def test_blocks_with_little_rain_move_as_the_whole(monkeypatch):
+    field = torch.zeros(4, 520, 1400)
+    field[:, :, :700] = moving_rain(2, 0, 4, height=520, width=700)
+    field[:, 100:105, 1300:1305] = 3.0  # a few pixels of clutter that stay
+    motion = motion_field(field)
+    assert motion[0, 260, 1390] == pytest.approx(2, abs=0.3)
 
 
 def test_air_from_a_gap_is_unknown():

@@ -1,5 +1,6 @@
 """What a forecast is asked for: the members' noise, batches, lead times, windows."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,14 +57,14 @@ def test_batches_hold_every_member_once_in_order(num, per_batch, size, expected)
 
 def test_frames_of_a_lead_time() -> None:
     assert [count_frames(minutes) for minutes in (5, 100, 200)] == [1, 20, 40]
-    for wrong in (0, -5, 7, 2.5):
+    assert count_frames(np.uint8(200)) == 40
+    for wrong in (0, -5, 7, 2.5, True):
         with pytest.raises(InputError, match=f"got {wrong} minutes"):
             count_frames(wrong)
 
 
 def test_windows_are_multiples_that_leave_room_for_an_overlap() -> None:
-    for fine in (None, 64, 128):
-        check_window(fine, 16)
+    assert check_window(np.uint8(64), 16) == 64
     for wrong in (0, 48, 65):
         with pytest.raises(InputError, match=f"got (windows of )?{wrong}"):
             check_window(wrong, 16)

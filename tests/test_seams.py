@@ -37,6 +37,7 @@ def test_borders_are_where_windows_begin_and_end_within_the_field() -> None:
 
 def test_the_tool_compares_three_forecasts(tmp_path, capsys) -> None:
     event = synthetic_event(seed=1, num_frames=4, height=128, width=80)
+    event.rain_rate[:, :64, 64:] = np.nan  # a tile without any data
     write_event(RainEvent(event.rain_rate, event.time), tmp_path / "event.npz")
     tiny_model().save_pretrained(tmp_path)
     arguments = ["--model", str(tmp_path), "--data", str(tmp_path / "event.npz"), "--steps", "1"]
@@ -49,5 +50,12 @@ def test_the_tool_compares_three_forecasts(tmp_path, capsys) -> None:
     three = np.load(saved)
     assert {three[name].shape for name in three.files} == {(1, 20, 128, 80)}
     assert not np.array_equal(three["together"], three["tiles"])
-    assert run_script(lambda: seams.main([*arguments, "--window", "128"])) == 2
-    assert "expected more than --window each way" in capsys.readouterr().err
+    assert np.isnan(three["tiles"][..., :64, 64:]).all()
+    for wrong, word in (
+        (["--window", "128"], "expected more than --window each way"),
+        (["--window", "50"], "windows of 50 pixels"),
+        (["--members", "0"], "got 0 members"),
+        (["--save", "nowhere/three.npz"], "nowhere"),
+    ):
+        assert run_script(lambda more=wrong: seams.main([*arguments, *more])) == 2
+        assert word in capsys.readouterr().err

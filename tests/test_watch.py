@@ -1,14 +1,23 @@
 """A feed with every fault that a radar network has, and what is due then."""
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ldcast import watch
 from ldcast.data.archive import RainEvent, read_event, write_event
 from ldcast.errors import InputError
-from ldcast.watch import FrameFeed, forecast_path, surplus_forecasts
+from ldcast.watch import (
+    FrameFeed,
+    clear_leftovers,
+    forecast_path,
+    next_time,
+    surplus_forecasts,
+)
 
 START = np.datetime64("2016-07-11T22:00", "s")
 STEP = np.timedelta64(300, "s")
@@ -28,9 +37,10 @@ class Feed:
             write_event(event, self.folder / f"{name}{number:03}.npz")
 
     def look(self) -> list[int]:
-        """Numbers of the frames that forecasts are due from, after two looks."""
-        for _ in range(2):
-            self.feed.look()
+        """Numbers of the frames that forecasts are due from, once all files are read."""
+        self.feed.look()
+        while self.feed.look():
+            pass
         return [int((time - START) / STEP) for time in self.feed.due()]
 
 
@@ -113,6 +123,84 @@ def test_a_frame_from_the_future_does_not_make_the_others_old(feed) -> None:
     assert "is in the future" in feed.lines[0]
 
 
+def test_frames_of_two_grids_give_no_forecast(feed, monkeypatch) -> None:
+    feed.bring(0, 1, 2)
+    feed.look()
+
+    def read(path: Path) -> RainEvent:
+        return replace(read_event(path), grid={"x1": 7.0})
+
+    monkeypatch.setattr(feed.feed, "read", read)
+    feed.bring(3)
+    (due,) = feed.look()
+    with pytest.raises(InputError, match="differs in x1"):
+        feed.feed.event(START + due * STEP)
+
+
+def test_half_precision_becomes_float32(feed, monkeypatch) -> None:
+    def read(path: Path) -> RainEvent:
+        event = read_event(path)
+        return replace(event, rain_rate=event.rain_rate.astype(np.float16))
+
+    monkeypatch.setattr(feed.feed, "read", read)
+    feed.bring(0, 1, 2, 3)
+    feed.look()
+    assert feed.feed.event(START + 3 * STEP).rain_rate.dtype == np.float32
+
+
+def test_a_frame_that_cannot_be_read_for_a_moment_is_tried_again(feed, monkeypatch) -> None:
+    feed.bring(0, 1, 2, 3)
+
+    def read(path: Path) -> RainEvent:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(feed.feed, "read", read)
+    assert feed.look() == feed.look() == []
+    assert len(feed.lines) == 4  # each once
+    monkeypatch.setattr(feed.feed, "read", read_event)
+    assert feed.look() == [3]
+
+
+def test_files_that_fail_do_not_crowd_out_the_others(feed, monkeypatch) -> None:
+    feed.bring(*range(12))
+    for number, path in enumerate(sorted(feed.folder.iterdir())):
+        os.utime(path, (number, number))
+
+    def read(path: Path) -> RainEvent:
+        if path.name >= "frame004.npz":
+            raise OSError(errno.EACCES, "permission denied")
+        return read_event(path)
+
+    monkeypatch.setattr(feed.feed, "read", read)
+    for _ in range(3):
+        feed.feed.look()
+    assert feed.feed.due() == [START + 3 * STEP]
+
+
+def test_a_clock_that_is_set_right_brings_the_frames_back(feed, monkeypatch) -> None:
+    feed.bring(0, 1, 2, 3)
+    monkeypatch.setattr(watch, "AHEAD", np.timedelta64(-100 * 365, "D"))
+    assert feed.look() == []
+    monkeypatch.undo()
+    assert feed.look() == [3]
+
+
+def test_a_link_that_leads_nowhere_is_no_frame(feed) -> None:
+    (feed.folder / "loop.npz").symlink_to("loop.npz")
+    feed.bring(0, 1, 2, 3)
+    assert feed.look() == [3] and feed.lines == []
+
+
+def test_few_files_are_read_at_a_look_the_newest_first(feed) -> None:
+    feed.bring(*range(12))
+    for number, path in enumerate(sorted(feed.folder.iterdir())):
+        os.utime(path, (number, number))
+    assert feed.feed.look() is False  # none is known to be complete
+    assert feed.feed.look() is True
+    assert feed.feed.due()[0] == START + 11 * STEP
+    assert feed.feed.look() is False
+
+
 def test_hidden_files_and_folders_that_vanish_are_left_alone(feed, monkeypatch) -> None:
     (feed.folder / ".frame000.npz.tmp").write_bytes(b"half")
     listed = [*feed.folder.iterdir(), feed.folder / "gone.npz"]
@@ -124,7 +212,7 @@ def test_frames_of_two_sizes_give_no_forecast(feed) -> None:
     feed.bring(0, 1, 2)
     feed.bring(3, size=9)
     (due,) = feed.look()
-    with pytest.raises(InputError, match="frames of 2 sizes"):
+    with pytest.raises(InputError, match="differs in pixels"):
         feed.feed.event(START + due * STEP)
 
 
@@ -155,7 +243,7 @@ def test_a_folder_of_years_is_not_read_through(tmp_path, monkeypatch) -> None:
     read = []
     monkeypatch.setattr(feed.feed, "read", lambda path: read.append(path) or read_event(path))
     assert feed.look() == [99, 98]
-    assert len(read) == 24
+    assert len(read) == 24 and read[0].name == "frame099.npz"
 
 
 def test_forecasts_are_named_by_issue_time_and_the_oldest_go_first(tmp_path) -> None:
@@ -165,3 +253,26 @@ def test_forecasts_are_named_by_issue_time_and_the_oldest_go_first(tmp_path) -> 
         path.touch()
     assert surplus_forecasts(tmp_path, ".npz", 3) == paths[:2]
     assert surplus_forecasts(tmp_path, ".npz", 5) == []
+
+
+def test_the_next_time_is_new_and_would_be_kept(tmp_path) -> None:
+    times = [START + number * STEP for number in range(6)]
+    for issue_time in times[1:4]:
+        forecast_path(tmp_path, issue_time, ".npz").touch()
+    newest_first = times[::-1]
+    assert next_time(newest_first, tmp_path, ".npz", 3) == times[5]
+    assert next_time(times[3::-1], tmp_path, ".npz", 3) is None  # 0 would be pruned at once
+    assert next_time(times[3::-1], tmp_path, ".npz", 4) == times[0]
+    assert next_time(times[3::-1], tmp_path, ".nc", 1) == times[3]
+
+
+def test_only_leftovers_of_forecasts_are_removed(tmp_path) -> None:
+    leftovers = [".forecast_X.npz.12.tmp", ".forecast_X.zarr.12.new", ".forecast_X.zarr.1.old"]
+    kept = ["forecast_20160711T2200.npz", ".mine.tmp", ".forecast_notes"]
+    for name in (*leftovers[:1], *kept):
+        (tmp_path / name).touch()
+    for name in leftovers[1:]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zarr.json").touch()
+    clear_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

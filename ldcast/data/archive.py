@@ -75,6 +75,11 @@ def read_event(spec: str | Path) -> RainEvent:
     return _select_span(event, start, end) if start or end else event
 
 
+def spec_source(spec: str) -> str:
+    """The path, or `synthetic...`, of a spec, without its span."""
+    return _split_span(spec)[0]
+
+
 def absolute_spec(spec: str) -> str:
     """The same data from any working folder."""
     source, start, end = _split_span(spec)
@@ -114,7 +119,7 @@ def write_event(event: RainEvent, path: str | Path) -> None:
     Raises InputError if the name does not end in .npz, OSError if it cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".npz":
+    if path.suffix.lower() != ".npz":
         raise InputError(f"cannot write an event to '{path}': expected a name that ends in .npz")
     with open_atomically(path) as file:
         np.savez_compressed(file, rain_rate=event.rain_rate, time=event.time, **event.grid)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldcast.data.grids import in_metres, metric_grid
+from ldcast.data.grids import in_metres, metres_per_unit, metric_grid
 from ldcast.errors import InputError
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -83,7 +83,7 @@ def _is_axis(rain: "DataArray", name: Any, kind: str) -> bool:
     if name not in rain.coords:
         return False
     attributes = rain[name].attrs
-    says = {attributes.get("standard_name"), attributes.get("axis"), str(name).lower()}
+    says = {str(attributes.get("standard_name")), str(attributes.get("axis")), str(name).lower()}
     return not says.isdisjoint(_AXES[kind])
 
 
@@ -110,7 +110,10 @@ def _units(rain: "DataArray", axis: Any, where: str) -> str:
 
 def _coordinate(rain: "DataArray", axis: Any, where: str) -> np.ndarray:
     """Centres of pixels, metres or degrees, float64."""
-    values = rain[axis].to_numpy().astype(np.float64)
+    values = rain[axis].to_numpy()
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{where}: {axis} is {values.dtype}, expected numbers; mend its values")
+    values = values.astype(np.float64)
     steps = np.diff(values)
     if len(values) < 2 or not np.isfinite(values).all() or (mean := steps.mean()) == 0:
         raise InputError(f"{where}: {axis} is {values}, expected at least 2 different coordinates")
@@ -119,7 +122,12 @@ def _coordinate(rain: "DataArray", axis: Any, where: str) -> np.ndarray:
             f"{where}: {axis} goes in steps from {steps.min():g} to {steps.max():g}, expected even "
             "ones; interpolate to a regular grid"
         )
-    return values * _METRES.get(_units(rain, axis, where), 1.0)
+    return values * _factor(rain, axis, where)
+
+
+def _factor(rain: "DataArray", axis: Any, where: str) -> float:
+    """Metres per unit of the coordinates; 1 for degrees, which stay so."""
+    return _METRES.get(_units(rain, axis, where), 1.0)
 
 
 def _outer(values: np.ndarray) -> tuple[float, float]:
@@ -132,24 +140,46 @@ def _outer(values: np.ndarray) -> tuple[float, float]:
 
 
 def _projection(rain: "DataArray", where: str) -> str | None:
-    """As PROJ text in metres, or as WKT where PROJ text cannot say it; None if nothing is said."""
+    """As PROJ text in metres, or as WKT where PROJ text says less; None if nothing is said."""
     mapping = _grid_mapping(rain)
     if mapping is None:
         return None
     for name in _PROJ_TEXTS:
         if name in mapping:
             return in_metres(str(mapping[name]))
+    _, y_axis, x_axis = rain.dims
+    factors = {
+        "false_easting": _factor(rain, x_axis, where),
+        "false_northing": _factor(rain, y_axis, where),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pyproj warns that PROJ text says less than WKT
-        crs = _crs(mapping, where)
+        return _projection_text(_crs(mapping, factors, where))
+
+
+def _projection_text(crs: "CRS") -> str:
+    from pyproj.exceptions import CRSError
+
+    crs = (crs.sub_crs_list[0] if crs.is_compound else crs).to_2d()  # rain has no height
+    try:
         proj_text = crs.to_proj4().replace(" +type=crs", "")
-    return in_metres(proj_text) if proj_text else crs.to_wkt()
+        again = crs.from_proj4(proj_text)
+    except CRSError:  # PROJ text has no words for it
+        return crs.to_wkt()
+    # Most datums are not in PROJ text: without its own, a Swiss grid is off by 166 m. Axes may be
+    # in another order or direction, since x is first and eastward wherever a grid is placed.
+    is_whole = (
+        crs.geodetic_crs.equals(again.geodetic_crs, ignore_axis_order=True)
+        and crs.coordinate_operation == again.coordinate_operation
+    )
+    # Kilometres can be undone in PROJ text alone.
+    return in_metres(proj_text) if is_whole or metres_per_unit(proj_text) != 1 else crs.to_wkt()
 
 
 def _grid_mapping(rain: "DataArray") -> dict[str, Any] | None:
     """The attributes of the grid mapping that `rain` names, or else of the only one it has."""
-    named = rain.encoding.get("grid_mapping") or rain.attrs.get("grid_mapping") or ""
-    name = named.split(":")[0].strip()
+    named = rain.encoding.get("grid_mapping", rain.attrs.get("grid_mapping", ""))
+    name = str(named).split(":")[0].strip()
     if name in rain.coords:
         return rain[name].attrs
     telling = {*_PROJ_TEXTS, *_WKT_TEXTS, "grid_mapping_name"}
@@ -157,7 +187,8 @@ def _grid_mapping(rain: "DataArray") -> dict[str, Any] | None:
     return found[0] if len(found) == 1 else None
 
 
-def _crs(mapping: dict[str, Any], where: str) -> "CRS":
+def _crs(mapping: dict[str, Any], factors: dict[str, float], where: str) -> "CRS":
+    """factors: from the units of the coordinates, in which CF has these attributes, to metres."""
     try:
         from pyproj import CRS
         from pyproj.exceptions import CRSError
@@ -169,9 +200,11 @@ def _crs(mapping: dict[str, Any], where: str) -> "CRS":
         for name in _WKT_TEXTS:
             if name in mapping:
                 return CRS.from_user_input(mapping[name])
-        return CRS.from_cf(mapping)
-    except (CRSError, KeyError) as error:
+        scaled = {name: factors[name] * mapping[name] for name in factors.keys() & mapping.keys()}
+        return CRS(CRS.from_cf({**mapping, **scaled}))  # to_2d fails on the subclass that it is
+    except (CRSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{where}: its grid mapping cannot be read ({error}); expected WKT in crs_wkt or the "
-            "attributes of the CF conventions"
+            f"{where}: its grid mapping cannot be read ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); expected WKT in crs_wkt or the attributes of "
+            "the CF conventions"
         ) from error

@@ -21,7 +21,7 @@ _PER_HOUR = {"s": 3600, "sec": 3600, "min": 60, "h": 1, "hr": 1, "hour": 1, "d":
 _PER_HOUR["day"] = _PER_HOUR["d"]
 _UNITS = re.compile(
     rf"(?P<depth>{'|'.join(_MM_PER_DEPTH)})"
-    rf"((?P<slash>/)?(?P<number>\d*)(?P<time>{'|'.join(_PER_HOUR)})(?P<power>-1)?)?"
+    rf"((?P<slash>/)?(?P<number>[1-9]\d{{0,3}})?(?P<time>{'|'.join(_PER_HOUR)})(?P<power>-1)?)?"
 )
 
 
@@ -103,7 +103,10 @@ def without_impossible_rain(rain_rate: np.ndarray, path: Path | str) -> np.ndarr
 
 
 def checked_time(time: np.ndarray, num_frames: int, path: Path | str) -> np.ndarray:
-    """`time` as (T,) datetime64[s]; InputError unless there is one per frame, increasing."""
+    """`time` as (T,) datetime64[s], rounded to the nearest second.
+
+    Raises InputError unless there is one per frame, increasing.
+    """
     if time.dtype.kind != "M":
         raise InputError(f"{path}: time is {time.dtype}, expected datetime64[s] in UTC")
     if time.shape != (num_frames,) or np.isnat(time).any():
@@ -111,7 +114,7 @@ def checked_time(time: np.ndarray, num_frames: int, path: Path | str) -> np.ndar
             f"{path}: time has shape {time.shape} and {int(np.isnat(time).sum())} empty entries, "
             f"expected one time for each of {num_frames} frames"
         )
-    time = time.astype("datetime64[s]")
+    time = rounded_to_seconds(time)
     backward = np.flatnonzero(np.diff(time) <= np.timedelta64(0, "s"))
     if len(backward):
         earlier, later = time[backward[0]], time[backward[0] + 1]
@@ -120,6 +123,11 @@ def checked_time(time: np.ndarray, num_frames: int, path: Path | str) -> np.ndar
             "expected times that increase; sort the frames and drop repeated ones"
         )
     return time
+
+
+def rounded_to_seconds(time: np.ndarray) -> np.ndarray:
+    """`time` as datetime64[s]; a time stored in floats may be 20:49:59.999999 instead of 20:50."""
+    return (time + np.timedelta64(500, "ms")).astype("datetime64[s]")
 
 
 def format_time(time: np.datetime64) -> str:

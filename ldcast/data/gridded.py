@@ -5,6 +5,7 @@ interval that the time bounds tell or, without them, since the frame before.
 Source: CF Conventions 1.11; CF Standard Name Table.
 """
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from ldcast.data.checks import (
     checked_time,
     millimetres,
     mm_per_hour,
+    rounded_to_seconds,
     without_impossible_rain,
 )
 from ldcast.errors import InputError
@@ -47,7 +49,7 @@ def read_gridded(path: Path, start: str = "", end: str = "") -> RainEvent:
     """
     with _open(path) as dataset:
         rain = _rain_variable(dataset, path)
-        event = _event(rain, str(path), _time_bounds(dataset, rain), (start, end))
+        event = _event(rain, str(path), _time_bounds(dataset, rain, path), (start, end))
     return replace(event, name=path.stem, source=str(path.resolve()))
 
 
@@ -69,9 +71,10 @@ def _event(
     bounds: np.ndarray | None = None,
     span: tuple[str, str] = ("", ""),
 ) -> RainEvent:
-    """where: named in messages. bounds: (T, 2) datetime64, start and end of each frame."""
+    """where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame."""
     rain, grid = oriented(with_axes(rain, where), where)
     time_axis = rain.dims[0]
+    _check_calendar(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
     factors = _factors(rain, time, bounds, where)
@@ -79,7 +82,7 @@ def _event(
         frames = slice(*frames_in_span(time, *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
     rain_rate = checked_rain_rate(_load(rain, factors, where), where)
-    what = " ".join(filter(None, (rain.attrs.get("standard_name"), "in", rain.attrs["units"])))
+    what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     return RainEvent(
         rain_rate=without_impossible_rain(rain_rate, where),
         time=time,
@@ -105,22 +108,29 @@ def _open(path: Path) -> "Dataset":
             "netCDF4 zarr"
         ) from error
     try:
-        return xarray.open_dataset(
-            path,
-            engine="zarr" if path.is_dir() else None,
-            decode_coords="all",  # grid mappings, too, become coordinates
-            decode_timedelta=False,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
+            return xarray.open_dataset(
+                path,
+                engine="zarr" if path.is_dir() else None,
+                decode_coords="all",  # grid mappings, too, become coordinates
+                decode_timedelta=False,
+            )
     except Exception as why:  # of many kinds, from xarray and the packages beneath it
+        said = " ".join(str(why).split())
+        if "unable to decode time units" in said:
+            mend = "mend units and calendar of the time, such as minutes since 2020-01-01, standard"
+        else:
+            mend = "fetch it again, or: pip install netCDF4 zarr"
         raise InputError(
-            f"{path} is no NetCDF or Zarr that can be read ({type(why).__name__}: "
-            f"{' '.join(str(why).split())[:200]}); fetch it again, or: pip install netCDF4 zarr"
+            f"{path} is no NetCDF or Zarr that can be read ({type(why).__name__}: {said[:200]}); "
+            f"{mend}"
         ) from why
 
 
 def _rain_variable(dataset: "Dataset", path: Path) -> "DataArray":
     fields = [field for field in dataset.data_vars.values() if field.ndim >= 2]
-    found = [field for field in fields if field.attrs.get("standard_name") in RATES + AMOUNTS]
+    found = [field for field in fields if _text(field, "standard_name") in RATES + AMOUNTS]
     if len(found) == 1:
         return found[0]
     if found:
@@ -137,24 +147,47 @@ def _rain_variable(dataset: "Dataset", path: Path) -> "DataArray":
     )
 
 
+def _text(field: "DataArray", attribute: str) -> str:
+    """An attribute that should be a text, but is whatever the file has; empty without one."""
+    return str(field.attrs.get(attribute, ""))
+
+
 def _describe(field: "DataArray") -> str:
     """Name, standard name and units, for messages."""
-    known = (field.attrs.get(name) for name in ("standard_name", "units"))
+    known = (_text(field, attribute) for attribute in ("standard_name", "units"))
     return f"{field.name} ({', '.join(filter(None, known)) or 'neither standard_name nor units'})"
 
 
 def _is_reflectivity(field: "DataArray") -> bool:
-    says = (field.attrs.get("standard_name", ""), field.attrs.get("units", ""))
-    return "reflectivity" in says[0] or "dbz" in says[1].lower()
+    is_named = "reflectivity" in _text(field, "standard_name")
+    return is_named or "dbz" in _text(field, "units").lower()
 
 
-def _time_bounds(dataset: "Dataset", rain: "DataArray") -> np.ndarray | None:
-    """(T, 2) datetime64, start and end of each frame; None if the file has none."""
+def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarray | None:
+    """(T, 2) datetime64[s], start and end of each frame; None if the file has none."""
     for coordinate in rain.coords.values():
-        name = coordinate.encoding.get("bounds") or coordinate.attrs.get("bounds")
-        if coordinate.dtype.kind == "M" and name in dataset:
-            return np.sort(dataset[name].to_numpy().reshape(-1, 2), axis=1)
+        name = str(coordinate.encoding.get("bounds", coordinate.attrs.get("bounds", "")))
+        if coordinate.dtype.kind != "M" or name not in dataset:
+            continue
+        bounds, shape = dataset[name].to_numpy(), (*coordinate.shape, 2)
+        if bounds.shape != shape or bounds.dtype.kind != "M":
+            raise InputError(
+                f"{path}: {name}, the bounds of {coordinate.name}, has shape {bounds.shape} of "
+                f"{bounds.dtype}, expected {shape} of times, start and end of each; mend it or "
+                "drop it"
+            )
+        return np.sort(rounded_to_seconds(bounds).reshape(-1, 2), axis=1)
     return None
+
+
+def _check_calendar(time: "DataArray", where: str) -> None:
+    if time.dtype == object:  # what xarray makes of times that datetime64 cannot hold
+        calendar = time.encoding.get("calendar") or getattr(time.values[0], "calendar", "unknown")
+        raise InputError(
+            f"{where}: {time.name} is of calendar {calendar}, from {time.values[0]} on, expected "
+            "the standard one and years from 1678 to 2261; convert it, by xarray's "
+            "convert_calendar for instance"
+        )
 
 
 # ---- values --------------------------------------------------------------------------------------
@@ -164,17 +197,23 @@ def _factors(
     rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
 ) -> np.ndarray:
     """(T,) float64, by which each frame is multiplied to be in mm/h."""
-    units = str(rain.attrs.get("units", ""))
+    name, units = _text(rain, "standard_name"), _text(rain, "units")
     if _is_reflectivity(rain):
         raise InputError(f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}")
-    if rain.attrs.get("standard_name", RATES[0]) not in RATES + AMOUNTS:
+    if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
             f"{', '.join(RATES + AMOUNTS)}"
         )
-    if (rate := mm_per_hour(units)) is not None:
+    rate, amount = mm_per_hour(units), millimetres(units)
+    if (name in AMOUNTS and rate is not None) or (name in RATES and amount is not None):
+        raise InputError(
+            f"{where}: {_describe(rain)} is {'a rate' if name in RATES else 'an amount'} by its "
+            "standard_name, but not by its units; mend the one that is wrong"
+        )
+    if rate is not None:
         return np.full(len(time), rate)
-    if (amount := millimetres(units)) is not None:
+    if amount is not None:
         return amount / _hours(time, bounds, where)
     raise InputError(
         f"{where}: {rain.name} has {f'units {units!r}' if units else 'no units'}, expected a rate "

@@ -11,7 +11,7 @@ The first four go through pysteps (importers.py and odim.py here), xarray by gri
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +47,25 @@ def reader_name(path: Path) -> str | None:
 def read_frames(paths: Iterable[Path], reader: Reader) -> RainEvent:
     """The frames of all files in order of time; the files may be given in any order.
 
-    The grid keeps what all files say alike. Raises InputError, beside what `reader` raises, for no
-    files, for a time that occurs twice, and for files of different shapes or grids.
+    Raises InputError, beside what `reader` raises, for no files, and as `join_events`.
     """
     events = sorted((reader(path) for path in paths), key=lambda event: event.time[0])
     if not events:
         raise InputError("got no files to read, expected one or more")
+    return join_events(events)
+
+
+def join_events(events: Sequence[RainEvent]) -> RainEvent:
+    """One event of several that follow one another; the grid keeps what all say alike.
+
+    Raises InputError for a time that occurs twice, and for different shapes or grids.
+    """
     if len(events) == 1:
         return events[0]
     first = events[0]
     for earlier, later in itertools.pairwise(events):
-        _check_follows(earlier, later)
         _check_same_grid(first, later)
+        _check_follows(earlier, later)
     return RainEvent(
         rain_rate=np.concatenate([event.rain_rate for event in events]),
         time=np.concatenate([event.time for event in events]),

@@ -22,7 +22,9 @@ from ldcast.data.archive import parse_time, past_frames, read_event
 from ldcast.diffusion.windows import Window, cover
 from ldcast.errors import InputError, run_script
 from ldcast.models import AutoencoderKL
+from ldcast.products.forecast import check_output_path
 from ldcast.rain import RainScale
+from ldcast.request import check_count, check_window
 from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generators
 
 
@@ -70,6 +72,9 @@ def tile_by_tile(model: LDCast, past: np.ndarray, noise: Tensor, tile: int, **se
             cells = np.s_[
                 row // factor : (row + tile) // factor, column // factor : (column + tile) // factor
             ]
+            if np.isnan(past[(..., *part)]).all(axis=(1, 2)).any():  # nothing to forecast from
+                forecast[(..., *part)] = np.nan
+                continue
             own = noise[(..., *cells)]
             forecast[(..., *part)] = model.predict(
                 past[(..., *part)], members, noise=own, **settings
@@ -90,12 +95,16 @@ def main(argv: list[str] | None = None) -> None:
     add("--steps", type=int, help="sampling steps; default: the model's")
     add("--save", type=Path, metavar="PATH.npz", help="keep the three forecasts")
     flags = parser.parse_args(argv)
+    check_count("members", flags.members)
+    if flags.save:
+        check_output_path(flags.save, (".npz",))
     event = read_event(flags.data)
     past, issue_time = past_frames(
         event, parse_time(flags.issue_time) if flags.issue_time else None
     )
     model = LDCast.from_pretrained(flags.model)
     multiple = model.rain_multiple
+    check_window(flags.window, multiple)
     height, width = (size // multiple * multiple for size in past.shape[1:])
     past = past[:, :height, :width]
     if min(height, width) <= flags.window:
