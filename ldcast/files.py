@@ -49,13 +49,15 @@ def folder_atomically(path: Path) -> Iterator[Path]:
 
     A folder at `path` is replaced once the new one is complete. No rename swaps two folders, so
     between two renames there is none; a crash in this instant leaves both beside it, whole, as
-    `.NAME.PID.new` and `.NAME.PID.old`.
+    `.NAME.PID.new` and `.NAME.PID.old`. Of a link, as of one to a file, what it leads to stays.
     """
     # Not as UNFINISHED_PATTERN, whose matches are removed as files.
     unfinished, old = (
         path.with_name(f".{path.name}.{os.getpid()}.{age}") for age in ("new", "old")
     )
     try:
+        # In a container each run can have the same PID, also after one that was killed.
+        _remove(unfinished)
         unfinished.mkdir()
         yield unfinished
         for written in (*unfinished.rglob("*"), unfinished):
@@ -63,21 +65,29 @@ def folder_atomically(path: Path) -> Iterator[Path]:
         _swap_folders(unfinished, path, old)
         sync_folder(path.parent)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove(unfinished)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def _swap_folders(new: Path, path: Path, old: Path) -> None:
     """`path` becomes `old`, if there is one, and `new` becomes `path`; or nothing changes."""
-    if path.exists():
+    if os.path.lexists(path):  # as a link that leads nowhere does, too
+        _remove(old)
         os.rename(path, old)
     try:
         os.rename(new, path)
     except BaseException:
-        if old.exists():
+        if os.path.lexists(old):
             os.rename(old, path)
         raise
+
+
+def _remove(folder: Path) -> None:
+    """A folder, or the link to one; what cannot be removed stays."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

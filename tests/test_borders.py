@@ -20,10 +20,11 @@ SWISS = {
 }
 SHAPE = (64, 71)
 BERN, ZURICH, GENEVA = (7.438637, 46.951083), (8.541694, 47.376887), (6.143158, 46.204391)
-# On a sphere of 6371 km, so that a few lines of a test can project, too; 1 km pixels in km.
+# On a sphere of 6371 km, so that a few lines of a test can project, too; 1 km pixels. Its corners
+# are in metres all the same.
 POLAR = {
     "projection": "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=-97 +R=6371000 +units=km",
-    **{"x1": -1000.0, "y1": -5000.0, "x2": 1000.0, "y2": -4000.0},
+    **{"x1": -1e6, "y1": -5e6, "x2": 1e6, "y2": -4e6},
 }
 POLAR_SHAPE = (1000, 2000)
 
@@ -60,6 +61,40 @@ def test_known_places_lie_at_their_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(placed[0], [34.5, 28.0], atol=0.001)  # 10 m
     assert np.abs(placed - [42.8, 23.2]).sum(axis=1).min() < 0.1  # Zurich: 683, 248 km
     np.testing.assert_allclose(placed[-1], [24.5, 36.2], atol=0.1)  # Geneva: 500, 118 km
+
+
+@needs_pyproj
+def test_a_projection_can_be_wkt(tmp_path: Path) -> None:
+    """LV95: the same places as in LV03, 2000 and 1000 km further, to 2 m."""
+    from pyproj import CRS
+
+    wkt = CRS("EPSG:2056").to_wkt()
+    grid = {"projection": wkt, "x1": 2255000.0, "y1": 840000.0, "x2": 2965000.0, "y2": 1480000.0}
+    path = write(tmp_path / "cities.geojson", line(BERN, ZURICH))
+    (placed,) = read_borders([path], grid, SHAPE)
+    np.testing.assert_allclose(placed[0], [34.5, 28.0], atol=0.001)
+
+
+@needs_pyproj
+@pytest.mark.parametrize(
+    ("in_m", "in_km"),
+    [
+        ("+a=6378137 +b=6356752.3", "+a=6378.137 +b=6356.7523"),  # as KNMI gives it
+        ("+a=6378137 +b=6356752.3", "+a=6378137 +b=6356752.3 +units=km"),
+    ],
+)
+def test_corners_are_in_metres_where_the_projection_counts_in_km(
+    tmp_path: Path, in_m: str, in_km: str
+) -> None:
+    polar = "+proj=stere +lat_0=90 +lat_ts=60"
+    path = write(tmp_path / "b.json", line((5.2, 52.1), (5.9, 52.0)))
+    corners = {"x1": 0.0, "y1": -4415000.0, "x2": 700000.0, "y2": -3650000.0}
+    placed = [
+        read_borders([path], {"projection": f"{polar} {lengths}", **corners}, (765, 700))[0]
+        for lengths in (in_m, in_km)
+    ]
+    np.testing.assert_allclose(placed[1], placed[0], atol=1e-6)
+    assert ((placed[0] > 0) & (placed[0] < 700)).all()
 
 
 @needs_pyproj
@@ -188,6 +223,8 @@ def test_shapefiles_by_their_own_projection(tmp_path: Path, crs: str | None) -> 
 @needs_pyproj
 def test_shapefiles_of_points_and_damaged_ones(tmp_path: Path) -> None:
     shapefile = pytest.importorskip("shapefile", reason="shapefiles need pyshp, an extra")
+    import pyproj
+
     path = tmp_path / "cities.shp"
     with shapefile.Writer(path) as writer:
         writer.field("name", "C")
@@ -195,6 +232,11 @@ def test_shapefiles_of_points_and_damaged_ones(tmp_path: Path) -> None:
         writer.record("cities")
     with pytest.raises(InputError, match="has no lines"):
         read_borders([path], SWISS, SHAPE)
+    moon = pyproj.CRS("+proj=longlat +R=1737400").to_wkt("WKT1_ESRI")
+    for text in ("no WKT", moon):
+        path.with_suffix(".prj").write_text(text)
+        with pytest.raises(InputError, match="expected WKT of a place on Earth"):
+            read_borders([path], SWISS, SHAPE)
     path.write_bytes(path.read_bytes()[:110])
     with pytest.raises(InputError, match="damaged or no shapefile"):
         read_borders([path], SWISS, SHAPE)
@@ -243,7 +285,9 @@ def test_grids_that_cannot_place_lines(tmp_path: Path) -> None:
     paths = [write(tmp_path / "b.json", line(BERN, ZURICH))]
     assert "lacks projection, x1, y1, x2, y2" in refused(paths, {"pixel_size_m": 1000.0})
     assert "lacks y2" in refused(paths, {k: SWISS[k] for k in ("projection", "x1", "y1", "x2")})
-    assert "'flat', which pyproj cannot read" in refused(paths, SWISS | {"projection": "flat"})
+    for projection in ("flat", "+proj=longlat +R=1737400", 'LOCAL_CS["roof",UNIT["metre",1]]'):
+        message = f"the projection '{projection}', which pyproj cannot place on Earth"
+        assert message in refused(paths, SWISS | {"projection": projection})  # the second: the Moon
     assert "expected x1 < x2" in refused(paths, SWISS | {"x1": 965000.0, "x2": 255000.0})
     assert "y1 < y2" in refused(paths, SWISS | {"y1": np.nan})
     far = {"projection": "+proj=ortho +lat_0=47", "x1": 1e8, "x2": 2e8}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive import read_event
+from ldcast.data.grids import in_metres
 from ldcast.errors import InputError
 from ldcast.products import files
 from ldcast.products.dataset import to_dataset, to_pysteps
@@ -189,13 +190,39 @@ def test_a_grid_of_latitudes_and_longitudes() -> None:
     assert dataset.crs.attrs["grid_mapping_name"] == "latitude_longitude"
 
 
-@pytest.mark.parametrize("projection", ["unknown", "+proj=nonsense", "EPSG:2263", "EPSG:4978", ""])
+@pytest.mark.parametrize(
+    "projection",
+    ["unknown", "+proj=nonsense", "EPSG:2263", "EPSG:4978", "EPSG:4979", 'LOCAL_CS["roof"]', ""],
+)
 def test_a_projection_that_says_nothing_of_these_coordinates(projection: str) -> None:
-    """Unreadable, in feet, or of three axes: there is no mapping, and the text is kept."""
+    """Unreadable, in feet, or of three axes: no mapping, no units, and the text is kept."""
     dataset = to_dataset(make_forecast({**CORNERS, "projection": projection}))
     assert "crs" not in dataset
-    assert dataset.x.attrs["units"] == "m"
+    for axis in (dataset.x, dataset.y):
+        assert axis.attrs.keys() == {"long_name"}
+    assert dataset.x.values[0] == 255500
     assert dataset.attrs["input_projection"] == projection
+
+
+def test_corners_without_a_projection_are_in_metres() -> None:
+    dataset = to_dataset(make_forecast(CORNERS))
+    for axis in (dataset.x, dataset.y):
+        assert axis.attrs["units"] == "m"
+        assert axis.attrs["standard_name"] == f"projection_{axis.name}_coordinate"
+
+
+def test_a_projection_given_as_wkt(path: Path) -> None:
+    """With its datum, which PROJ text would lose."""
+    wkt = pyproj.CRS("EPSG:2056").to_wkt()
+    assert in_metres(wkt) == wkt
+    forecast = make_forecast({**CORNERS, "projection": wkt})
+    write_forecast(bare(forecast), path)
+    with open_dataset(path) as dataset:
+        assert pyproj.CRS.from_cf(dataset.crs.attrs).to_epsg() == 2056
+        assert "proj4" not in dataset.crs.attrs
+        assert dataset.x.attrs["units"] == "m"
+    assert read_forecast(path).grid["projection"] == wkt
+    assert to_pysteps(to_dataset(forecast)).attrs["projection"] == wkt
 
 
 def test_a_projection_that_only_wkt_can_tell() -> None:

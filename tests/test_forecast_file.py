@@ -17,6 +17,7 @@ from ldcast.products.files import check_forecast_path, read_forecast, write_fore
 from ldcast.products.forecast import (
     OPTIONAL_ENTRIES,
     Forecast,
+    check_grid,
     check_output_path,
 )
 from ldcast.products.statistics import STATISTICS_AXES, Statistics, ensemble_statistics
@@ -192,6 +193,43 @@ def test_grid_entries_that_no_file_can_hold(forecast: Forecast, name: str, value
         replace(forecast, grid={name: value})
 
 
+@pytest.mark.parametrize("name", ["x1", "y1", "x2", "y2", "pixel_size_m", "pixel_size_y_m"])
+@pytest.mark.parametrize("value", ["abc", "1 km", "", np.nan, -np.inf, np.ones((2, 2)), 2j])
+def test_places_and_sizes_are_finite_numbers(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"'{name}' is .*, expected a finite number; mend") as got:
+        check_grid({name: value})
+    assert "\n" not in str(got.value)
+
+
+@pytest.mark.parametrize("value", [0, -1000.0])
+@pytest.mark.parametrize("name", ["pixel_size_m", "pixel_size_y_m"])
+def test_pixels_have_a_size(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"'{name}' is {value:g}, expected metres above 0; mend"):
+        check_grid({name: value})
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("high", [-160000.0, -160000.5])
+def test_corners_are_south_west_and_north_east(axis: str, high: float) -> None:
+    grid = {f"{axis}1": -160000.0, f"{axis}2": high}
+    got = f"{axis}1 -160000 and {axis}2 {high:.12g}, expected x1 < x2"
+    with pytest.raises(InputError, match=got):
+        check_grid(grid)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"x1": np.float32(0.5), "y2": np.array(-2)},  # a part of the corners, as some files have it
+        {"x1": 5, "y1": 45.0, "x2": 5.001, "y2": 45.001, "pixel_size_m": np.int64(1)},
+        {"pixel_size_m": "1000", "pixel_size_y_m": np.array(1e3)},
+        {"pixel_size": "1 km", "x0": np.nan},  # entries that nothing here reads
+    ],
+)
+def test_usable_grids(grid: dict[str, object]) -> None:
+    check_grid(grid)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])
 def test_damaged_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "forecast.npz"
@@ -347,11 +385,13 @@ def test_a_npz_file_needs_no_extras(
     assert read_forecast(tmp_path / "forecast.npz").seed == forecast.seed
 
 
-def test_only_a_zarr_store_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["thesis.tex", "zarr.json", ".zgroup", "rain_rate/zarr.json"])
+def test_only_a_forecasts_zarr_store_is_replaced(tmp_path: Path, name: str) -> None:
+    """Neither another folder nor another store, such as an archive of radar images."""
     work = tmp_path / "work.zarr"
-    work.mkdir()
-    (work / "thesis.tex").touch()
-    with pytest.raises(InputError, match="no Zarr store, and stays as it is"):
+    (work / name).parent.mkdir(parents=True)
+    (work / name).touch()
+    with pytest.raises(InputError, match="no Zarr store of a forecast, and stays as it is"):
         check_forecast_path(work)
     (tmp_path / "file.zarr").touch()
     with pytest.raises(InputError, match="is a file, a Zarr store is a folder"):
@@ -385,6 +425,36 @@ def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> No
                 assert (path / "deep" / "chunk").read_text() == "old"
         assert (path / "deep" / "chunk").read_text() == text
         assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("target", ["real.zarr", "nowhere"])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path, target: str) -> None:
+    """As with a link to a file."""
+    with folder_atomically(tmp_path / "real.zarr") as unfinished:
+        write_store(unfinished, "old")
+    path = tmp_path / "link.zarr"
+    path.symlink_to(target)
+    with folder_atomically(path) as unfinished:
+        write_store(unfinished, "new")
+    assert (path / "deep" / "chunk").read_text() == "new"
+    assert (tmp_path / "real.zarr" / "deep" / "chunk").read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "real.zarr"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    """As in containers, where every run can be process 1."""
+    path = tmp_path / "forecast.zarr"
+    for folder in (
+        path,
+        *(tmp_path / f".{path.name}.{os.getpid()}.{age}" for age in ("new", "old")),
+    ):
+        folder.mkdir()
+        write_store(folder, "left")
+    with folder_atomically(path) as unfinished:
+        assert list(unfinished.iterdir()) == []
+        write_store(unfinished, "new")
+    assert (path / "deep" / "chunk").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])

@@ -24,6 +24,14 @@ def test_a_jump_at_a_border_shows_and_elsewhere_does_not() -> None:
     assert border_change(field, [], [60]) < 1
 
 
+def test_other_cells_of_the_decoder_are_what_borders_are_compared_with() -> None:
+    """All cells of 4 pixels have edges, and the border is one of them: no seam."""
+    cells = 10 ** np.random.default_rng(0).normal(size=(40, 50, 50))
+    field = cells.repeat(4, axis=1).repeat(4, axis=2)
+    assert border_change(field, [100], [100]) > 3
+    assert border_change(field, [100], [100], every=4) == pytest.approx(1, abs=0.05)
+
+
 def test_pixels_without_data_do_not_count() -> None:
     field = np.ones((1, 20, 30))
     field[:, 10:] = 2

@@ -118,10 +118,10 @@ def _prj_transformer(path: Path) -> Transformer | None:
     pyproj = import_pyproj()
     try:
         return make_transformer(pyproj.CRS.from_wkt(path.read_text(encoding="utf-8-sig")), DEGREES)
-    except (pyproj.exceptions.CRSError, UnicodeDecodeError):
+    except (pyproj.exceptions.CRSError, pyproj.exceptions.ProjError, UnicodeDecodeError):
         raise InputError(
-            f"pyproj cannot read {path}, expected WKT; mend it, or convert the shapefile with: "
-            f"{TO_DEGREES_HINT} {path.with_suffix(SHAPEFILE_SUFFIX)}"
+            f"pyproj cannot read {path}, expected WKT of a place on Earth; mend it, or convert "
+            f"the shapefile with: {TO_DEGREES_HINT} {path.with_suffix(SHAPEFILE_SUFFIX)}"
         ) from None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldcast.data.grids import in_metres
 from ldcast.errors import InputError
 from ldcast.products.border_files import (
     DEGREES,
@@ -18,11 +19,11 @@ from ldcast.products.border_files import (
     make_transformer,
     read_lines,
 )
+from ldcast.products.forecast import CORNERS
 
 if TYPE_CHECKING:  # pyproj is an extra, imported where it is used
     from pyproj import Transformer
 
-CORNERS = ("x1", "y1", "x2", "y2")
 # Lines are straight in degrees (RFC 7946, section 3.1.1) and so bent on most maps. The border along
 # the 49th parallel is two points in some files; so points are put in, at least every ...
 MAX_STEP_DEGREES = 0.1
@@ -37,7 +38,8 @@ def read_borders(
         shapefiles (.shp; by their .prj, without one as GeoJSON; needs pyshp). Lines and outlines
         of areas are read, points are not.
     grid: `projection` (as pyproj reads it: PROJ text, WKT or EPSG code) and the outer corners
-        `x1 y1` (south-west) and `x2 y2` (north-east) in its units.
+        `x1 y1` (south-west) and `x2 y2` (north-east) in metres, also where PROJ text counts in km;
+        those of a projection in degrees or feet are in these.
     shape: (H, W), rows and columns between those corners.
 
     Returns arrays (n, 2) float64 of columns and rows, counted from the north-west corner of the
@@ -52,7 +54,7 @@ def read_borders(
 
 @dataclass(frozen=True)
 class _Domain:
-    """to_grid: from `DEGREES` to the grid's own units, in which its corners are."""
+    """to_grid: from `DEGREES` to the units in which the grid's corners are."""
 
     to_grid: Transformer
     corners: tuple[float, float, float, float]
@@ -88,11 +90,12 @@ def _read_domain(grid: Mapping[str, Any], shape: tuple[int, int]) -> _Domain:
             "a projection and the corners x1 y1 x2 y2; add them to the data or leave out borders"
         )
     try:
-        crs = pyproj.CRS.from_user_input(str(grid["projection"]))
-    except pyproj.exceptions.CRSError:
+        to_grid = make_transformer(DEGREES, in_metres(str(grid["projection"])))
+    except (pyproj.exceptions.CRSError, pyproj.exceptions.ProjError):
+        # The latter of what is no place on Earth: another planet, or a building's own plane.
         raise InputError(
             f"the data's grid has the projection '{grid['projection']}', which pyproj cannot "
-            "read, expected PROJ text, WKT or an EPSG code; mend it in the data"
+            "place on Earth, expected PROJ text, WKT or an EPSG code; mend it in the data"
         ) from None
     x1, y1, x2, y2 = corners = tuple(float(grid[name]) for name in CORNERS)
     if not (x1 < x2 and y1 < y2 and np.isfinite(corners).all()):
@@ -100,7 +103,7 @@ def _read_domain(grid: Mapping[str, Any], shape: tuple[int, int]) -> _Domain:
             f"the data's grid has the corners {list_numbers(corners)}, expected x1 < x2 (west to "
             "east) and y1 < y2 (south to north); mend them in the data"
         )
-    domain = _Domain(make_transformer(DEGREES, crs), corners, shape)
+    domain = _Domain(to_grid, corners, shape)
     if not np.isfinite(domain.middle).all():
         raise InputError(
             f"the middle of the data's grid, by its corners {list_numbers(corners)}, lies nowhere "

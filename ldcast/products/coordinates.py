@@ -46,7 +46,11 @@ def clock(forecast: Forecast) -> dict[str, tuple]:
 
 
 def horizontal(forecast: Forecast, crs: pyproj.CRS | None) -> dict[str, tuple]:
-    """x (W,) and y (H,) of the centres of pixels, or the numbers of columns and rows."""
+    """x (W,) and y (H,) of the centres of pixels, or the numbers of columns and rows.
+
+    crs: as `read_crs` gives it. None beside a projection leaves the units open: they may be feet
+        or degrees.
+    """
     height, width = forecast.rain_rate.shape[-2:]
     if not _has_corners(forecast.grid):
         # Without an axis attribute, by which CF would take them for longitude and latitude.
@@ -59,8 +63,9 @@ def horizontal(forecast: Forecast, crs: pyproj.CRS | None) -> dict[str, tuple]:
         "x": x1 + (x2 - x1) / width * (np.arange(width) + 0.5),
         "y": y2 - (y2 - y1) / height * (np.arange(height) + 0.5),
     }
+    are_metres = crs is None and "projection" not in forecast.grid
     return {
-        name: (name, values, _axis_attributes(name, crs), {"_FillValue": None})
+        name: (name, values, _axis_attributes(name, crs, are_metres), {"_FillValue": None})
         for name, values in centres.items()
     }
 
@@ -84,12 +89,14 @@ def read_crs(grid: dict[str, Any]) -> pyproj.CRS | None:
     return crs if is_plane and units <= {"metre", "degree"} else None
 
 
-def _axis_attributes(name: str, crs: pyproj.CRS | None) -> dict[str, str]:
-    """Standard name and units of `x` or `y`; those of a plane in metres without a projection."""
+def _axis_attributes(name: str, crs: pyproj.CRS | None, are_metres: bool) -> dict[str, str]:
+    """What `x` or `y` is: by its projection, or else on a plane in metres, or of units unknown."""
     axis = name.upper()
     if crs is not None:
         attributes = next(found for found in crs.cs_to_cf() if found["axis"] == axis)
         return {**attributes, "units": attributes["units"].replace("metre", "m")}
+    if not are_metres:
+        return {"long_name": f"{name} in the units of input_projection"}
     return {
         "standard_name": f"projection_{name}_coordinate",
         "long_name": {"x": "Easting", "y": "Northing"}[name],
@@ -99,7 +106,10 @@ def _axis_attributes(name: str, crs: pyproj.CRS | None) -> dict[str, str]:
 
 
 def grid_mapping(crs: pyproj.CRS, text: str) -> dict[str, Any]:
-    """CF's attributes, the WKT (which alone has all of some projections) and the input's text."""
+    """CF's attributes, the WKT (which alone has all of some projections) and the input's text.
+
+    The text only where it is PROJ's, for readers that know no WKT.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what only the WKT has
         attributes = crs.to_cf()
@@ -107,4 +117,5 @@ def grid_mapping(crs: pyproj.CRS, text: str) -> dict[str, Any]:
         # pyproj leaves out the pole, which CF asks for, where the scale is given by a parallel.
         pole = np.copysign(90.0, attributes.get("standard_parallel", 90.0))
         attributes.setdefault("latitude_of_projection_origin", float(pole))
-    return {**attributes, "spatial_ref": attributes["crs_wkt"], "proj4": text}
+    attributes["spatial_ref"] = attributes["crs_wkt"]
+    return {**attributes, "proj4": text} if text.lstrip().startswith(("+", "proj=")) else attributes

@@ -92,8 +92,8 @@ def to_dataset(forecast: Forecast) -> xarray.Dataset:
     x and y are the centres of pixels, in metres (of a latitude-longitude grid in degrees), y
     falling because row 0 is north. Without `x1 y1 x2 y2` in the grid they are column and row
     numbers. `crs` is the grid mapping; there is none without corners, or where pyproj cannot read
-    the projection, whose text stays in `input_projection` as the rest of the grid does in such
-    attributes.
+    the projection or it counts in other units, such as feet; then x and y have no units. Its text
+    stays in `input_projection` as the rest of the grid does in such attributes.
     """
     import xarray
 

@@ -34,14 +34,16 @@ _PACKAGES = {
     ".nc": (("xarray",), tuple(NETCDF_ENGINES), ("pyproj",)),
     ".zarr": (("xarray",), ("zarr",), ("pyproj",)),
 }
-_ZARR_METADATA = ("zarr.json", ".zgroup")  # of format 3 and of format 2
+# Of a forecast's store, in format 3 and, as others may have copied it, in format 2.
+_ZARR_METADATA = ("zarr.json", ".zarray")
+_ZARR_SIGN = "forecast_reference_time"  # a variable that every forecast has, and radar data lack
 
 
 def check_forecast_path(path: Path, file_format: str | None = None) -> None:
     """Raise InputError if no forecast can be written to `path`; to be called before the work.
 
     That is: an unknown ending or format, a place that cannot be written, or a package that is
-    missing. An existing file or Zarr store is fine; it will be replaced.
+    missing. An existing file or Zarr store of a forecast is fine; it will be replaced.
     """
     suffix = path.suffix.lower()
     if file_format is not None and file_format not in FILE_FORMATS:
@@ -143,8 +145,10 @@ def _check_zarr_store(path: Path) -> None:
     """Raises InputError for a folder that replacing it would destroy without being asked to."""
     if not path.is_dir():
         raise InputError(f"{path} is a file, a Zarr store is a folder; remove it or name another")
-    if not any((path / name).exists() for name in _ZARR_METADATA):
-        raise InputError(f"{path} is a folder but no Zarr store, and stays as it is; name another")
+    if not any((path / _ZARR_SIGN / name).exists() for name in _ZARR_METADATA):
+        raise InputError(
+            f"{path} is a folder but no Zarr store of a forecast, and stays as it is; name another"
+        )
 
 
 def _require_packages(suffix: str) -> None:

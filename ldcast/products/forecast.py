@@ -1,5 +1,6 @@
 """What a forecast holds, and its .npz file, written without ever being half there."""
 
+import math
 import shlex
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ REQUIRED_ENTRIES = (
 )
 OPTIONAL_ENTRIES = ("quality", "second_hand", "calibrated", *STATISTICS_ENTRIES)
 OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
+CORNERS = ("x1", "y1", "x2", "y2")  # outer, of the grid: south-west, then north-east
+PIXEL_SIZES = ("pixel_size_m", "pixel_size_y_m")
 # Names of np.savez_compressed's own parameters, which no array can be called.
 SAVEZ_PARAMETERS = ("file", "allow_pickle")
 
@@ -45,8 +48,8 @@ class Forecast:
     statistics: of the members; probabilities of a calibrated forecast are the calibration's.
     is_calibrated: whether rain rates and probabilities were corrected by the model's calibration.
 
-    Raises InputError if a grid entry has a name that the file needs, or a value that it cannot
-    hold.
+    Raises InputError if a grid entry has a name that the file needs, a value that it cannot hold,
+    or as a corner or pixel size one that makes no sense.
     """
 
     rain_rate: np.ndarray
@@ -86,7 +89,11 @@ class Forecast:
 
 
 def check_grid(grid: dict[str, Any]) -> None:
-    """Raises InputError for an entry that a forecast file cannot hold; call before the work."""
+    """Raises InputError for an entry that no forecast can have; to be called before the work.
+
+    That is: one that a forecast file cannot hold, a corner or pixel size that is no finite number,
+    a pixel size that is not above 0, and corners that are not x1 < x2 and y1 < y2.
+    """
     for name, value in grid.items():
         if name in (*OWN_ENTRIES, *SAVEZ_PARAMETERS):
             raise InputError(
@@ -98,6 +105,40 @@ def check_grid(grid: dict[str, Any]) -> None:
                 f"the input's entry '{name}' is {value!r}; a forecast file holds numbers, "
                 "texts and arrays of them: change or remove that entry in the input"
             )
+    _check_place(grid)
+
+
+def _check_place(grid: dict[str, Any]) -> None:
+    sides = {name: _number(grid, name) for name in PIXEL_SIZES if name in grid}
+    for name, side in sides.items():
+        if side <= 0:
+            raise InputError(
+                f"the input's entry '{name}' is {side:g}, expected metres above 0; mend or remove "
+                "that entry in the input"
+            )
+    corners = {name: _number(grid, name) for name in CORNERS if name in grid}
+    for low, high in (("x1", "x2"), ("y1", "y2")):
+        if {low, high} <= corners.keys() and not corners[low] < corners[high]:
+            raise InputError(
+                f"the input has {low} {corners[low]:.12g} and {high} {corners[high]:.12g}, "
+                "expected x1 < x2 (west to east) and y1 < y2 (south to north); mend or remove "
+                "these entries in the input"
+            )
+
+
+def _number(grid: dict[str, Any], name: str) -> float:
+    """A grid entry; raises InputError if it is no finite number."""
+    value = grid[name]
+    try:
+        number = float(value) if np.ndim(value) == 0 else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"the input's entry '{name}' is '{' '.join(str(value).split())}', expected a finite "
+            "number; mend or remove that entry in the input"
+        )
+    return number
 
 
 def write_npz(forecast: Forecast, path: Path) -> None:

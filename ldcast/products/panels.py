@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.image import AxesImage
 
 OBSERVED_COLOUR, FORECAST_COLOUR = "#505050", "#0b5394"
-TEXT_WIDTH, TEXT_HEIGHT = 1.8, 1.3  # inches, what a map's texts need at least
+TEXT_WIDTH, TEXT_HEIGHT = 1.8, 1.3  # inches, what a map's title and label need at least
 # Dark on a light rim, so that it shows on dry ground and on violent rain, in grey, too.
 BORDER_COLOUR, RIM_COLOUR = "#404040", "#ffffff"
 

@@ -79,12 +79,14 @@ def plot_forecast(
 
 
 def require_matplotlib() -> None:
-    """Raise InputError if matplotlib is missing; to be called before the work starts."""
+    """Raise InputError if it, or Pillow of its own, is missing; to be called before the work."""
     try:
         import matplotlib  # noqa: F401
-    except ModuleNotFoundError:
+        import PIL  # noqa: F401
+    except ModuleNotFoundError as error:
+        package = "pillow" if error.name == "PIL" else "matplotlib"
         raise InputError(
-            "pictures need matplotlib, which is missing; install it with: pip install matplotlib"
+            f"pictures need {package}, which is missing; install it with: pip install {package}"
         ) from None
 
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.figure import Figure
 
 MAP_INCHES, DPI = 2.7, 120  # of a map's longer side
-CONTINUED_WIDTH, LINE_HEIGHT = 2.4, 0.15  # inches, of the longer title of a continued forecast
+CONTINUED_WIDTH, CHANCE_HEIGHT = 2.4, 1.9  # inches, of the longest title and label in one line
+LINE_HEIGHT = 0.15  # inches, of a second line
 DOTS = round(MAP_INCHES * DPI)
 NUM_MEMBERS, NUM_CHANCES = 2, 3  # rows at most
 
@@ -58,8 +59,9 @@ def draw_sheet(story: Story) -> Figure:
     text_width, title_height, gap = max(width, TEXT_WIDTH), 0.27, " "
     if is_continued(story.lead_minutes[-1]) and text_width < CONTINUED_WIDTH:
         title_height, gap = title_height + LINE_HEIGHT, "\n"
+    is_low = height < CHANCE_HEIGHT
     fig = new_figure(
-        num_columns * text_width + 1.4,
+        num_columns * text_width + 1.4 + LINE_HEIGHT * is_low,
         len(rows) * (max(height, TEXT_HEIGHT) + title_height) + 0.6,
         DPI,
     )
@@ -75,7 +77,8 @@ def draw_sheet(story: Story) -> Figure:
             axes.set_title(story.name_time(minutes) + continued, fontsize=9, color=colour, pad=4)
         for axes in panels[len(row.minutes) :]:
             axes.set_visible(False)
-        panels[0].set_ylabel(row.label, fontsize=10.5, color=colour)
+        label = row.label.replace(" ≥", "\n≥") if is_low else row.label
+        panels[0].set_ylabel(label, fontsize=10.5, color=colour)
     add_scale_bar(cells[0, 0], story.shape, story.grid)
     _add_keys(fig, cells, sum(row.scale is CHANCE_SCALE for row in rows), story)
     return fig
@@ -85,6 +88,8 @@ def _add_keys(fig: Figure, cells: np.ndarray, num_chances: int, story: Story) ->
     add_bar(fig, cells[:2], RAIN_SCALE, "right")
     if num_chances:
         add_bar(fig, cells[-num_chances:][:2], CHANCE_SCALE, "right")
+    for axes in cells.flat:
+        axes.set_anchor("C")  # a bar pulls its maps to itself, and narrow ones with their titles
     add_no_data_key(fig, loc="upper right")
     if story.quality is not None:
         add_doubt_key(fig, loc="upper left")
