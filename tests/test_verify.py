@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from ldcast import plot, verify
+from ldcast import verify
 from ldcast.config import TINY_AUTOENCODER, TINY_DIFFUSION, ModelConfig
 from ldcast.data.archive import write_event
 from ldcast.data.crops import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.nowcaster import LDCast, build
+from ldcast.products import plot
 from ldcast.verification.cases import Case
 from ldcast.verification.crps import crps_ensemble
 from ldcast.verification.forecasters import simple_baselines
