@@ -50,6 +50,7 @@ from ldcast.watch import (
     forecast_path,
     next_time,
     surplus_forecasts,
+    times_of_past,
 )
 
 POLL_SECONDS = 2
@@ -74,7 +75,7 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
     past, issue_time = past_frames(
         event, parse_time(flags.issue_time) if flags.issue_time else None
     )
-    return replace(event, rain_rate=past, time=np.array([issue_time]))
+    return replace(event, rain_rate=past, time=np.array(times_of_past(issue_time)))
 
 
 def visible_files(folder: Path) -> list[Path]:

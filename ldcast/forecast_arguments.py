@@ -15,7 +15,7 @@ from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_matplotlib
 from ldcast.products.statistics import check_statistics
 from ldcast.products.video import require_ffmpeg
-from ldcast.request import count_frames
+from ldcast.request import check_count, count_frames
 
 KEEP = 288  # forecasts of a day
 
@@ -80,6 +80,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     """Finds out before the work starts what would fail after it."""
     if flags.seed < 0:
         raise InputError(f"got --seed {flags.seed}, expected 0 or more")
+    check_count("members", flags.members)
     count_frames(flags.lead_minutes)
     check_statistics(flags.probabilities, flags.quantiles)
     if flags.calibrated and flags.probabilities:

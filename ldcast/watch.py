@@ -204,5 +204,6 @@ def _forecasts(folder: Path, suffix: str) -> list[Path]:
 
 
 def times_of_past(issue_time: np.datetime64) -> list[np.datetime64]:
+    """Of the four frames that a forecast starts from, oldest first."""
     step = np.timedelta64(60 * CADENCE_MINUTES, "s")
     return [issue_time - age * step for age in range(PAST_FRAMES - 1, -1, -1)]
