@@ -251,7 +251,12 @@ class LDCast(nn.Module):
             members_per_batch = check_count("members per batch", members_per_batch)
         if window is not None:
             window = check_window(window, self.rain_multiple)
-            members_per_batch = 1  # its windows fill the batch
+            if members_per_batch not in (None, 1):
+                raise InputError(
+                    f"got {members_per_batch} members per batch with windows, expected 1: the "
+                    "windows of one member fill the batch"
+                )
+            members_per_batch = 1
         members = batches(num_members, members_per_batch, height, width)
         sampler = self._inference_sampler(num_sampling_steps)
         member_noise = self._member_noise(noise, seed, first_member, (height, width))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from stages import LOOP, Stage
+from tiny_models import tiny_model
 
 import train_autoenc
 from ldcast.data.archive import RainEvent, write_event
@@ -22,6 +23,14 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Trainings draw nothing, which saves half of their time, unless marked with `draws`."""
     if "draws" not in request.keywords:
         monkeypatch.setattr(Run, "draw", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untrained nowcaster; not to be written into."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import tiny_model
 
 import infer
 from ldcast import LDCast, forecast_arguments
@@ -18,13 +17,6 @@ from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.forecast_arguments import parse_flags
 from ldcast.products.ensemble import THRESHOLDS
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

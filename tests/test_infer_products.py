@@ -36,13 +36,6 @@ GRID = {
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def event() -> RainEvent:
     made = synthetic_event(seed=1, num_frames=6, height=40, width=56)
     made.rain_rate[:, :5, :5] = np.nan

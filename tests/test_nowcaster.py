@@ -270,6 +270,7 @@ def test_impossible_rain_is_refused(model, past, message):
         ({"lead_minutes": 42}, "got 42 minutes of lead time, expected a multiple of 5"),
         ({"window": 72}, "got windows of 72 pixels, expected a multiple of 16, at least 64"),
         ({"window": 48}, "got windows of 48 pixels"),
+        ({"window": 64, "members_per_batch": 2}, "got 2 members per batch with windows"),
         (
             {"noise": torch.zeros(2, 4, 5, 8, 12), "lead_minutes": 105},
             r"of shape \(2, 4, 10, 8, 12\)",
