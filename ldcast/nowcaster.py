@@ -32,6 +32,7 @@ from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
 from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
 from ldcast.request import (
+    MAX_WINDOW_PIXELS,
     MemberNoise,
     as_tensor,
     batches,
@@ -39,6 +40,7 @@ from ldcast.request import (
     check_past,
     check_window,
     count_frames,
+    fitting,
     pad_to_multiple,
 )
 from ldcast.seeds import draw_noise
@@ -257,7 +259,7 @@ class LDCast(nn.Module):
                     "windows of one member fill the batch"
                 )
             members_per_batch = 1
-        members = batches(num_members, members_per_batch, height, width)
+        members = batches(num_members, members_per_batch or fitting(height, width))
         sampler = self._inference_sampler(num_sampling_steps)
         member_noise = self._member_noise(noise, seed, first_member, (height, width))
         member_noise.check_given(num_members, num_rounds)
@@ -332,7 +334,7 @@ class LDCast(nn.Module):
             return nowcaster.noise_predictor(nowcaster.conditioner(z_past))
         windows = cover(*z_past.shape[-2:], window // AutoencoderKL.COMPRESSION)
         groups = []
-        for indices in batches(len(windows), None, window, window):
+        for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
             group = [windows[index] for index in indices]
             context = nowcaster.conditioner(torch.cat([part.cut(z_past) for part in group]))
             groups.append((group, nowcaster.noise_predictor(context)))

@@ -12,10 +12,11 @@ from ldcast.errors import InputError
 from ldcast.rain import check_rain_rate
 from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generator
 
-# Members or windows that are denoised at once, and pixels of all of them, if not said otherwise.
-# A small example alone takes longer than its share of a batch, because its convolutions do without
-# oneDNN: 2.0 s a call against 0.7 s (256 x 256, `small`, two CPU cores).
-MAX_BATCH, MAX_BATCH_PIXELS = 8, 2**20
+# Members that are denoised at once, and pixels of all of them, if not said otherwise; and pixels of
+# windows, of which there are several only where memory is short. A small example alone takes longer
+# than its share of a batch, because its convolutions do without oneDNN: 2.0 s a call against 0.7 s
+# (256 x 256, `small`, two CPU cores).
+MAX_BATCH, MAX_BATCH_PIXELS, MAX_WINDOW_PIXELS = 8, 2**20, 2**18
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,18 @@ class MemberNoise:
             )
 
 
-def batches(num_items: int, per_batch: int | None, height: int, width: int) -> list[range]:
-    """Which members, or windows, the networks see at once; None: by the size of each."""
-    if per_batch is None:
-        per_batch = min(max(MAX_BATCH_PIXELS // (height * width), 1), MAX_BATCH)
-    items = range(num_items)
-    return [items[start : start + per_batch] for start in range(0, num_items, per_batch)]
+def batches(num_items: int, max_items: int) -> list[range]:
+    """Which members, or windows, the networks see at once: as few batches as can be, of one size.
+
+    Sizes may differ by one, so that no item is left alone if it need not be.
+    """
+    num = -(-num_items // max_items)
+    return [range(num_items * k // num, num_items * (k + 1) // num) for k in range(num)]
+
+
+def fitting(height: int, width: int, max_pixels: int = MAX_BATCH_PIXELS) -> int:
+    """How many fields of that size make a batch, where nothing else is asked for."""
+    return min(max(max_pixels // (height * width), 1), MAX_BATCH)
 
 
 def count_frames(lead_minutes: int) -> int:

@@ -317,7 +317,7 @@ def test_a_later_round_has_a_context_for_each_member_and_progress_counts_it():
     model.predict(
         rain(), 3, lead_minutes=105, members_per_batch=2, progress=lambda *n: told.append(n)
     )
-    assert [len(z_past) for z_past in of_conditioner] == [1, 2, 1]
+    assert [len(z_past) for z_past in of_conditioner] == [1, 1, 2]
     assert told[-1] == (4 * NUM_CALLS, 4 * NUM_CALLS)
 
 

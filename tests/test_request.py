@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from ldcast.errors import InputError
-from ldcast.request import MemberNoise, batches, check_window, count_frames
+from ldcast.request import (
+    MAX_WINDOW_PIXELS,
+    MemberNoise,
+    batches,
+    check_window,
+    count_frames,
+    fitting,
+)
 
 SHAPE = (3, 5, 4, 6)
 
@@ -39,20 +46,20 @@ def test_given_noise_is_handed_out_by_member_and_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num", "per_batch", "size", "expected"),
-    [
-        (5, 2, (64, 64), [2, 2, 1]),
-        (20, None, (256, 256), [8, 8, 4]),
-        (20, None, (64, 64), [8, 8, 4]),
-        (5, None, (512, 512), [4, 1]),
-        (5, None, (640, 710), [2, 2, 1]),
-        (3, None, (1440, 1856), [1, 1, 1]),
-    ],
+    ("num", "at_most", "expected"),
+    [(5, 2, [1, 2, 2]), (9, 8, [4, 5]), (20, 8, [6, 7, 7]), (16, 8, [8, 8]), (3, 1, [1, 1, 1])],
 )
-def test_batches_hold_every_member_once_in_order(num, per_batch, size, expected) -> None:
-    found = batches(num, per_batch, *size)
+def test_batches_hold_every_member_once_in_order_and_leave_none_alone(num, at_most, expected):
+    found = batches(num, at_most)
     assert [len(batch) for batch in found] == expected
     assert [member for batch in found for member in batch] == list(range(num))
+
+
+def test_fewer_large_fields_fit_into_a_batch() -> None:
+    sizes = ((64, 64), (256, 256), (512, 512), (640, 710), (1440, 1856))
+    assert [fitting(*size) for size in sizes] == [8, 8, 4, 2, 1]
+    windows = [fitting(size, size, MAX_WINDOW_PIXELS) for size in (128, 256, 512, 1024)]
+    assert windows == [8, 4, 1, 1]
 
 
 def test_frames_of_a_lead_time() -> None:
