@@ -8,7 +8,7 @@ from ldcast.data.services import READERS
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.folders import check_writable
-from ldcast.nowcaster import SAMPLERS
+from ldcast.latent_nowcaster import SAMPLERS
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.forecast import check_output_path

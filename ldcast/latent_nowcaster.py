@@ -1,0 +1,105 @@
+"""Past latents to future latents: conditioner, denoiser and samplers wired together."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ldcast.config import FUTURE_FRAMES, ModelConfig
+from ldcast.diffusion import DDPMLoss, Denoiser, PLMSSampler, Sampler
+from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
+from ldcast.seeds import draw_noise
+
+SAMPLERS = {"plms": PLMSSampler}
+SAMPLER_NAMES = {sampler: name for name, sampler in SAMPLERS.items()}
+
+
+class LatentNowcaster(nn.Module):
+    """Past latents -> future latents: conditioner, denoiser, and a sampler for each of two uses.
+
+    training_sampler: owns the loss, `DDPMLoss`. inference_sampler: `PLMSSampler`. They must share
+    one `NoiseSchedule` object.
+    prediction: what the denoiser's output is, "noise" or "v"; samplers always receive noise.
+    """
+
+    def __init__(
+        self,
+        conditioner: AFNOConditioner,
+        denoiser: DenoiserUNet,
+        training_sampler: Sampler,
+        inference_sampler: Sampler,
+        prediction: str = "noise",
+    ) -> None:
+        super().__init__()
+        if training_sampler.schedule is not inference_sampler.schedule:
+            raise ValueError("the two samplers must be built on one NoiseSchedule object")
+        if prediction not in ("noise", "v"):
+            raise ValueError(f"got prediction {prediction!r}, expected 'noise' or 'v'")
+        self.conditioner = conditioner
+        self.denoiser = denoiser
+        self.training_sampler = training_sampler
+        self.inference_sampler = inference_sampler
+        self.prediction = prediction
+
+    def forward(
+        self,
+        z_past: Tensor,
+        z_future: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Training loss per example (B,).
+
+        z_past: (B, C, L_past, h, w), z_future: (B, C, L_future, h, w), clean latents.
+        generators: one per example, see `DDPMLoss`. weight: (B, 1, L_future, h, w).
+        """
+        denoiser = self.noise_predictor(self.conditioner(z_past))
+        return self.training_sampler(denoiser, z_future, generators, weight)
+
+    @torch.no_grad()
+    def infer(self, z_past: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Future latents (B, C, L_future, h, w), one draw for each z_past (B, C, L_past, h, w)."""
+        batch, channels, _, height, width = z_past.shape
+        shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
+        noise = draw_noise(shape, generators, z_past.device)
+        denoiser = self.noise_predictor(self.conditioner(z_past))
+        return self.inference_sampler(denoiser, noise, generators)
+
+    def noise_predictor(self, context: Sequence[Tensor]) -> Denoiser:
+        """The denoiser with its context closed over, answering in noise, float32.
+
+        context: the conditioner's, for B examples, or for one that all examples share.
+        """
+        schedule = self.training_sampler.schedule
+
+        def predict_noise(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+            shared = [level.expand(len(z_noisy), -1, -1, -1, -1) for level in context]
+            prediction = self.denoiser(z_noisy, diffusion_step, shared).float()
+            if self.prediction == "v":
+                return schedule.noise_from_v(z_noisy, prediction, diffusion_step)
+            return prediction
+
+        return predict_noise
+
+
+def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
+    """Networks with fresh weights and the two samplers, as the settings say."""
+    schedule = SCHEDULES[config.diffusion.schedule]()
+    conditioner = AFNOConditioner(
+        config.conditioner,
+        config.autoencoder.latent_channels,
+        FUTURE_FRAMES // AutoencoderKL.COMPRESSION,
+    )
+    denoiser = DenoiserUNet(
+        config.denoiser, config.autoencoder.latent_channels, config.conditioner.context_channels
+    )
+    return LatentNowcaster(
+        conditioner,
+        denoiser,
+        training_sampler=DDPMLoss(schedule, loss_norm, target=config.diffusion.prediction),
+        inference_sampler=SAMPLERS[config.diffusion.sampler](
+            schedule, config.diffusion.num_sampling_steps
+        ),
+        prediction=config.diffusion.prediction,
+    )
