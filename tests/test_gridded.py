@@ -480,6 +480,31 @@ def test_heights_are_left_out(code, flat):
     assert projection.equals(pyproj.CRS(flat), ignore_axis_order=True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+proj=somerc +lat_0=46.9524 +lon_0=7.43958 +x_0=600000 +y_0=200000 +ellps=bessel "
+        "+towgs84=674.374,15.056,405.346 +units=m",
+        STEREO,
+    ],
+)
+def test_proj_text_beside_wkt_is_kept_as_it_is_where_it_says_the_same(text):
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    attrs = {"crs_wkt": pyproj.CRS(text).to_wkt(), "proj4": text}
+    rain = make().assign_coords(crs=xarray.DataArray(0, attrs=attrs))
+    assert event_from_dataarray(rain).grid["projection"] == text
+
+
+@pytest.mark.parametrize("text", ["", "+proj=somerc +ellps=bessel", "nonsense"])
+def test_wkt_is_believed_where_proj_text_beside_it_says_less(text):
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    crs = pyproj.CRS("EPSG:21781")
+    text = text or crs.to_proj4()  # without the datum
+    attrs = {"proj4": text, "crs_wkt": crs.to_wkt()}
+    rain = make().assign_coords(crs=xarray.DataArray(0, attrs=attrs))
+    assert pyproj.CRS(event_from_dataarray(rain).grid["projection"]) == crs
+
+
 def test_wkt_that_has_no_proj_text_is_kept():
     pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
     wkt = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'

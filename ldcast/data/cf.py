@@ -3,6 +3,7 @@
 Source: CF Conventions 1.11, chapters 4 (coordinate types) and 5.6 (grid mappings).
 """
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +145,9 @@ def _projection(rain: "DataArray", where: str) -> str | None:
     mapping = _grid_mapping(rain)
     if mapping is None:
         return None
-    for name in _PROJ_TEXTS:
-        if name in mapping:
-            return in_metres(str(mapping[name]))
+    texts = [str(mapping[name]) for name in _PROJ_TEXTS if name in mapping]
+    if texts and not any(mapping.get(name) for name in _WKT_TEXTS):
+        return in_metres(texts[0])
     _, y_axis, x_axis = rain.dims
     factors = {
         "false_easting": _factor(rain, x_axis, where),
@@ -154,26 +155,40 @@ def _projection(rain: "DataArray", where: str) -> str | None:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pyproj warns that PROJ text says less than WKT
-        return _projection_text(_crs(mapping, factors, where))
+        return _projection_text(_crs(mapping, factors, where), texts)
 
 
-def _projection_text(crs: "CRS") -> str:
+def _projection_text(crs: "CRS", texts: list[str]) -> str:
+    """The first of the PROJ texts, or pyproj's own, that says all of `crs`; else WKT."""
     from pyproj.exceptions import CRSError
 
     crs = (crs.sub_crs_list[0] if crs.is_compound else crs).to_2d()  # rain has no height
-    try:
-        proj_text = crs.to_proj4().replace(" +type=crs", "")
-        again = crs.from_proj4(proj_text)
-    except CRSError:  # PROJ text has no words for it
-        return crs.to_wkt()
-    # Most datums are not in PROJ text: without its own, a Swiss grid is off by 166 m. Axes may be
-    # in another order or direction, since x is first and eastward wherever a grid is placed.
-    is_whole = (
-        crs.geodetic_crs.equals(again.geodetic_crs, ignore_axis_order=True)
-        and crs.coordinate_operation == again.coordinate_operation
-    )
+    own = ""
+    with contextlib.suppress(CRSError):  # PROJ text has no words for it
+        own = crs.to_proj4().replace(" +type=crs", "")
+    for text in filter(None, [*texts, own]):
+        if _says_all(text, crs):
+            return in_metres(text)
     # Kilometres can be undone in PROJ text alone.
-    return in_metres(proj_text) if is_whole or metres_per_unit(proj_text) != 1 else crs.to_wkt()
+    return in_metres(own) if metres_per_unit(own) != 1 else crs.to_wkt()
+
+
+def _says_all(text: str, crs: "CRS") -> bool:
+    """Whether a PROJ text is the same projection of the same datum.
+
+    Most datums are not in PROJ text: without its own, a Swiss grid is off by 166 m. Axes may be in
+    another order or direction, since x is first and eastward wherever a grid is placed.
+    """
+    from pyproj.exceptions import CRSError
+
+    try:
+        other = crs.from_proj4(text)
+    except CRSError:
+        return False
+    return (
+        crs.geodetic_crs.equals(other.geodetic_crs, ignore_axis_order=True)
+        and crs.coordinate_operation == other.coordinate_operation
+    )
 
 
 def _grid_mapping(rain: "DataArray") -> dict[str, Any] | None:
@@ -198,7 +213,7 @@ def _crs(mapping: dict[str, Any], factors: dict[str, float], where: str) -> "CRS
         ) from error
     try:
         for name in _WKT_TEXTS:
-            if name in mapping:
+            if mapping.get(name) is not None and str(mapping[name]):
                 return CRS.from_user_input(mapping[name])
         scaled = {name: factors[name] * mapping[name] for name in factors.keys() & mapping.keys()}
         return CRS(CRS.from_cf({**mapping, **scaled}))  # to_2d fails on the subclass that it is
