@@ -3,11 +3,12 @@
   python -m ldcast.memory                                      the bundled model's networks
   python -m ldcast.memory --preset paper --sizes 256 512 768 --fit 1024 1440x1856
 
-Each size is forecast once, with few sampling steps, in a process of its own; fresh weights, random
+Each size is forecast once, in a process of its own, but with few denoiser calls instead of a
+sampler's (PLMS makes 21 for 20 steps), since each takes the same memory; fresh weights, random
 rain. The peak is that of the whole process on a CPU (which includes about 0.3 GiB of PyTorch), and
-that of what PyTorch allocated on a GPU. Sizes of --fit are not forecast: a straight line through
-the measured peaks, in pixels, says what they would take. A full forecast has 21 denoiser calls at
-20 sampling steps.
+that of what PyTorch allocated on a GPU. The time is that of the last call: a first one is slower.
+Sizes of --fit are not forecast: a straight line through the measured peaks, in pixels, says what
+they would take.
 """
 
 import argparse
@@ -15,15 +16,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, ModelConfig
+from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, LEAD_MINUTES, ModelConfig
 from ldcast.device import AMP_MODES, choose_device
+from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, run_script
 from ldcast.nowcaster import LDCast, build
 from ldcast.rain import RainScale
+from ldcast.request import check_count
 
 GIB = 2**30
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
@@ -42,27 +48,62 @@ def preset_model(preset: str) -> LDCast:
     return build(config).eval()
 
 
+@dataclass(frozen=True)
+class FewCalls:
+    """In a sampler's place: calls the denoiser a few times, while it holds as much as PLMS."""
+
+    schedule: NoiseSchedule
+    num_denoiser_calls: int
+    HELD = 3  # earlier predictions
+
+    def __call__(
+        self, denoiser: Denoiser, z: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        history = [z.clone() for _ in range(self.HELD)]
+        diffusion_step = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        for _ in range(self.num_denoiser_calls):
+            history = [denoiser(z, diffusion_step), *history][: self.HELD]
+        return history[0]
+
+
+class Stopwatch:
+    """Seconds of each time that a network is run; it waits for a GPU."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.device, self.seconds = device, []
+        network.register_forward_pre_hook(lambda *_: self._begin())
+        network.register_forward_hook(lambda *_: self._end())
+
+    def _begin(self) -> None:
+        self.begun = self._now()
+
+    def _end(self) -> None:
+        self.seconds.append(self._now() - self.begun)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
 def measure(flags: argparse.Namespace, height: int, width: int) -> tuple[float, float, float]:
-    """Peak in GiB, seconds of a denoiser call and seconds of all the rest, of one member."""
+    """Peak in GiB, seconds of a denoiser call and seconds of all else, of one member."""
     device = choose_device(flags.device)
     model = preset_model(flags.preset).to(device)
+    nowcaster = model.latent_nowcaster
+    nowcaster.inference_sampler = FewCalls(nowcaster.inference_sampler.schedule, flags.calls)
+    stopwatch = Stopwatch(nowcaster.denoiser, device)
     past = 10 ** np.random.default_rng(0).normal(size=(4, height, width)).astype(np.float32)
-    moments = []
-
-    def note(done: int, _all: int) -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        moments.append(time.perf_counter())
 
     start = time.perf_counter()
-    settings = {"amp": flags.amp, "window": flags.window, "lead_minutes": flags.lead_minutes}
-    model.predict(past, 1, num_sampling_steps=flags.steps, progress=note, **settings)
+    model.predict(past, 1, amp=flags.amp, window=flags.window, lead_minutes=flags.lead_minutes)
     total = time.perf_counter() - start
-    call = (moments[-1] - moments[0]) / (len(moments) - 1)
+    num_calls = flags.calls * -(-flags.lead_minutes // LEAD_MINUTES[-1])
+    call = sum(stopwatch.seconds[-(len(stopwatch.seconds) // num_calls) :])  # of all windows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
-    return peak / GIB, call, total - call * len(moments)
+    return peak / GIB, call, total - sum(stopwatch.seconds)
 
 
 def measure_apart(argv: list[str], size: str) -> tuple[float, float, float]:
@@ -94,7 +135,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     add("--preset", choices=DIFFUSION_PRESETS, default="small", help="(%(default)s)")
     add("--sizes", nargs="+", default=["256", "512", "768"], metavar="PX", help="or HEIGHTxWIDTH")
     add("--fit", nargs="+", default=[], metavar="PX", help="sizes to be reckoned, not forecast")
-    add("--steps", type=int, default=2, help="sampling steps (%(default)s: three denoiser calls)")
+    add("--calls", type=int, default=2, help="of the denoiser (%(default)s); the last is timed")
     add("--window", type=int, help="as for infer.py")
     add("--lead-minutes", type=int, default=100, help="as for infer.py (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
@@ -106,6 +147,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     flags = parse_flags(argv)
+    check_count("calls", flags.calls)
     if flags.alone:
         print(*measure(flags, *parse_size(flags.alone)))
         return
