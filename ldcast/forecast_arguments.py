@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ldcast.data.archive import spec_source
-from ldcast.data.services import READERS
+from ldcast.data.services import READERS, require_reader
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.folders import check_writable
@@ -87,6 +87,8 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
     if flags.borders and not flags.plot:
         raise InputError("--borders are for a picture: name one by --plot")
+    if flags.reader:
+        require_reader(flags.reader)
     for path in flags.borders:
         read_lines(path)
     if flags.plot:
@@ -104,13 +106,13 @@ def _check_once(flags: argparse.Namespace) -> None:
     for flag in ("keep", "suffix"):
         if getattr(flags, flag) is not None:
             raise InputError(f"--{flag} is for --watch: leave it out")
-    if flags.reader and not flags.data:
+    if flags.reader and flags.data is None:
         raise InputError("--reader reads --data or --watch: name one of them")
     check_forecast_path(flags.out, flags.format)
+    if flags.data == "":
+        raise InputError("got an empty --data, expected a path; leave it out for synthetic rain")
     if flags.data:
-        source, out = Path(spec_source(flags.data)).resolve(), flags.out.resolve()
-        if source in (out, *out.parents) and source.exists():
-            raise InputError(f"--out {flags.out} lies in --data: name another file or folder")
+        _check_outside(flags, "data", Path(spec_source(flags.data)))
 
 
 def _check_watch(flags: argparse.Namespace) -> None:
@@ -123,7 +125,16 @@ def _check_watch(flags: argparse.Namespace) -> None:
         raise InputError(f"--watch {flags.watch}: expected a folder that exists")
     if flags.keep < 1:
         raise InputError(f"got --keep {flags.keep}, expected 1 forecast or more")
-    if flags.watch.resolve() in (flags.out.resolve(), *flags.out.resolve().parents):
-        raise InputError(f"--out {flags.out} lies in --watch: name another folder")
+    _check_outside(flags, "watch", flags.watch)
     check_writable(flags.out)
     check_forecast_path(flags.out / f"forecast{flags.suffix}", flags.format)
+
+
+def _check_outside(flags: argparse.Namespace, of: str, source: Path) -> None:
+    """Nothing is written over the radar's files, or among those that come in."""
+    for flag in ("out", "plot"):
+        written = getattr(flags, flag) and getattr(flags, flag).resolve()
+        if written and source.exists() and source.resolve() in (written, *written.parents):
+            raise InputError(
+                f"--{flag} {getattr(flags, flag)} lies in --{of}: name another file or folder"
+            )

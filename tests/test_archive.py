@@ -165,6 +165,7 @@ def changed(array: np.ndarray, index: tuple[int, ...] | int, value: float | str)
         ({"rain_rate": changed(RAIN, (2, 3, 4), -0.01)}, r"down to -0\.01\d* in frame 2, .*dBZ"),
         ({"rain_rate": changed(RAIN, (4, 0, 0), np.inf)}, "infinite values in frame 4"),
         ({"rain_rate": changed(RAIN, (4, 0, 0), -np.inf)}, "infinite values in frame 4"),
+        ({"rain_rate": changed(RAIN, (2, 3), 9999)}, "are above 500 mm/h.* write NaN for no data"),
         ({"time": np.arange(6)}, r"time is int64, expected datetime64\[s\]"),
         ({"time": TIME[:5]}, r"shape \(5,\) .* each of 6 frames"),
         ({"time": changed(TIME, 3, "NaT")}, "1 empty entries"),

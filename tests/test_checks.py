@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from ldcast.data.checks import (
-    checked_time,
-    millimetres,
-    mm_per_hour,
-    without_impossible_rain,
-)
+from ldcast.data.checks import checked_rain_rate, checked_time, millimetres, mm_per_hour
 from ldcast.errors import InputError
 
 
@@ -35,15 +30,17 @@ def test_amounts_by_their_units(units, amount):
     assert millimetres(units) == amount
 
 
-def test_impossible_rain_is_no_data_unless_it_is_common():
-    rain_rate = np.full((1, 50, 50), 500, np.float32)
-    rain_rate[0, 0, :3] = [np.nan, 501, 3000]
-    cleaned = without_impossible_rain(rain_rate.copy(), "file")
-    np.testing.assert_array_equal(np.isnan(cleaned[0, 0, :4]), [True, True, True, False])
-    assert np.isnan(cleaned).sum() == 3
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_impossible_rain_is_no_data_unless_it_is_common(dtype):
+    rain_rate = np.full((2, 50, 25), 500, dtype)
+    rain_rate[:, 0, :2] = [[np.nan, 501], [np.nan, 3000]]
+    cleaned = checked_rain_rate(rain_rate.copy(), "file")
+    np.testing.assert_array_equal(np.isnan(cleaned[1, 0, :3]), [True, True, False])
+    assert np.isnan(cleaned).sum() == 4
     rain_rate[0, 1, 0] = 501
-    with pytest.raises(InputError, match=r"file: 0\.1% of the pixels with data are above 500 mm/h"):
-        without_impossible_rain(rain_rate, "file")
+    message = r"file: 0\.1% of the pixels with data are above 500 mm/h, up to 3e\+03"
+    with pytest.raises(InputError, match=message):
+        checked_rain_rate(rain_rate, "file")
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])

@@ -37,11 +37,11 @@ def refuse(capsys: pytest.CaptureFixture, message: str, *arguments: object) -> N
 
 def test_files_become_one_event_file(tmp_path, capsys):
     late = write(tmp_path / "late.npz", [10, 15], 0.1, pixel_size_m=1000.0)
-    early = write(tmp_path / "early.npz", [0, 5], 1234.56, pixel_size_m=1000.0)
+    early = write(tmp_path / "early.npz", [0, 5], 345.67, pixel_size_m=1000.0)
     assert run(late, early, "--out", tmp_path / "event.npz") == 0
     event = read_event(tmp_path / "event.npz")
     assert event.rain_rate.dtype == np.float16
-    assert event.rain_rate[:, 2, 0].tolist() == [1235, 1235, *[np.float16(0.1)] * 2]
+    assert event.rain_rate[:, 2, 0].tolist() == [345.75, 345.75, *[np.float16(0.1)] * 2]
     assert np.isnan(event.rain_rate[:, 3, 4]).all() and (event.rain_rate[:, :2] == 0).all()
     assert event.grid == {
         "pixel_size_m": 1000.0,
@@ -50,7 +50,7 @@ def test_files_become_one_event_file(tmp_path, capsys):
     }
     assert capsys.readouterr().out == (
         f"wrote {tmp_path / 'event.npz'}: 4 frames, 2020-06-01T00:00 to 2020-06-01T00:15, 4 x 5 "
-        "pixels of 1000 m, 47.4% wet, at most 1235.0 mm/h, no data 5.0%\n"
+        "pixels of 1000 m, 47.4% wet, at most 345.8 mm/h, no data 5.0%\n"
     )
 
 
@@ -82,7 +82,7 @@ def test_what_is_refused(tmp_path, capsys):
     refuse(capsys, "occur once; leave one out", path, path, "--out", out)
     refuse(capsys, r"is not an \.npz file", other, "--reader", "npz", "--out", out)
     write(path, [0], 70_000)
-    refuse(capsys, r"rain up to 7e\+04 mm/h, expected at most 65504", path, "--out", out)
+    refuse(capsys, r"above 500 mm/h, up to 7e\+04, expected", path, "--out", out)
     assert not out.exists()
 
 

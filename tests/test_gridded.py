@@ -115,6 +115,34 @@ def test_scaled_counts_and_fill_values(tmp_path):
     check(read_gridded(path), expected)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"valid_max": np.uint8(250)},
+        {"valid_range": np.array([0, 250], np.uint8)},
+        {"valid_range": np.array([0.0, 125.0])},  # floats: of the unpacked numbers
+        {"valid_min": np.uint8(0), "valid_max": np.uint8(250)},
+    ],
+)
+def test_codes_that_are_not_valid_are_no_data(tmp_path, limits):
+    codes = np.full((NUM_FRAMES, HEIGHT, WIDTH), 5, np.uint8)
+    codes[0, 0, :2] = [255, 250]
+    attrs = {"scale_factor": 0.5, **limits}
+    path = save(tmp_path / "radar.nc", make(codes).assign_attrs(attrs))
+    expected = np.full(codes.shape, 2.5)
+    expected[0, 0, :2] = [np.nan, 125]
+    check(read_gridded(path), expected)
+
+
+def test_limits_of_a_dataarray_and_such_that_are_none():
+    expected = rates()
+    expected[expected < 1] = np.nan
+    check(event_from_dataarray(make(valid_min=1.0)), expected)
+    for limits in ({"valid_range": "0 to 9"}, {"valid_range": [1.0, 2.0, 3.0]}):
+        with pytest.raises(InputError, match="valid_range of rain are no numbers, expected"):
+            event_from_dataarray(make(**limits))
+
+
 def test_files_that_cannot_be_read(tmp_path):
     path = save(tmp_path / "radar.nc", make(np.random.default_rng(0).random((3, 4, 5))))
     whole = path.read_bytes()
@@ -503,6 +531,18 @@ def test_wkt_is_believed_where_proj_text_beside_it_says_less(text):
     attrs = {"proj4": text, "crs_wkt": crs.to_wkt()}
     rain = make().assign_coords(crs=xarray.DataArray(0, attrs=attrs))
     assert pyproj.CRS(event_from_dataarray(rain).grid["projection"]) == crs
+
+
+def test_of_several_grid_mappings_that_of_the_axes_counts():
+    pyproj = pytest.importorskip("pyproj", reason="reads WKT and grid mappings")
+    wgs, laea = (
+        xarray.DataArray(0, attrs=pyproj.CRS(code).to_cf()) for code in ("EPSG:4326", "EPSG:3035")
+    )
+    rain = make().assign_coords(wgs=wgs, laea=laea)
+    for named in ("wgs: lat lon laea: x y", "laea: y x wgs: lat lon", "laea:", "laea"):
+        rain.attrs["grid_mapping"] = named
+        projection = event_from_dataarray(rain).grid["projection"]
+        assert pyproj.CRS(projection).is_projected, named
 
 
 def test_wkt_that_has_no_proj_text_is_kept():

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive import RainEvent, write_event
-from ldcast.data.services import READERS, read_frames, reader_name
+from ldcast.data.services import (
+    READERS,
+    join_events,
+    read_frames,
+    reader_name,
+    require_reader,
+)
 from ldcast.errors import InputError
 
 h5py = pytest.importorskip("h5py", reason="KNMI and ODIM files are HDF5")
@@ -331,6 +337,17 @@ def test_odim_rates_and_amounts(tmp_path):
     assert event.grid["processing"].startswith("RATE, undetect as 0")
 
 
+@pytest.mark.parametrize("name", ["gain", "offset", "undetect"])
+def test_odim_that_pysteps_would_scale_wrongly_is_refused(tmp_path, name):
+    path = write_odim(tmp_path / "odim.h5", {"RATE": dbz_codes().clip(0)}, gain=0.1)
+    with h5py.File(path, "a") as file:
+        own = file["dataset1/data1/what"].attrs
+        file["dataset1/what"].attrs[name] = own[name]
+        READERS["odim"](path)  # the group's own hide it
+        del own[name]
+    refuse("odim", path, f"{name} of /dataset1/data1 stand in /dataset1/what, expected in")
+
+
 def test_odim_where_one_code_says_no_echo_and_no_data(tmp_path):
     path = write_odim(tmp_path / "odim.h5", {"DBZH": dbz_codes()})
     with h5py.File(path, "a") as file:
@@ -374,6 +391,18 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
         READERS["odim"](path)
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_missing_packages_are_named_before_files_are_read(name, monkeypatch):
+    require_reader(name)
+    for package in ("h5py", "xarray"):
+        monkeypatch.setitem(sys.modules, package, None)
+    if name == "npz":
+        require_reader(name)
+    else:
+        with pytest.raises(InputError, match=r"pip install (pysteps h5py|xarray netCDF4)"):
+            require_reader(name)
+
+
 # ---- many files ----------------------------------------------------------------------------------
 
 
@@ -401,7 +430,7 @@ def test_frames_are_joined_in_order_of_time(tmp_path):
 @pytest.mark.parametrize(
     ("minute", "changed", "message"),
     [
-        (0, {}, "starts at 2020-06-01T00:00, but .* goes to 2020-06-01T00:00.*leave one out"),
+        (0, {}, r"a\.npz and .*b\.npz both have the frame of 2020-06-01T00:00.*leave one out"),
         (5, {"shape": (4, 4)}, r"differs in pixels from .*: got \(4, 4\), expected \(3, 4\)"),
         (5, {"x1": 1.0}, r"b\.npz differs in x1 from .*a\.npz: got 1\.0, expected 0\.0"),
         (5, {"projection": "+proj=stere"}, "differs in projection .* expected None"),
@@ -414,6 +443,17 @@ def test_frames_that_cannot_be_joined(tmp_path, minute, changed, message):
     ]
     with pytest.raises(InputError, match=message):
         read_frames(paths, READERS["npz"])
+
+
+def test_files_may_interleave_and_differ_in_what_is_no_place(tmp_path):
+    first = read_frames([write_npz(tmp_path / f"{m}.npz", m) for m in (0, 10)], READERS["npz"])
+    second = read_frames([write_npz(tmp_path / f"{m}.npz", m) for m in (5, 15)], READERS["npz"])
+    for event, created in ((first, "today"), (second, "yesterday")):
+        event.grid.update(created=created, x1=np.nan, y1=2.0)
+    event = join_events([first, second])
+    assert event.rain_rate[:, 0, 0].tolist() == [0, 5, 10, 15]
+    assert (np.diff(event.time) == np.timedelta64(300, "s")).all()
+    assert event.grid["y1"] == 2.0 and np.isnan(event.grid["x1"]) and len(event.grid) == 2
 
 
 def test_no_files_are_no_event():

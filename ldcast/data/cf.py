@@ -4,6 +4,7 @@ Source: CF Conventions 1.11, chapters 4 (coordinate types) and 5.6 (grid mapping
 """
 
 import contextlib
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -194,12 +195,22 @@ def _says_all(text: str, crs: "CRS") -> bool:
 def _grid_mapping(rain: "DataArray") -> dict[str, Any] | None:
     """The attributes of the grid mapping that `rain` names, or else of the only one it has."""
     named = rain.encoding.get("grid_mapping", rain.attrs.get("grid_mapping", ""))
-    name = str(named).split(":")[0].strip()
+    name = _mapping_of(str(named), rain.dims[1:])
     if name in rain.coords:
         return rain[name].attrs
     telling = {*_PROJ_TEXTS, *_WKT_TEXTS, "grid_mapping_name"}
     found = [coord.attrs for coord in rain.coords.values() if telling & coord.attrs.keys()]
     return found[0] if len(found) == 1 else None
+
+
+def _mapping_of(named: str, axes: tuple[Any, ...]) -> str:
+    """The grid mapping of these axes in "crs", or in "wgs84: lat lon crs: x y"."""
+    if ":" not in named:
+        return named.strip()
+    for name, coordinates in re.findall(r"(\w+):((?:\s+\w+(?!\w*:))*)", named):
+        if set(axes) <= set(coordinates.split()):
+            return name
+    return named.partition(":")[0].strip()
 
 
 def _crs(mapping: dict[str, Any], factors: dict[str, float], where: str) -> "CRS":

@@ -48,10 +48,12 @@ def _match(units: str) -> re.Match[str] | None:
 
 
 def checked_rain_rate(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
-    """`rain_rate` with rounding below zero set to 0 in place; frame by frame, to spare memory.
+    """`rain_rate` with rounding below zero set to 0, and NaN above 500 mm/h, which is clutter.
 
-    path: named in messages. Returns (T, H, W) float16 or float32; float64 becomes float32.
-    Raises InputError unless it is three-dimensional, floating point, finite or NaN, not negative.
+    path: named in messages. Returns (T, H, W) float16 or float32, changed in place; float64 becomes
+        float32.
+    Raises InputError unless it is three-dimensional, floating point, finite or NaN, not negative;
+    and where over 1 in 1000 of the pixels with data are above 500 mm/h, as they are in wrong units.
     """
     if rain_rate.ndim != 3 or rain_rate.size == 0:
         raise InputError(
@@ -64,7 +66,8 @@ def checked_rain_rate(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
             f"{path}: rain_rate is {rain_rate.dtype}, expected float16 or float32 mm/h; apply the "
             "scale of stored counts and write NaN where there is no data"
         )
-    for index, frame in enumerate(rain_rate):
+    highest, num_impossible = 0.0, 0
+    for index, frame in enumerate(rain_rate):  # one by one, to spare memory
         values = frame.astype(np.float32, copy=False)  # float16 is slow to compare
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
         if np.isinf(low) or np.isinf(high):
@@ -78,28 +81,28 @@ def checked_rain_rate(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
             )
         if low < 0:
             frame[frame < 0] = 0
+        if high > MAX_RAIN_RATE:
+            is_impossible = values > MAX_RAIN_RATE
+            num_impossible += np.count_nonzero(is_impossible)
+            frame[is_impossible] = np.nan
+            highest = max(highest, high)
+    if num_impossible:
+        _check_is_clutter(rain_rate, num_impossible, highest, path)
     return rain_rate
 
 
-def without_impossible_rain(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
-    """`rain_rate` with NaN, set in place, where it is above 500 mm/h: clutter, or no rain at all.
-
-    Raises InputError where that is more than 1 in 1000 of the pixels with data, as it is when
-    units are wrong.
-    """
-    is_impossible = rain_rate > MAX_RAIN_RATE
-    num_impossible = np.count_nonzero(is_impossible)
-    if num_impossible == 0:
-        return rain_rate
-    share = num_impossible / np.count_nonzero(~np.isnan(rain_rate))
+def _check_is_clutter(
+    rain_rate: np.ndarray, num_impossible: int, highest: float, path: Path | str
+) -> None:
+    """rain_rate: without the impossible pixels."""
+    num_possible = sum(np.count_nonzero(~np.isnan(frame)) for frame in rain_rate)
+    share = num_impossible / (num_impossible + num_possible)
     if share > _MAX_IMPOSSIBLE:
         raise InputError(
             f"{path}: {share:.1%} of the pixels with data are above {MAX_RAIN_RATE:g} mm/h, up to "
-            f"{np.nanmax(rain_rate):.3g}, expected no more than {_MAX_IMPOSSIBLE:.1%} (clutter); "
-            "check the units that the file states"
+            f"{highest:.3g}, expected no more than {_MAX_IMPOSSIBLE:.1%} (clutter); check the "
+            "units that the file states, and write NaN for no data"
         )
-    rain_rate[is_impossible] = np.nan
-    return rain_rate
 
 
 def checked_time(time: np.ndarray, num_frames: int, path: Path | str) -> np.ndarray:

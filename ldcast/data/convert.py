@@ -31,11 +31,12 @@ WET_THRESHOLD = RainScale().wet_threshold
 def convert(paths: Sequence[Path], name: str) -> RainEvent:
     """The frames of all files as one event of float16, with texts on where they are from.
 
-    name: of `READERS`. Raises InputError as `read_frames` does, and for rain beyond float16.
+    name: of `READERS`. Raises InputError as `read_frames` does.
     """
 
     def read(path: Path) -> RainEvent:  # float16 at once: a day of large images must fit
-        return _as_float16(READERS[name](path))
+        event = READERS[name](path)
+        return replace(event, rain_rate=event.rain_rate.astype(np.float16))
 
     event = read_frames(tqdm(paths, desc="read", unit="file", disable=None), read)
     source = event.grid.get("source") or _list_names(paths)
@@ -55,17 +56,6 @@ def describe(event: RainEvent) -> str:
         f"{np.fmax.reduce(event.rain_rate, axis=None):.1f} mm/h, no data "
         f"{1 - num_valid / event.rain_rate.size:.1%}"
     )
-
-
-def _as_float16(event: RainEvent) -> RainEvent:
-    with np.errstate(over="ignore"):  # dealt with here
-        rain_rate = event.rain_rate.astype(np.float16)
-    if np.isinf(rain_rate).any():
-        raise InputError(
-            f"{event.source}: rain up to {np.nanmax(event.rain_rate):.3g} mm/h, expected at most "
-            f"{np.finfo(np.float16).max:g}, which float16 holds; write NaN for no data"
-        )
-    return replace(event, rain_rate=rain_rate)
 
 
 def _list_names(paths: Sequence[Path]) -> str:

@@ -8,6 +8,7 @@ Source: CF Conventions 1.11; CF Standard Name Table.
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,6 @@ from ldcast.data.checks import (
     millimetres,
     mm_per_hour,
     rounded_to_seconds,
-    without_impossible_rain,
 )
 from ldcast.errors import InputError
 
@@ -81,10 +81,9 @@ def _event(
     if any(span):
         frames = slice(*frames_in_span(time, *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
-    rain_rate = checked_rain_rate(_load(rain, factors, where), where)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     return RainEvent(
-        rain_rate=without_impossible_rain(rain_rate, where),
+        rain_rate=checked_rain_rate(_load(rain, factors, where), where),
         time=time,
         grid={
             **grid,
@@ -97,16 +96,22 @@ def _event(
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _open(path: Path) -> "Dataset":
-    if not path.exists():
-        raise InputError(f"{path} is missing, expected a NetCDF file or a Zarr folder")
+def require_xarray() -> ModuleType:
+    """xarray. Raises InputError where it is missing."""
     try:
         import xarray
     except ImportError as error:
         raise InputError(
-            f"{path}: NetCDF and Zarr need xarray ({error}); install it with: pip install xarray "
-            "netCDF4 zarr"
+            f"NetCDF and Zarr need xarray ({error}); install it with: pip install xarray netCDF4 "
+            "zarr"
         ) from error
+    return xarray
+
+
+def _open(path: Path) -> "Dataset":
+    if not path.exists():
+        raise InputError(f"{path} is missing, expected a NetCDF file or a Zarr folder")
+    xarray = require_xarray()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
@@ -248,7 +253,30 @@ def _load(rain: "DataArray", factors: np.ndarray, where: str) -> np.ndarray:
         ) from why
     if values.dtype.kind not in "fiu":
         raise InputError(f"{where}: {rain.name} is {values.dtype}, expected numbers")
+    values = _without_invalid(values, rain, where)
     rain_rate = np.empty(values.shape, np.float32)
     for frame, factor, out in zip(values, factors, rain_rate, strict=True):
         out[...] = frame * factor  # in float64, since factors are
     return rain_rate
+
+
+def _without_invalid(values: np.ndarray, rain: "DataArray", where: str) -> np.ndarray:
+    """`values` with NaN outside of the attributes valid_min, valid_max and valid_range."""
+    names = [name for name in ("valid_min", "valid_max", "valid_range") if name in rain.attrs]
+    if not names:
+        return values
+    given = [np.asarray(rain.attrs[name]) for name in names]
+    if any(limits.dtype.kind not in "fiu" for limits in given) or given[-1].size > 2:
+        raise InputError(
+            f"{where}: {' and '.join(names)} of {rain.name} are no numbers, expected the lowest "
+            "and the highest valid value; mend or drop them"
+        )
+    low, high = rain.attrs.get("valid_range", (-np.inf, np.inf))
+    limits = np.float64([rain.attrs.get("valid_min", low), rain.attrs.get("valid_max", high)])
+    margin = 0.0
+    if all(limit.dtype.kind in "iu" for limit in given):  # else they count in unpacked numbers
+        scale = float(rain.encoding.get("scale_factor", 1.0))
+        limits = np.sort(limits * scale + float(rain.encoding.get("add_offset", 0.0)))
+        margin = abs(scale) / 2
+    is_valid = (values >= limits[0] - margin) & (values <= limits[1] + margin)
+    return np.where(is_valid, values, np.nan)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldcast.data.archive import RainEvent
-from ldcast.data.checks import MAX_RAIN_RATE, checked_rain_rate, without_impossible_rain
+from ldcast.data.checks import MAX_RAIN_RATE, checked_rain_rate
 from ldcast.data.grids import in_metres, metric_grid
 from ldcast.errors import InputError
 from ldcast.quiet import contained
@@ -94,7 +94,7 @@ def reading(path: Path, what: str) -> Iterator[ModuleType]:
     if not path.is_file():
         raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}, expected {what}")
     with contained("pysteps"):
-        importers = _require_importers()
+        importers = require_importers()
         try:
             yield importers
         except InputError:
@@ -106,7 +106,8 @@ def reading(path: Path, what: str) -> Iterator[ModuleType]:
             ) from why
 
 
-def _require_importers() -> ModuleType:
+def require_importers() -> ModuleType:
+    """pysteps's importers. Raises InputError where they, or what they need, are missing."""
     try:
         import h5py  # noqa: F401 - pysteps does without, until it reads
         import PIL  # noqa: F401
@@ -145,7 +146,7 @@ def service_event(
         path=path,
     )
     return RainEvent(
-        rain_rate=without_impossible_rain(rain_rate, path),
+        rain_rate=rain_rate,
         time=np.array([time]),
         grid={**grid, "processing": f"{how}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h"},
         name=path.stem,

@@ -41,6 +41,7 @@ def read_odim(path: Path) -> RainEvent:
         with h5py.File(path) as file:
             quantity, dataset, data = _field(file, path)
             time, minutes = _time(file, dataset, quantity, path)
+            _check_levels(dataset, data, path)
             has_echo = _has_echo(dataset, data)
         values, _, metadata = importers.import_odim_hdf5(str(path), qty=quantity)
     if quantity == "DBZH":
@@ -87,6 +88,20 @@ def _inherited_what(dataset: "h5py.Group", data: "h5py.Group") -> dict[str, Any]
     """The attributes of the data's `what`, or, as in the importer, of the dataset's."""
     group = data if "what" in data else dataset
     return dict(group["what"].attrs) if "what" in group else {}
+
+
+def _check_levels(dataset: "h5py.Group", data: "h5py.Group", path: Path) -> None:
+    """ODIM lets a group inherit each attribute; the importer takes all of them from one group."""
+    own = _inherited_what(dataset, data)
+    above = dict(dataset["what"].attrs) if "what" in dataset else {}
+    missed = [
+        name for name in ("gain", "offset", "nodata", "undetect") if name in above.keys() - own
+    ]
+    if missed:
+        raise InputError(
+            f"{path}: {' and '.join(missed)} of {data.name} stand in {dataset.name}/what, expected "
+            f"in {data.name}/what with the others, where pysteps reads them; copy them there"
+        )
 
 
 def _has_echo(dataset: "h5py.Group", data: "h5py.Group") -> np.ndarray:

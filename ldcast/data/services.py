@@ -10,16 +10,16 @@ One file is read by `READERS[NAME](path)`, many by `read_frames`. NAME:
 The first four go through pysteps (importers.py and odim.py here), xarray by gridded.py.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ldcast.data.archive import GRIDDED_SUFFIXES, RainEvent, read_npz
 from ldcast.data.checks import format_time
-from ldcast.data.gridded import read_gridded
-from ldcast.data.importers import read_fmi, read_knmi, read_mch
+from ldcast.data.gridded import read_gridded, require_xarray
+from ldcast.data.importers import read_fmi, read_knmi, read_mch, require_importers
 from ldcast.data.odim import read_odim
 from ldcast.errors import InputError
 
@@ -34,7 +34,7 @@ READERS: dict[str, Reader] = {
     "npz": read_npz,
 }
 
-_ABOUT_FILES = ("source", "licence")  # grid entries that files of one grid may have different
+_PLACE = ("pixel_size_m", "pixel_size_y_m", "projection", "x1", "y1", "x2", "y2")  # grid entries
 
 
 def reader_name(path: Path) -> str | None:
@@ -42,6 +42,14 @@ def reader_name(path: Path) -> str | None:
     if path.suffix.lower() in GRIDDED_SUFFIXES:
         return "xarray"
     return "npz" if path.suffix.lower() == ".npz" else None
+
+
+def require_reader(name: str) -> None:
+    """Raises InputError, before any file is read, where the packages of a reader are missing."""
+    if name == "xarray":
+        require_xarray()
+    elif name != "npz":
+        require_importers()
 
 
 def read_frames(paths: Iterable[Path], reader: Reader) -> RainEvent:
@@ -56,34 +64,43 @@ def read_frames(paths: Iterable[Path], reader: Reader) -> RainEvent:
 
 
 def join_events(events: Sequence[RainEvent]) -> RainEvent:
-    """One event of several that follow one another; the grid keeps what all say alike.
+    """The frames of all events in order of time; the grid keeps what all say alike.
 
     Raises InputError for a time that occurs twice, and for different shapes or grids.
     """
-    if len(events) == 1:
-        return events[0]
     first = events[0]
-    for earlier, later in itertools.pairwise(events):
-        _check_same_grid(first, later)
-        _check_follows(earlier, later)
+    if len(events) == 1:
+        return first
+    for other in events[1:]:
+        _check_same_grid(first, other)
+    time = np.concatenate([event.time for event in events])
+    order = np.argsort(time, kind="stable")
+    _check_times_differ(events, time, order)
+    rain_rate = np.concatenate([event.rain_rate for event in events])
+    if (np.diff(order) < 0).any():
+        rain_rate, time = rain_rate[order], time[order]
     return RainEvent(
-        rain_rate=np.concatenate([event.rain_rate for event in events]),
-        time=np.concatenate([event.time for event in events]),
+        rain_rate=rain_rate,
+        time=time,
         grid={
             name: value
             for name, value in first.grid.items()
-            if all(event.grid.get(name) == value for event in events)
+            if all(_is_alike(value, event.grid.get(name)) for event in events)
         },
         name=f"{first.name}..{events[-1].name}",
         source=", ".join(event.source for event in events),
     )
 
 
-def _check_follows(earlier: RainEvent, later: RainEvent) -> None:
-    if later.time[0] <= earlier.time[-1]:
+def _check_times_differ(events: Sequence[RainEvent], time: np.ndarray, order: np.ndarray) -> None:
+    """time: of all events, one after the other. order: that sorts it."""
+    repeated = np.flatnonzero(np.diff(time[order]) == np.timedelta64(0, "s"))
+    if len(repeated):
+        owner = np.repeat(np.arange(len(events)), [len(event.time) for event in events])
+        one, other = order[repeated[0] : repeated[0] + 2]
         raise InputError(
-            f"{later.source} starts at {format_time(later.time[0])}, but {earlier.source} goes to "
-            f"{format_time(earlier.time[-1])}, expected times that occur once; leave one out"
+            f"{events[owner[one]].source} and {events[owner[other]].source} both have the frame of "
+            f"{format_time(time[one])}, expected times that occur once; leave one out"
         )
 
 
@@ -91,10 +108,14 @@ def _check_same_grid(first: RainEvent, other: RainEvent) -> None:
     shapes = first.rain_rate.shape[1:], other.rain_rate.shape[1:]
     if shapes[0] != shapes[1]:
         _refuse_grid(first, other, "pixels", *shapes)
-    for name in sorted(first.grid.keys() | other.grid.keys()):
+    for name in _PLACE:
         values = first.grid.get(name), other.grid.get(name)
-        if values[0] != values[1] and name not in _ABOUT_FILES:
+        if not _is_alike(*values):
             _refuse_grid(first, other, name, *values)
+
+
+def _is_alike(value: Any, other: Any) -> bool:
+    return value == other or (value != value and other != other)  # NaN is unknown in both
 
 
 def _refuse_grid(
