@@ -164,7 +164,8 @@ class LDCast(nn.Module):
         members_per_batch: members denoised at once; forecasts agree to rounding for any value.
             None: 8, fewer of large fields, one if there are windows.
         amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
-        progress: called with (denoiser calls done, denoiser calls in all).
+        progress: called with (denoiser calls done, denoiser calls in all), after each of them and
+            after each member that is decoded; what it raises ends the forecast.
         lead_minutes: of the last frame, so T is a fifth of it. Beyond 100 minutes each member goes
             on from its own last four frames.
         window: pixels. Conditioner and denoiser see overlapping windows of that size, denoised
@@ -211,6 +212,7 @@ class LDCast(nn.Module):
                     _check_finite(rain)
                     rain = rain.to(forecast.device).where(has_data, torch.nan)
                     forecast[member, frames] = rain
+                    count.tell()  # a large field takes a while: a caller may wish to stop
                 latest = forecast[:, frames][:, -PAST_FRAMES:]
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
@@ -326,11 +328,14 @@ class _CallCounter:
             noise_pred = denoiser(z_noisy, diffusion_step)
             _check_finite(noise_pred)  # at full size the rest would take many minutes
             self.num_done += 1
-            if self.progress is not None:
-                self.progress(self.num_done, self.num_calls)
+            self.tell()
             return noise_pred
 
         return counted
+
+    def tell(self) -> None:
+        if self.progress is not None:
+            self.progress(self.num_done, self.num_calls)
 
 
 def build(
