@@ -42,7 +42,7 @@ from ldcast.products.forecast import Forecast, check_grid
 from ldcast.products.plot import plot_forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
 from ldcast.products.summary import summarise
-from ldcast.request import count_frames
+from ldcast.request import check_window, count_frames
 from ldcast.stopping import Stopped, StopRequest
 from ldcast.watch import (
     FrameFeed,
@@ -59,7 +59,7 @@ PATIENCE = timedelta(hours=6)  # of a process for the members of another
 
 def read_past(flags: argparse.Namespace) -> RainEvent:
     """The four frames to start from, (4, H, W) float32 mm/h."""
-    if flags.reader and flags.data:
+    if flags.reader:
         path = Path(flags.data)
         if not path.exists():
             raise InputError(
@@ -70,7 +70,7 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
         files = [path] if path.is_file() or is_store else visible_files(path)
         event = read_frames(files, READERS[flags.reader])
     else:
-        event = read_event(flags.data or f"synthetic:{flags.seed}")
+        event = read_event(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
     check_grid(event.grid)
     past, issue_time = past_frames(
         event, parse_time(flags.issue_time) if flags.issue_time else None
@@ -97,7 +97,6 @@ def make_forecast(
             torch.from_numpy(past.rain_rate),
             len(members),
             flags.seed,
-            flags.steps,
             amp=flags.amp,
             progress=progress,
             lead_minutes=flags.lead_minutes,
@@ -115,7 +114,7 @@ def make_forecast(
             exceedance_probability=calibration.exceedance_probability(rain),
         )
     own = ensemble_statistics(rain, flags.probabilities, flags.quantiles, flags.means)
-    num_frames = count_frames(flags.lead_minutes)
+    num_frames, settings = count_frames(flags.lead_minutes), model.config.diffusion
     return Forecast(
         rain_rate=rain,
         issue_time=past.time[-1],
@@ -123,8 +122,8 @@ def make_forecast(
         grid=past.grid,
         seed=flags.seed,
         model=flags.model,
-        sampler=model.config.diffusion.sampler,
-        num_sampling_steps=flags.steps or model.config.diffusion.num_sampling_steps,
+        sampler=settings.sampler,
+        num_sampling_steps=settings.num_sampling_steps,
         quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
         statistics=replace(statistics, **own.entries()),
         is_calibrated=calibration is not None,
@@ -165,15 +164,16 @@ def calibrated_chances(
 
 
 def load(flags: argparse.Namespace, device: torch.device) -> tuple[LDCast, Calibration | None]:
-    """The model, and its calibration where it is asked for."""
+    """The model as the flags want it, and its calibration where it is asked for."""
     model = LDCast.from_pretrained(flags.model, device)
-    if flags.sampler:
-        model.use_sampler(flags.sampler)
+    model.use_sampler(flags.sampler, flags.steps)
+    if flags.window is not None:
+        check_window(flags.window, model.rain_multiple)
     if not flags.calibrated:
         return model, None
     settings = model.config.diffusion
     calibration = read_calibration(flags.model)
-    calibration.check_sampling(settings.sampler, flags.steps or settings.num_sampling_steps)
+    calibration.check_sampling(settings.sampler, settings.num_sampling_steps)
     return model, calibration.until(flags.lead_minutes)
 
 
@@ -245,7 +245,9 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
 
 
 def log(line: str) -> None:
-    print(line, flush=True)
+    """Prints a line, whatever is in it: a file may have a name that the terminal cannot show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from ldcast.data.gridded import event_from_dataarray
 from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
 from ldcast.products.dataset import to_dataset
+from ldcast.products.files import require_packages
 from ldcast.products.forecast import Forecast
 from ldcast.request import count_frames
 
@@ -29,6 +30,7 @@ def predict_xarray(
     seed: int = 0,
     num_sampling_steps: int | None = None,
     lead_minutes: int = LEAD_MINUTES[-1],
+    first_member: int = 0,
     **settings: Any,
 ) -> DataArray:
     """`LDCast.predict_xarray`."""
@@ -37,11 +39,11 @@ def predict_xarray(
             f"got {type(rain).__name__}, expected an xarray DataArray: of a Dataset, pick the "
             'variable, as in dataset["rainfall_rate"]'
         )
+    require_packages(".nc")  # before the work
     event = event_from_dataarray(rain)
     past, issue_time = past_frames(event)
-    members = model.predict(
-        past, num_members, seed, num_sampling_steps, lead_minutes=lead_minutes, **settings
-    )
+    settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
+    members = model.predict(past, num_members, seed, num_sampling_steps, **settings)
     num_frames = count_frames(lead_minutes)
     diffusion = model.config.diffusion
     forecast = Forecast(
@@ -56,5 +58,7 @@ def predict_xarray(
         quality=forecast_quality(torch.from_numpy(past), num_frames).numpy(),
     )
     dataset = to_dataset(forecast)
+    numbers = dataset.realization
+    dataset["realization"] = numbers.copy(data=numbers.values + first_member)
     about = [name for name in ("quality", "second_hand", "crs") if name in dataset]
     return dataset.set_coords(about)["rain_rate"]

@@ -16,6 +16,7 @@ from ldcast.products.plot import PLOT_SUFFIXES, require_matplotlib
 from ldcast.products.statistics import check_statistics
 from ldcast.products.video import require_ffmpeg
 from ldcast.request import check_count, count_frames
+from ldcast.seeds import KEY_LIMIT
 
 KEEP = 288  # forecasts of a day
 
@@ -78,8 +79,8 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
 
 def check_flags(flags: argparse.Namespace) -> None:
     """Finds out before the work starts what would fail after it."""
-    if flags.seed < 0:
-        raise InputError(f"got --seed {flags.seed}, expected 0 or more")
+    if not 0 <= flags.seed < KEY_LIMIT:
+        raise InputError(f"got --seed {flags.seed}, expected 0 or more, below 2**64")
     check_count("members", flags.members)
     count_frames(flags.lead_minutes)
     check_statistics(flags.probabilities, flags.quantiles)

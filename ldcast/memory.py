@@ -152,8 +152,8 @@ def main(argv: list[str] | None = None) -> None:
         print(*measure(flags, *parse_size(flags.alone)))
         return
     sizes = {text: parse_size(text) for text in [*flags.sizes, *flags.fit]}
-    if flags.fit and len({sizes[text] for text in flags.sizes}) < 2:
-        raise InputError("got one size to measure, expected two or more for --fit")
+    if flags.fit and len({np.prod(sizes[text]) for text in flags.sizes}) < 2:
+        raise InputError("got sizes of one number of pixels, expected two or more for --fit")
     print("| domain, px | peak, GiB | denoiser call, s | all else, s |")
     print("|---|---:|---:|---:|")
     pixels, peaks = [], []

@@ -13,6 +13,9 @@ QUALITY_MEANINGS = ("upstream_observed", "upstream_unknown", "no_forecast")
 
 LAG_FRAMES = 3  # motion is measured over 15 minutes: finer than a pixel per frame
 MAX_SPEED = 15.0  # pixels per frame; at 1 km, 50 m/s
+# Of the pixels that both frames may share; fewer match by chance. Of known shifts of radar crops of
+# 64 pixels, 5 in 20 were found wrong with 0.1 and none with 0.4; of 32 pixels, 13 and 10.
+MIN_OVERLAP = 0.4
 BLOCK = 256  # pixels; each has a motion of its own, from twice as many around its centre
 MIN_WET_PIXELS = 500  # of such a surrounding; fewer are no field to follow
 
@@ -27,7 +30,7 @@ def mean_motion(rain_rate: Tensor) -> tuple[float, float] | None:
         largest covariance of log rain between frames `LAG_FRAMES` apart, summed over all pairs,
         per pixel that both have; refined between pixels by a parabola through its neighbours.
     Returns None where nothing varies, and for fewer than 4 frames. At most `MAX_SPEED` along each
-    axis.
+    axis. Not to be relied on below 64 pixels.
     Source: cross-correlation tracking, Rinehart and Garvey 1978 (Nature 273), here for one vector.
     """
     if len(rain_rate) <= LAG_FRAMES:
@@ -159,8 +162,7 @@ def _covariance_of_shifts(anomalies: Tensor, is_valid: Tensor) -> Tensor:
     first, later = slice(None, -LAG_FRAMES), slice(LAG_FRAMES, None)
     total = _cross_correlation(anomalies[first], anomalies[later])
     count = _cross_correlation(is_valid[first].float(), is_valid[later].float())
-    # Overlaps of a few pixels would win by chance.
-    return torch.where(count > 0.1 * count.max(), total / count.clamp(min=1), -torch.inf)
+    return torch.where(count > MIN_OVERLAP * count.max(), total / count.clamp(min=1), -torch.inf)
 
 
 def _cross_correlation(first: Tensor, later: Tensor) -> Tensor:

@@ -292,10 +292,14 @@ class LDCast(nn.Module):
         given = None if noise is None else torch.as_tensor(noise).float()
         return MemberNoise(shape, seed, first_member, given)
 
-    def use_sampler(self, name: str) -> None:
-        """Makes the sampler of that name the default; it keeps the schedule and number of steps."""
-        before = self.latent_nowcaster.inference_sampler
-        sampler = SAMPLERS[name](before.schedule, before.num_sampling_steps)
+    def use_sampler(self, name: str | None = None, num_sampling_steps: int | None = None) -> None:
+        """Makes a sampler of that name and number of steps the default; None keeps what there is.
+
+        Raises InputError for a number of steps that the noise schedule does not have.
+        """
+        sampler = self._inference_sampler(num_sampling_steps)
+        if name is not None:
+            sampler = SAMPLERS[name](sampler.schedule, sampler.num_sampling_steps)
         self.latent_nowcaster.inference_sampler = sampler
 
     def _inference_sampler(self, num_sampling_steps: int | None) -> Sampler:

@@ -25,7 +25,7 @@ STREAM_CASE = 5  # the cases that verification scores, and the seeds of their fo
 STREAM_TIES = 6  # the ranks of observations that equal members
 STREAM_EVENTS = 7  # which events a bootstrap draws again
 
-_KEY_LIMIT = 2**64
+KEY_LIMIT = 2**64
 
 
 def keyed_rng(*key: int) -> np.random.Generator:
@@ -83,7 +83,7 @@ def _checked(key: tuple[int, ...]) -> list[int]:
         numbers = [operator.index(number) for number in key]
     except TypeError:
         numbers = []
-    if not numbers or not all(0 <= number < _KEY_LIMIT for number in numbers):
+    if not numbers or not all(0 <= number < KEY_LIMIT for number in numbers):
         raise InputError(
             f"random key {key}: expected one or more integers from 0 to 2**64 - 1; "
             "use a seed that is not negative"

@@ -1,5 +1,7 @@
 """Forecasts from and to DataArrays."""
 
+import sys
+
 import numpy as np
 import pytest
 from tiny_models import rain, tiny_model
@@ -60,6 +62,24 @@ def test_a_dataarray_gives_a_dataarray_with_its_coordinates() -> None:
     assert not forecast.second_hand.any()
     assert forecast.quality.dims == ("time", "y", "x")
     assert (forecast.quality.sel(x=500, y=31500) == 2).all()  # no data
+
+
+def test_a_part_of_an_ensemble_has_the_numbers_of_its_members() -> None:
+    settings = {"num_sampling_steps": 1, "lead_minutes": 5}
+    whole = MODEL.predict_xarray(radar(), 3, **settings)
+    part = MODEL.predict_xarray(radar(), 1, first_member=2, **settings)
+    assert part.realization.values.tolist() == [2]
+    assert part.realization.attrs == whole.realization.attrs
+    both = whole.sel(realization=part.realization)
+    np.testing.assert_allclose(both, part, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_missing_is_said_before_the_work(monkeypatch) -> None:
+    given = radar()
+    monkeypatch.setitem(sys.modules, "pyproj", None)
+    monkeypatch.setattr(MODEL, "predict", None)  # would fail if it were reached
+    with pytest.raises(InputError, match="pip install pyproj"):
+        MODEL.predict_xarray(given)
 
 
 def test_its_projection_is_kept() -> None:

@@ -161,10 +161,15 @@ def test_a_polar_stereographic_mapping_names_its_pole(parallel: int, pole: float
 
 def test_coordinates_stay_in_metres_where_the_projection_counts_in_km() -> None:
     projection = "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +units=km"
-    dataset = to_dataset(make_forecast({**CORNERS, "projection": projection}))
+    forecast = make_forecast({**CORNERS, "projection": projection})
+    dataset = to_dataset(forecast)
     assert dataset.x.values[0] == 255500
     assert dataset.x.attrs["units"] == "m"
     assert {axis.unit_name for axis in pyproj.CRS(dataset.crs.crs_wkt).axis_info} == {"metre"}
+    first = dataset.x.values[0], dataset.y.values[0]
+    place = pyproj.Proj(dataset.crs.crs_wkt)(*first, inverse=True)
+    for text in (dataset.crs.attrs["proj4"], to_pysteps(dataset).attrs["projection"]):
+        assert pyproj.Proj(text)(*first, inverse=True) == pytest.approx(place)
 
 
 # ---- grids of other kinds ------------------------------------------------------------------------

@@ -165,6 +165,23 @@ def test_calibrated_rain_and_chances(call, calibrated_folder) -> None:
     np.testing.assert_allclose(chance[0], np.array([0.1, 0.3, 0.5])[num_wet], rtol=1e-6)
 
 
+def test_a_shorter_calibrated_forecast_is_the_first_part_of_a_longer_one(
+    call, calibrated_folder
+) -> None:
+    arguments = ("--model", str(calibrated_folder), "--calibrated", "--lead-minutes")
+    assert call(*arguments, "100") == call(*arguments, "15", "--out", "short.npz") == 0
+    long, short = read(), read("short.npz")
+    np.testing.assert_array_equal(short["rain_rate"], long["rain_rate"][:, :3])
+    chance = long["exceedance_probability"][:, :3]
+    np.testing.assert_array_equal(short["exceedance_probability"], chance)
+
+
+def test_no_calibration_reaches_beyond_its_leads(call, calibrated_folder, capsys) -> None:
+    arguments = ("--model", str(calibrated_folder), "--calibrated", "--lead-minutes", "105")
+    assert call(*arguments) == 2
+    assert "the calibration ends at 100" in capsys.readouterr().err
+
+
 def show_what_is_drawn(monkeypatch) -> list[tuple]:
     """(rain, chances) that the summary and the picture will have been given."""
     shown = []

@@ -42,7 +42,8 @@ def test_the_call_that_is_timed_is_the_last_one_with_all_its_windows(monkeypatch
     [
         (["--sizes", "a"], "got size 'a'"),
         (["--calls", "0"], "got 0 calls"),
-        (["--sizes", "64", "--fit", "128"], "got one size to measure"),
+        (["--sizes", "64", "--fit", "128"], "got sizes of one number of pixels"),
+        (["--sizes", "64x128", "128x64", "--fit", "256"], "got sizes of one number of pixels"),
         (["--preset", "tiny", "--sizes", "64", "--window", "7"], "ended with status 2"),
     ],
 )

@@ -114,6 +114,13 @@ def test_blocks_with_little_rain_move_as_the_whole(monkeypatch):
     assert motion[0, 260, 1390] == pytest.approx(2, abs=0.3)
 
 
+def test_overlaps_of_a_few_pixels_do_not_win():
+    """Two showers that stay: moved by 40 pixels, one lies on the other, and little else is left."""
+    field = torch.zeros(4, 64, 64)
+    field[:, 2:22, 2:22] = field[:, 42:62, 42:62] = 30.0
+    assert mean_motion(field) == pytest.approx((0, 0), abs=0.1)
+
+
 def test_air_from_a_gap_is_unknown():
     past = moving_rain(0, 3, num_frames=4)
     past[-1, 20:30, 40:50] = torch.nan

@@ -474,6 +474,17 @@ def test_every_parameter_gets_a_gradient_within_three_updates():
     assert never == {transformer + name for name in expected}
 
 
+def test_use_sampler_changes_what_it_is_told_to():
+    model = tiny_model()
+    before = model.latent_nowcaster.inference_sampler
+    model.use_sampler(num_sampling_steps=9)
+    after = model.latent_nowcaster.inference_sampler
+    assert (type(after), after.num_sampling_steps) == (type(before), 9)
+    assert after.schedule is before.schedule
+    with pytest.raises(InputError, match="got 5000"):
+        model.use_sampler("plms", 5000)
+
+
 def test_use_sampler_keeps_schedule_and_number_of_steps():
     model = tiny_model()
     before = model.latent_nowcaster.inference_sampler

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ldcast.errors import InputError
+from ldcast.products import panels
 from ldcast.products.maps import CHANCE_SCALE, DOUBT_STYLE, RAIN_SCALE
 from ldcast.products.plot import plot_forecast, require_matplotlib
 
@@ -247,7 +248,13 @@ def texts_of(figure: Figure) -> tuple[list[str], list[str]]:
 @needs_matplotlib
 @pytest.mark.parametrize(
     ("thresholds", "shown"),
-    [((5.0,), ["5"]), ((10.0, 0.1), ["0.1", "10"]), ((0.1, 0.5, 1, 5, 10), ["0.1", "1", "10"])],
+    [
+        ((5.0,), ["5"]),
+        ((10.0, 0.1), ["0.1", "10"]),
+        ((0.1, 0.5, 1, 5, 10), ["0.1", "1", "10"]),
+        ((0.1, 1, 5, 10), ["0.1", "1", "10"]),
+        ((1, 2, 5, 10), ["1", "5", "10"]),
+    ],
 )
 def test_rows_of_chances(monkeypatch, tmp_path: Path, thresholds, shown: list[str]) -> None:
     rain = np.zeros((4, 16, 16)), np.zeros((2, 1, 16, 16))
@@ -370,6 +377,32 @@ def test_what_came_from_outside_is_dotted(tmp_path: Path, suffix: str, num_membe
         counts.append(int((np.abs(pixels - shade).max(axis=-1) < 40).sum()))
     elsewhere, dotted = counts
     assert elsewhere + 1100 < dotted
+    if suffix == ".gif":  # dots of an earlier picture are gone
+        assert elsewhere < dotted / 4
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (64, 1), (3, 1000)])
+def test_thin_domains_are_drawn(tmp_path: Path, shape: tuple[int, int], suffix: str) -> None:
+    quality = np.ones((2, *shape), np.uint8)
+    plot(tmp_path / f"a{suffix}", np.zeros((4, *shape)), np.zeros((2, 2, *shape)), quality=quality)
+    assert last_picture(tmp_path / f"a{suffix}").size
+
+
+@needs_matplotlib
+def test_a_cell_of_several_pixels_is_dotted_where_most_are_in_doubt(monkeypatch, tmp_path) -> None:
+    """A picture of 650 x 650 pixels has cells of 3 x 3."""
+    seen = []
+    monkeypatch.setattr(panels, "add_doubt", lambda _axes, doubt: seen.append(doubt))
+    quality = np.zeros((1, 651, 651), np.uint8)
+    quality[:, :, ::3] = 1  # a third of each cell
+    quality[:, :3, 1::3] = 1  # two thirds in the first row of cells
+    sheet_of(
+        monkeypatch, tmp_path, np.zeros((4, 651, 651)), np.zeros((1, 1, 651, 651)), quality=quality
+    )
+    (doubt,) = seen
+    assert doubt.shape == (217, 217) and doubt[0].all() and not doubt[1:].any()
 
 
 # ---- MP4 -----------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def _axis_attributes(name: str, crs: pyproj.CRS | None, are_metres: bool) -> dic
 def grid_mapping(crs: pyproj.CRS, text: str) -> dict[str, Any]:
     """CF's attributes, the WKT (which alone has all of some projections) and the input's text.
 
-    The text only where it is PROJ's, for readers that know no WKT.
+    The text only where it is PROJ's, for readers that know no WKT; like the coordinates, in metres.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what only the WKT has
@@ -118,4 +118,5 @@ def grid_mapping(crs: pyproj.CRS, text: str) -> dict[str, Any]:
         pole = np.copysign(90.0, attributes.get("standard_parallel", 90.0))
         attributes.setdefault("latitude_of_projection_origin", float(pole))
     attributes["spatial_ref"] = attributes["crs_wkt"]
-    return {**attributes, "proj4": text} if text.lstrip().startswith(("+", "proj=")) else attributes
+    is_proj_text = text.lstrip().startswith(("+", "proj="))
+    return {**attributes, "proj4": in_metres(text)} if is_proj_text else attributes

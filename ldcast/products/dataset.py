@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldcast.data.grids import in_metres
 from ldcast.motion import QUALITY_MEANINGS
 from ldcast.products.coordinates import clock, grid_mapping, horizontal, read_crs
 from ldcast.products.forecast import Forecast, check_entries
@@ -131,7 +132,7 @@ def to_pysteps(dataset: xarray.Dataset) -> xarray.Dataset:
         if "grid_mapping" in variable.attrs:
             variable.attrs = {**variable.attrs, "grid_mapping": names.get("crs", "crs")}
     if "input_projection" in dataset.attrs:  # where pysteps's own files have it
-        renamed.attrs["projection"] = dataset.attrs["input_projection"]
+        renamed.attrs["projection"] = in_metres(dataset.attrs["input_projection"])
     return renamed
 
 

@@ -58,7 +58,7 @@ def check_forecast_path(path: Path, file_format: str | None = None) -> None:
         check_writable(path)
     else:
         check_output_path(path, FORECAST_SUFFIXES)
-    _require_packages(suffix)
+    require_packages(suffix)
 
 
 def write_forecast(forecast: Forecast, path: Path, file_format: str | None = None) -> None:
@@ -94,7 +94,7 @@ def read_forecast(path: Path) -> Forecast:
         return read_npz(path)
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))
-    _require_packages(suffix)
+    require_packages(suffix)
     import xarray
 
     engine = "zarr" if suffix == ".zarr" else _netcdf_engine()
@@ -151,7 +151,8 @@ def _check_zarr_store(path: Path) -> None:
         )
 
 
-def _require_packages(suffix: str) -> None:
+def require_packages(suffix: str) -> None:
+    """Raises InputError where a package is missing that forecasts of this ending need."""
     for group in _PACKAGES[suffix]:
         if not any(map(_is_installed, group)):
             raise InputError(

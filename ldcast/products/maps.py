@@ -127,11 +127,13 @@ def add_doubt(axes: Axes, is_doubtful: np.ndarray) -> Artist | None:
     if not is_doubtful.any():
         return None
     left, right, bottom, top = axes.images[0].get_extent()
-    height, width = is_doubtful.shape
+    # Contours run between the centres of pixels: repeated, those at the edge reach up to it, and a
+    # map of one row has two.
+    values = np.pad(is_doubtful.astype(np.float32), 1, mode="edge")
     dots = axes.contourf(
-        left + (np.arange(width) + 0.5) * (right - left) / width,
-        top + (np.arange(height) + 0.5) * (bottom - top) / height,
-        is_doubtful.astype(np.float32),
+        _centres_and_ends(left, right, is_doubtful.shape[1]),
+        _centres_and_ends(top, bottom, is_doubtful.shape[0]),
+        values,
         levels=(0.5, 1.5),
         colors="none",
         hatches=(DOUBT_STYLE["hatch"],),
@@ -140,9 +142,14 @@ def add_doubt(axes: Axes, is_doubtful: np.ndarray) -> Artist | None:
     return dots
 
 
+def _centres_and_ends(start: float, stop: float, num: int) -> np.ndarray:
+    centres = start + (np.arange(num) + 0.5) * (stop - start) / num
+    return np.concatenate([[start], centres, [stop]])
+
+
 def add_doubt_key(fig: Figure, **place: Any) -> None:
     """place: as for `add_no_data_key`."""
-    _add_key(fig, "upstream: no data", DOUBT_STYLE, place)
+    _add_key(fig, "upstream unknown", DOUBT_STYLE, place)
 
 
 def _add_key(fig: Figure, label: str, style: dict[str, Any], place: dict[str, Any]) -> None:

@@ -108,14 +108,16 @@ def _rows(story: Story) -> list[_Row]:
         rows.append(_Row(label, minutes, maps, RAIN_SCALE, own_doubts))
     if num_members > 1:
         rows.append(_Row("ensemble mean", minutes, map(story.mean, leads), RAIN_SCALE, doubts))
-        for threshold in _spread(story.thresholds, NUM_CHANCES):
+        for threshold in _choose(story.thresholds, story.main_threshold):
             maps = map(partial(story.chance, threshold), leads)
             rows.append(_Row(chance_title(threshold), minutes, maps, CHANCE_SCALE, doubts))
     return rows
 
 
-def _spread(thresholds: Sequence[float], most: int) -> list[float]:
-    """At most so many of them, smallest first, the smallest and the largest among them."""
+def _choose(thresholds: Sequence[float], main: float) -> list[float]:
+    """Those that there is room for, smallest first: the smallest, the largest and the main one."""
     ordered = sorted(thresholds)
-    indices = np.linspace(0, len(ordered) - 1, min(len(ordered), most)).round().astype(int)
-    return [ordered[i] for i in indices]
+    if len(ordered) <= NUM_CHANCES:
+        return ordered
+    middle = main if main in ordered[1:-1] else ordered[len(ordered) // 2]
+    return [ordered[0], middle, ordered[-1]]
