@@ -4,8 +4,10 @@ Frames may come late, twice, broken, half-written or not at all; what cannot be 
 and passed over.
 """
 
+import contextlib
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +20,21 @@ from ldcast.data.archive import CADENCE_MINUTES, RainEvent, format_time
 from ldcast.data.services import join_events
 from ldcast.rain import as_float32
 
-AHEAD = np.timedelta64(1, "h")  # what a clock may be wrong by
+AHEAD = np.timedelta64(60 * CADENCE_MINUTES, "s")  # what a clock may be wrong by
 FILES_PER_LOOK = 8
 _NAME = re.compile(r"forecast_(\d{8}T\d{4})(\.\w+)")
 _LEFTOVER = re.compile(r"\.forecast_.*\.\d+\.(tmp|new|old)")  # as ldcast/files.py names them
 
 
 class _Frame(NamedTuple):
-    """event: of one frame. path: the file that it came in."""
+    """event: of one frame. path: the file that it came in; None once that file has others."""
 
     event: RainEvent
-    path: Path
+    path: Path | None
 
 
 class _State(NamedTuple):
-    """What tells from outside that a file has changed, or may be read now."""
+    """What tells from outside that a file has changed; a folder, with all that is in it."""
 
     written: int
     changed: int
@@ -44,8 +46,8 @@ class FrameFeed:
 
     folder: each file in it holds one frame or more; hidden files are left alone.
     read: a file's event; raises for one that cannot be used.
-    num_kept: how many issue times, by the clock, are due at most: the newest ones.
-    tell: takes one line about each file that is passed over.
+    num_kept: for how many issue times, by the clock, frames are kept: the newest ones.
+    tell: takes one line about each file that is passed over, and about a folder of no use.
     """
 
     def __init__(
@@ -58,29 +60,39 @@ class FrameFeed:
         self.folder, self.read, self.num_kept, self.tell = folder, read, num_kept, tell
         self._frames: dict[np.datetime64, _Frame] = {}
         self._seen: dict[Path, _State] = {}  # at the last look
-        self._taken: dict[Path, _State] = {}  # of files that need not be read again
+        self._read: dict[Path, _State] = {}  # when it was read, well or in vain
+        self._again: list[Path] = []  # read in vain for what may pass, the longest ago first
         self._told: dict[Path, str] = {}  # what was said last of a file
         self._dropped: set[np.datetime64] = set()  # issue times that are not to be tried again
+        self._trouble = ""  # what was said last of the whole folder
 
     def look(self) -> bool:
         """Reads some files that have come and are complete, the newest first.
 
-        Returns whether more of them wait: a service looks for what is due, and whether it is to
-        stop, before it reads on. Forgets frames that are too old.
+        Returns whether more of them wait that were not tried yet: a service looks for what is due,
+        and whether it is to stop, before it reads on. Forgets frames that are too old.
         """
-        states = self._list()
+        try:
+            states = self._list()
+        except OSError as error:  # moved away, or its disk is not mounted
+            self._complain(f"cannot look into {self.folder} ({error.strerror}), trying again")
+            return False
         # A file is complete if nothing was written to it since the last look.
         complete = [path for path, state in states.items() if self._seen.get(path) == state]
-        waiting = [path for path in complete if self._taken.get(path) != states[path]]
-        waiting.sort(key=self._told.__contains__)  # what failed before comes after the others
-        for path in waiting[:FILES_PER_LOOK]:
-            if self._take(path):
-                self._taken[path] = states[path]
+        new = [path for path in complete if self._read.get(path) != states[path]]
+        again = [path for path in self._again if self._read[path] == states.get(path)]
+        batch = [*new, *again][:FILES_PER_LOOK]
+        in_vain = [path for path in batch if not self._take(path)]
+        self._again = [path for path in again if path not in batch] + in_vain
+        read = self._read | {path: states[path] for path in batch}
+        self._read = {path: state for path, state in read.items() if path in states}
         self._seen = states
-        self._taken = {path: state for path, state in self._taken.items() if path in states}
         self._told = {path: line for path, line in self._told.items() if path in states}
         self._forget()
-        return len(waiting) > FILES_PER_LOOK
+        more_wait = len(new) > FILES_PER_LOOK
+        if not more_wait:
+            self._complain(self._wrong_cadence())
+        return more_wait
 
     def due(self) -> list[np.datetime64]:
         """Issue times that can be forecast, newest first."""
@@ -102,17 +114,17 @@ class FrameFeed:
     def _list(self) -> dict[Path, "_State"]:
         """The newest files and what they look like from outside, newest first.
 
-        So few that a folder with years of frames is no burden, and so many that repeats do not
-        crowd out what is needed.
+        So few that a folder with years of frames is not read through, and so many that repeats do
+        not crowd out what is needed. All of its files are listed, though: 105,120, a year of them,
+        take two to three seconds of a CPU at each look.
         """
         states = {}
-        for path in self.folder.iterdir():
-            try:
-                status = path.stat()
-            except OSError:  # taken away since it was listed, or a link to nowhere
+        for path in list(self.folder.iterdir()):
+            if path.name.startswith("."):
                 continue
-            if not path.name.startswith("."):
-                states[path] = _State(status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+            # An error: it was taken away since it was listed, or is a link to nowhere.
+            with contextlib.suppress(OSError):
+                states[path] = _state(path)
         newest = sorted(states, key=lambda path: (states[path], path.name), reverse=True)
         return {path: states[path] for path in newest[: 4 * (self.num_kept + PAST_FRAMES)]}
 
@@ -123,21 +135,43 @@ class FrameFeed:
         except Exception as error:  # a broken file must not end the service, whatever is raised
             self._pass_over(path, str(error))
             # An error of the system, such as a missing permission, may pass; of a format it stays.
-            return getattr(error.__cause__ or error, "errno", None) is None
+            # NetCDF numbers its own errors, too, below zero.
+            number = getattr(error.__cause__ or error, "errno", None)
+            return not (isinstance(number, int) and number > 0)
         is_future = event.time > np.datetime64("now") + AHEAD
         if is_future.any():  # would make all others look too old
             time = format_time(event.time[is_future][0])
             self._pass_over(path, f"{time} is in the future: is the clock right?")
             return False
-        for index, time in enumerate(event.time):
-            before = self._frames.get(time)
-            if before is not None and before.path != path:
-                self._pass_over(path, f"the frame of {format_time(time)} came before")
-                continue
-            one = slice(index, index + 1)
-            frame = replace(event, rain_rate=event.rain_rate[one], time=event.time[one])
-            self._frames[time] = _Frame(frame, path)
-            self._dropped -= {time + self._minutes(later) for later in range(PAST_FRAMES)}
+        self._take_back(path, event.time)
+        if not any([self._put(event, index, path) for index in range(len(event.time))]):
+            time = format_time(event.time[-1])
+            self._pass_over(path, f"all its frames, up to {time}, came before")
+        return True
+
+    def _take_back(self, path: Path, times: np.ndarray) -> None:
+        """Removes the frames of a file that was written anew and no longer has them.
+
+        times: those it has now. Frames from before them stay, since a file may always hold what is
+        newest, but give way to the same from other files.
+        """
+        for time, frame in list(self._frames.items()):
+            if frame.path == path and time > times[0] and time not in times:
+                del self._frames[time]  # a wrong time that was mended
+            elif frame.path == path and time < times[0]:
+                self._frames[time] = frame._replace(path=None)
+
+    def _put(self, event: RainEvent, index: int, path: Path) -> bool:
+        """Keeps a frame; False where its time came before in another file, and was of use."""
+        time = event.time[index]
+        issue_times = {time + self._minutes(later) for later in range(PAST_FRAMES)}
+        before = self._frames.get(time)
+        if before and before.path not in (None, path) and not issue_times & self._dropped:
+            return False
+        # A copy, because a view would hold all frames of the file.
+        rain_rate = event.rain_rate[[index]]
+        self._frames[time] = _Frame(replace(event, rain_rate=rain_rate, time=time[None]), path)
+        self._dropped -= issue_times
         return True
 
     def _pass_over(self, path: Path, why: str) -> None:
@@ -146,10 +180,28 @@ class FrameFeed:
             self._told[path] = line
             self.tell(line)
 
+    def _complain(self, line: str) -> None:
+        """Of the whole folder; an empty line means that nothing is wrong any more."""
+        if line not in ("", self._trouble):
+            self.tell(line)
+        self._trouble = line
+
+    def _wrong_cadence(self) -> str:
+        """A line where there are frames enough but none follows another after 5 minutes."""
+        gaps = np.diff(sorted(self._frames))
+        if len(self._frames) < PAST_FRAMES or gaps.min() <= self._minutes(1):
+            return ""
+        return (
+            f"no forecast from {self.folder}: no two of its frames are {CADENCE_MINUTES} minutes "
+            f"apart, expected {PAST_FRAMES} such in a row"
+        )
+
     def _forget(self) -> None:
         if not self._frames:
             return
-        oldest = times_of_past(self._first_kept())[0]
+        # Four and one that may be ahead of the clock are kept anyhow.
+        newest = sorted(self._frames)[-PAST_FRAMES - 1 :]
+        oldest = min(newest[0], newest[-1] - self._minutes(self.num_kept + PAST_FRAMES - 2))
         self._frames = {time: frame for time, frame in self._frames.items() if time >= oldest}
         self._dropped = {time for time in self._dropped if time >= oldest}
 
@@ -157,12 +209,21 @@ class FrameFeed:
         times = times_of_past(issue_time)
         return issue_time not in self._dropped and all(time in self._frames for time in times)
 
-    def _first_kept(self) -> np.datetime64:
-        return max(self._frames) - self._minutes(self.num_kept - 1)
-
     @staticmethod
     def _minutes(num_frames: int) -> np.timedelta64:
         return np.timedelta64(60 * CADENCE_MINUTES * num_frames, "s")
+
+
+def _state(path: Path) -> _State:
+    """Raises OSError for what is not there."""
+    found = [path.stat()]
+    if stat.S_ISDIR(found[0].st_mode):  # a Zarr store, whose own entry tells nothing of its chunks
+        found += [inside.stat() for inside in path.rglob("*")]
+    return _State(
+        max(status.st_mtime_ns for status in found),
+        max(status.st_ctime_ns for status in found),
+        sum(status.st_size for status in found),
+    )
 
 
 def forecast_path(folder: Path, issue_time: np.datetime64, suffix: str) -> Path:

@@ -1,5 +1,6 @@
 """infer.py's products: files, statistics, longer forecasts, windows, processes, a feed."""
 
+import io
 import os
 import signal
 import subprocess
@@ -191,6 +192,22 @@ def test_the_data_are_not_overwritten(call, capsys, data, out) -> None:
     assert Path("event.npz").read_bytes() == before
 
 
+def test_no_picture_is_drawn_over_the_data(call, capsys) -> None:
+    pytest.importorskip("matplotlib", reason="draws pictures")
+    pytest.importorskip("pysteps", reason="reads the files of services")
+    frame = Path("radar/AQC.png")
+    frame.parent.mkdir()
+    frame.write_bytes(b"a radar image")
+    for plot in (str(frame), "radar/new.gif"):
+        line = refused(call, capsys, "--data", "radar", "--reader", "mch", "--plot", plot)
+        assert f"--plot {plot} lies in --data" in line
+    assert frame.read_bytes() == b"a radar image"
+
+
+def test_an_empty_path_is_no_synthetic_rain(call, capsys) -> None:
+    assert "got an empty --data" in refused(call, capsys, "--data", "")
+
+
 def test_a_reader_needs_something_to_read(capsys) -> None:
     assert run_script(lambda: infer.main(["--reader", "npz"])) == 2
     assert "--reader reads --data or --watch" in capsys.readouterr().err
@@ -314,16 +331,22 @@ def test_two_services_do_not_share_a_folder(service, event) -> None:
 
 
 @pytest.fixture
-def watch_here(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def naps() -> list[float]:
+    """Seconds of each pause of `watch_here`."""
+    return []
+
+
+@pytest.fixture
+def watch_here(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, naps: list[float]
+):
     """Runs the service in this process on `incoming`, until it has napped three times."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "incoming").mkdir()
 
     def run(*arguments: str) -> int:
-        naps = []
-
-        def nap(_seconds: float) -> None:
-            naps.append(1)
+        def nap(seconds: float) -> None:
+            naps.append(seconds)
             if len(naps) > 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -346,6 +369,22 @@ def test_a_frame_that_cannot_be_forecast_does_not_end_the_service(
     output = capsys.readouterr().out
     assert output.count("no forecast from ") == 2  # two of three have the empty frame
     assert len(list(Path("forecasts").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--window", "50"), "got windows of 50 pixels"),
+        (("--steps", "5000"), "got 5000"),
+        (("--seed", "9" * 20), "got --seed 9"),
+    ],
+)
+def test_what_would_fail_each_forecast_ends_the_service_at_once(
+    watch_here, naps, capsys, arguments, message
+) -> None:
+    assert watch_here(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert naps == []
 
 
 def test_half_precision_frames_are_forecast(watch_here, event) -> None:
@@ -407,3 +446,56 @@ def test_a_stop_interrupts_a_forecast(watch_here, event, capsys, monkeypatch) ->
     assert watch_here() == 0
     assert list(Path("forecasts").iterdir()) == []
     assert capsys.readouterr().out.splitlines()[-1] == "stopped by SIGTERM"
+
+
+def test_the_service_pauses_unless_more_files_wait(watch_here, naps) -> None:
+    for number in range(9):
+        Path(f"incoming/broken{number}.npz").touch()
+    assert watch_here() == 0
+    assert naps == [infer.POLL_SECONDS, 0, infer.POLL_SECONDS]  # not complete, eight read, one read
+
+
+def test_the_oldest_stores_are_removed(watch_here, event) -> None:
+    """A forecast that is a folder."""
+    pytest.importorskip("zarr", reason="zarr is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    old = Path("forecasts/forecast_19990101T0000.zarr")
+    old.mkdir(parents=True)
+    (old / "zarr.json").touch()
+    write_event(event, "incoming/frames.npz")
+    assert watch_here("--suffix", ".zarr", "--keep", "1") == 0
+    (path,) = Path("forecasts").iterdir()
+    assert read_forecast(path).issue_time == event.time[-1]
+
+
+def test_the_service_writes_what_pysteps_reads(watch_here, event) -> None:
+    xarray = pytest.importorskip("xarray", reason="xarray is an extra")
+    pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    write_event(event, "incoming/frames.npz")
+    assert watch_here("--suffix", ".nc", "--format", "pysteps", "--keep", "1") == 0
+    (path,) = Path("forecasts").iterdir()
+    with xarray.open_dataset(path, decode_times=False) as dataset:
+        assert "ens_number" in dataset.dims  # pysteps's name of the members
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--keep", "0"), "expected 1 forecast or more"),
+        (("--watch", "nowhere"), "expected a folder that exists"),
+        (("--out", "incoming"), "lies in --watch"),
+        (("--out", "incoming/forecasts"), "lies in --watch"),
+    ],
+)
+def test_a_service_that_cannot_be_is_refused(watch_here, capsys, arguments, word) -> None:
+    assert watch_here(*arguments) == 2
+    assert word in capsys.readouterr().err
+    assert list(Path("incoming").iterdir()) == []
+
+
+def test_a_name_that_the_terminal_cannot_show_is_said_all_the_same(monkeypatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    infer.log(os.fsdecode(b"passed over Z\xfcrich.h5"))
+    assert terminal.buffer.getvalue() == b"passed over Z\\udcfcrich.h5\n"

@@ -32,15 +32,28 @@ class Feed:
 
     def bring(self, *numbers: int, name: str = "frame", size: int = 8, value: float = 0.0) -> None:
         for number in numbers:
-            rain_rate = np.full((1, size, 6), number + value, np.float32)
+            rain_rate = np.full((1, size, 6), number % 100 + value, np.float32)
             event = RainEvent(rain_rate, np.array([START + number * STEP]))
             write_event(event, self.folder / f"{name}{number:03}.npz")
+
+    def bring_as(self, name: str, *numbers: int) -> None:
+        """Frames in one file, that replaces what has the name."""
+        rain_rate = np.stack([np.full((8, 6), number, np.float32) for number in numbers])
+        event = RainEvent(rain_rate, START + np.array(numbers) * STEP)
+        write_event(event, self.folder / name)
+
+    def frames(self) -> list[int]:
+        """Numbers of the frames that are held."""
+        return sorted(int((time - START) / STEP) for time in self.feed._frames)
 
     def look(self) -> list[int]:
         """Numbers of the frames that forecasts are due from, once all files are read."""
         self.feed.look()
-        while self.feed.look():
-            pass
+        for _ in range(100):
+            if not self.feed.look():
+                break
+        else:
+            pytest.fail("there are always more files to read")
         return [int((time - START) / STEP) for time in self.feed.due()]
 
 
@@ -90,7 +103,9 @@ def test_a_repeated_frame_changes_nothing(feed) -> None:
     feed.bring(3, name="again", value=0.5)
     assert feed.look() == [3]
     assert feed.feed.event(START + 3 * STEP).rain_rate[-1, 0, 0] == 3
-    assert feed.lines == ["passed over again003.npz: the frame of 2016-07-11T22:15 came before"]
+    assert feed.lines == [
+        "passed over again003.npz: all its frames, up to 2016-07-11T22:15, came before"
+    ]
 
 
 def test_a_broken_frame_is_said_once_and_taken_when_it_is_mended(feed) -> None:
@@ -121,6 +136,38 @@ def test_a_frame_from_the_future_does_not_make_the_others_old(feed) -> None:
     feed.bring(12 * 24 * 365 * 200, name="wrong")
     assert feed.look() == [3]
     assert "is in the future" in feed.lines[0]
+
+
+@pytest.mark.parametrize(("minutes", "is_read"), [(4, True), (6, False)])
+def test_a_clock_may_be_ahead_by_one_frame(feed, minutes, is_read) -> None:
+    time = np.datetime64("now") + np.timedelta64(minutes, "m")
+    write_event(RainEvent(np.ones((1, 8, 6), np.float32), np.array([time])), feed.folder / "a.npz")
+    feed.look()
+    assert bool(feed.feed._frames) is is_read
+    assert len(feed.lines) == (not is_read)
+
+
+def test_a_frame_that_is_ahead_makes_no_other_old(tmp_path) -> None:
+    feed = Feed(tmp_path, num_kept=1)
+    now = np.datetime64("now")
+    for number, time in enumerate((now + STEP // 2, *(now - np.arange(4) * STEP))):
+        write_event(
+            RainEvent(np.ones((1, 8, 6), np.float32), np.array([time])), tmp_path / f"{number}.npz"
+        )
+    feed.look()
+    assert feed.feed.due() == [now]
+
+
+def test_an_hour_of_frames_from_a_clock_ahead_makes_no_others_old(tmp_path) -> None:
+    """UTC+1 by mistake in some files, and few frames are kept."""
+    feed = Feed(tmp_path, num_kept=1)
+    now = np.datetime64("now")
+    for number in reversed(range(12)):
+        for name, time in (("right", now), ("ahead", now + np.timedelta64(1, "h"))):
+            event = RainEvent(np.ones((1, 8, 6), np.float32), np.array([time - number * STEP]))
+            write_event(event, tmp_path / f"{name}{number}.npz")
+    feed.look()
+    assert feed.feed.due()[0] == now
 
 
 def test_frames_of_two_grids_give_no_forecast(feed, monkeypatch) -> None:
@@ -159,6 +206,45 @@ def test_a_frame_that_cannot_be_read_for_a_moment_is_tried_again(feed, monkeypat
     assert len(feed.lines) == 4  # each once
     monkeypatch.setattr(feed.feed, "read", read_event)
     assert feed.look() == [3]
+
+
+def test_a_format_that_is_wrong_is_not_tried_again(feed, monkeypatch) -> None:
+    feed.bring(0)
+    (path,) = feed.folder.iterdir()
+    read = []
+
+    def raising(number: int | None):
+        def read_in_vain(path: Path) -> RainEvent:
+            read.append(path)
+            raise InputError("damaged") from OSError(number, "HDF error")
+
+        return read_in_vain
+
+    for number, times_read in ((None, 1), (-101, 1), (errno.EIO, 4)):
+        monkeypatch.setattr(feed.feed, "read", raising(number))
+        read.clear()
+        os.utime(path, (times_read, abs(number or 0)))  # as if written anew
+        for _ in range(5):
+            feed.feed.look()
+        assert len(read) == times_read
+
+
+def test_files_that_fail_are_no_reason_to_look_on_at_once(feed, monkeypatch) -> None:
+    feed.bring(*range(20))
+    read = []
+
+    def read_in_vain(path: Path) -> RainEvent:
+        read.append(path)
+        raise OSError(errno.EACCES, "permission denied")
+
+    monkeypatch.setattr(feed.feed, "read", read_in_vain)
+    assert [feed.feed.look() for _ in range(6)] == [False, True, True, False, False, False]
+    assert len(read) == 40 and len(set(read[:20])) == len(set(read[20:])) == 20  # all in turn
+
+
+def test_frames_of_the_future_are_no_reason_to_look_on_at_once(feed) -> None:
+    feed.bring(*range(10**7, 10**7 + 12))
+    assert [feed.feed.look() for _ in range(5)] == [False, True, False, False, False]
 
 
 def test_files_that_fail_do_not_crowd_out_the_others(feed, monkeypatch) -> None:
@@ -233,6 +319,135 @@ def test_only_the_newest_are_due_and_frames_do_not_pile_up(tmp_path) -> None:
     assert len(feed.feed._frames) == 6
     feed.bring(40)
     assert feed.look() == [40, 39, 38]
+
+
+def test_what_is_known_of_files_and_times_does_not_pile_up(tmp_path) -> None:
+    feed = Feed(tmp_path, num_kept=2)
+    for number in range(0, 40, 4):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        feed.bring(*range(number, number + 4))
+        feed.bring(number, name="again")
+        (tmp_path / "broken.npz").write_text(str(number))
+        (due, *_) = feed.look()
+        feed.feed.drop(START + due * STEP)
+    assert len(feed.feed._read) == len(feed.feed._seen) == 6
+    assert len(feed.feed._told) == 2
+    assert len(feed.feed._dropped) <= 2
+
+
+def test_a_mended_time_stamp_leaves_nothing_behind(feed) -> None:
+    feed.bring(0, 1, 2)
+    feed.bring_as("frame003.npz", 9)
+    assert feed.look() == []
+    feed.bring_as("frame003.npz", 3)
+    assert feed.look() == [3] and feed.frames() == [0, 1, 2, 3]
+    feed.bring(*range(4, 10))
+    assert feed.look()[0] == 9 and feed.lines == []
+    assert feed.feed.event(START + 9 * STEP).source.endswith("frame009.npz")
+
+
+def test_a_time_stamp_that_was_too_early_gives_way(feed) -> None:
+    feed.bring_as("frame003.npz", 0)
+    feed.look()
+    feed.bring_as("frame003.npz", 3)
+    feed.look()
+    feed.bring(0, 1, 2, value=0.5)
+    assert feed.look() == [3]
+    assert feed.feed.event(START + 3 * STEP).rain_rate[:, 0, 0].tolist() == [0.5, 1.5, 2.5, 3]
+    assert feed.lines == []
+
+
+def test_a_file_that_always_holds_the_newest_frame_is_a_feed(feed) -> None:
+    for number in range(5):
+        feed.bring_as("latest.npz", number)
+        feed.look()
+    assert feed.look() == [4, 3]
+
+
+def test_what_was_read_well_stays_when_its_file_breaks(feed) -> None:
+    feed.bring(*range(4))
+    feed.look()
+    (feed.folder / "frame003.npz").write_bytes(b"PK broken")
+    assert feed.look() == [3] and len(feed.lines) == 1
+
+
+def test_rolling_files_of_many_frames_hold_no_more_than_each_frame(feed) -> None:
+    for number in range(3):
+        feed.bring_as(f"roll{number}.npz", *range(number, number + 12))
+        feed.look()
+    assert feed.look()[0] == 13 and feed.lines == []
+    for time, (frame, _path) in feed.feed._frames.items():
+        assert frame.rain_rate.base is None, time
+    feed.bring_as("roll3.npz", *range(3))
+    feed.look()
+    assert feed.lines == [
+        "passed over roll3.npz: all its frames, up to 2016-07-11T22:10, came before"
+    ]
+
+
+def test_a_frame_of_no_use_gives_way_to_its_issue_from_another_file(feed) -> None:
+    feed.bring(0, 1, 2)
+    feed.bring(3, name="empty", value=np.nan)
+    assert feed.look() == [3]
+    feed.feed.drop(START + 3 * STEP)
+    feed.bring(3)
+    assert feed.look() == [3] and feed.lines == []
+    assert feed.feed.event(START + 3 * STEP).rain_rate[-1, 0, 0] == 3
+    feed.bring(3, name="again")
+    feed.look()
+    assert len(feed.lines) == 1  # now it is of use, and the first stays
+
+
+def test_a_store_is_read_again_when_a_chunk_comes(feed, monkeypatch) -> None:
+    """The entry of the folder itself stays as it is."""
+    chunks = feed.folder / "frame.zarr" / "c"
+    chunks.mkdir(parents=True)
+    (chunks / "0").write_text("first")
+    before = chunks.parent.stat()
+    read = []
+    monkeypatch.setattr(feed.feed, "read", lambda path: read.append(path) or read_event(path))
+    feed.look()
+    assert len(read) == 1
+    (chunks / "1").write_text("second")
+    os.utime(chunks / "1", (0, 0))  # as copied with its times
+    assert chunks.parent.stat() == before
+    feed.feed.look()
+    assert len(read) == 1  # not yet the same in two looks
+    feed.look()
+    assert len(read) == 2
+
+
+def test_a_folder_that_is_gone_for_a_while_is_said_once(feed) -> None:
+    feed.bring(0, 1, 2)
+    feed.look()
+    away = feed.folder.with_name("away")
+    for _ in range(2):
+        feed.lines.clear()
+        feed.folder.rename(away)
+        assert feed.look() == feed.look() == []
+        assert feed.lines == [
+            f"cannot look into {feed.folder} (No such file or directory), trying again"
+        ]
+        away.rename(feed.folder)
+        feed.look()
+    feed.bring(3)
+    assert feed.look() == [3] and len(feed.lines) == 1
+
+
+@pytest.mark.parametrize("num_kept", [1, 50])
+def test_another_cadence_is_said_once(tmp_path, num_kept) -> None:
+    feed = Feed(tmp_path, num_kept)
+    for number in range(0, 16, 2):
+        feed.bring(number)
+        assert feed.look() == []
+        assert len(feed.lines) == (number >= 6)
+    assert "no two of its frames are 5 minutes apart" in feed.lines[0]
+
+
+def test_a_gap_is_no_other_cadence(feed) -> None:
+    feed.bring(0, 2, 3, 6, 8)
+    assert feed.look() == [] and feed.lines == []
 
 
 def test_a_folder_of_years_is_not_read_through(tmp_path, monkeypatch) -> None:
