@@ -7,6 +7,7 @@ by `Processes`.
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,10 @@ from ldcast.errors import InputError
 # A process that dies breaks its connections or is noticed by torchrun at once. This limit is for
 # one that hangs: longer than any checkpoint takes to be written.
 TIMEOUT = timedelta(minutes=10)
+# A thread of Gloo lets go of the last tensors under Python's lock. Whoever frees the last reference
+# to the group, such as DistributedDataParallel, may hold that lock and waits for the thread: for
+# ever, within ten of such ends on two busy cores, and never in a thousand after this pause.
+LAST_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -146,4 +151,6 @@ def join_processes(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterat
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     yield Processes(distributed.get_rank(), num, device)
-    distributed.destroy_process_group()  # after a good end only: a failed rank waits for nobody
+    # After a good end only: a failed rank waits for nobody.
+    time.sleep(LAST_SECONDS)
+    distributed.destroy_process_group()

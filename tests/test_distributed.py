@@ -24,13 +24,17 @@ FOUR = ("--batch-size", "4", "--loop.num-micro-batches", "2")
 def start(stage: Stage, out: Path, iterations: int, *more: str) -> subprocess.Popen:
     """The stage's script under torchrun, in two processes."""
     script = ROOT / f"{stage.script.__name__}.py"
+    return start_two(script, *stage.arguments(out, iterations, *more))
+
+
+def start_two(script: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     return subprocess.Popen(
-        [*command, str(script), *stage.arguments(out, iterations, *more)],
+        [*command, str(script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -98,6 +102,43 @@ def wait_for_rank_1(process: subprocess.Popen, out: Path) -> int:
         if parent == process.pid and b"RANK=1" in environment:
             return int(folder.name)
     raise AssertionError("rank 1 was not found")
+
+
+ENDS = """
+import os
+import sys
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from ldcast.processes import join_processes
+
+join = distributed.init_process_group
+
+def train(time):
+    meeting = f"file://{sys.argv[1]}/{time}"  # torchrun's own is for one time only
+    distributed.init_process_group = lambda backend, timeout: join(
+        backend, meeting, timeout, world_size=2, rank=int(os.environ["RANK"])
+    )
+    with join_processes(torch.device("cpu")):
+        network = DistributedDataParallel(torch.nn.Linear(50, 50))
+        network(torch.ones(4, 50)).sum().backward()
+
+for time in range(40):
+    train(time)
+"""
+
+
+def test_processes_end_although_a_thread_still_holds_tensors(tmp_path: Path) -> None:
+    script = tmp_path / "ends.py"
+    script.write_text(ENDS)
+    process = start_two(script, str(tmp_path))
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # which torchrun passes on
+    assert process.returncode == 0, output
 
 
 def test_one_process_needs_no_others() -> None:
