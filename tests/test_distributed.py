@@ -135,7 +135,7 @@ def test_processes_end_although_a_thread_still_holds_tensors(tmp_path: Path) -> 
     script.write_text(ENDS)
     process = start_two(script, str(tmp_path))
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.terminate()  # which torchrun passes on
     assert process.returncode == 0, output
