@@ -92,11 +92,9 @@ def _inherited_what(dataset: "h5py.Group", data: "h5py.Group") -> dict[str, Any]
 
 def _check_levels(dataset: "h5py.Group", data: "h5py.Group", path: Path) -> None:
     """ODIM lets a group inherit each attribute; the importer takes all of them from one group."""
-    own = _inherited_what(dataset, data)
     above = dict(dataset["what"].attrs) if "what" in dataset else {}
-    missed = [
-        name for name in ("gain", "offset", "nodata", "undetect") if name in above.keys() - own
-    ]
+    inherited = above.keys() - _inherited_what(dataset, data)
+    missed = sorted(inherited & {"gain", "offset", "nodata", "undetect"})
     if missed:
         raise InputError(
             f"{path}: {' and '.join(missed)} of {data.name} stand in {dataset.name}/what, expected "

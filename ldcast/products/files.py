@@ -15,8 +15,8 @@ from ldcast.files import folder_atomically, naming, path_atomically
 from ldcast.products.dataset import from_dataset, to_dataset, to_pysteps
 from ldcast.products.forecast import (
     Forecast,
+    check_file_writable,
     check_output_path,
-    check_writable,
     read_npz,
     write_npz,
 )
@@ -55,7 +55,7 @@ def check_forecast_path(path: Path, file_format: str | None = None) -> None:
         )
     if suffix == ".zarr" and path.exists():
         _check_zarr_store(path)
-        check_writable(path)
+        check_file_writable(path)
     else:
         check_output_path(path, FORECAST_SUFFIXES)
     require_packages(suffix)

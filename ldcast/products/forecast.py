@@ -226,10 +226,10 @@ def check_output_path(path: Path, suffixes: tuple[str, ...]) -> None:
             f"{path} ends in '{path.suffix}', expected {' or '.join(suffixes)}; "
             f"for example {path.with_suffix(suffixes[0])}"
         )
-    check_writable(path)
+    check_file_writable(path)
 
 
-def check_writable(path: Path) -> None:
+def check_file_writable(path: Path) -> None:
     """Raise InputError if nothing can be written beside `path`, wherever that is."""
     folder = path.parent
     if not folder.is_dir():
