@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
-from ldcast.data.archive import RainEvent, format_time, parse_time, past_frames, read_event
+from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
 from ldcast.data.services import READERS, read_frames
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
@@ -50,7 +50,6 @@ from ldcast.watch import (
     forecast_path,
     next_time,
     surplus_forecasts,
-    times_of_past,
 )
 
 POLL_SECONDS = 2
@@ -72,10 +71,7 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
     else:
         event = read_event(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
     check_grid(event.grid)
-    past, issue_time = past_frames(
-        event, parse_time(flags.issue_time) if flags.issue_time else None
-    )
-    return replace(event, rain_rate=past, time=np.array(times_of_past(issue_time)))
+    return past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -193,6 +189,8 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     if forecast is None:
         return
     write_forecast(forecast, flags.out, flags.format)
+    for note in notes_of([past]):
+        print(f"note: {note}")
     view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
     print(summarise(*view, past.grid, calibrated_chances(flags, forecast)))
     if calibration and calibration.warning:

@@ -27,6 +27,7 @@ from ldcast.config import (
     AutoencoderTraining,
     ModelConfig,
 )
+from ldcast.data.archive import notes_of
 from ldcast.data.crops import TrainingCrops, ValidationCrops, driest_first, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import run_script
@@ -211,6 +212,8 @@ def main(argv: list[str] | None = None) -> int:
             total=loop.iterations, desc="autoencoder", disable=None if processes.is_main else True
         ) as bar,
     ):
+        for note in notes_of(train_events + validation_events):
+            run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration

@@ -31,6 +31,7 @@ from ldcast.config import (
     DiffusionTraining,
     ModelConfig,
 )
+from ldcast.data.archive import notes_of
 from ldcast.data.crops import TrainingCrops, ValidationCrops, valid_share, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import InputError, run_script
@@ -237,6 +238,8 @@ def main(argv: list[str] | None = None) -> int:
             total=loop.iterations, desc="diffusion", disable=None if processes.is_main else True
         ) as bar,
     ):
+        for note in notes_of(train_events + validation_events):
+            run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration

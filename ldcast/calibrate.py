@@ -25,7 +25,7 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
-from ldcast.data.archive import RainEvent, read_event
+from ldcast.data.archive import RainEvent, notes_of, read_event
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import check_writable
@@ -117,8 +117,8 @@ def main(argv: list[str] | None = None) -> None:
         if flags.plot:
             raise InputError(f"--plot draws what the judgement finds, but {lone}")
     check_writable(flags.cache, "--cache")
-    for warning in warn_of_training(flags.model, events):
-        print(warning)
+    for line in [*notes_of(events), *warn_of_training(flags.model, events)]:
+        print(line)
 
     # ---- fit and judge
     cache = ForecastCache(flags.cache)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ldcast.config import LEAD_MINUTES, MINUTES_PER_FRAME
-from ldcast.data.archive import past_frames
+from ldcast.data.archive import past_event
 from ldcast.data.gridded import event_from_dataarray
 from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
@@ -41,21 +41,21 @@ def predict_xarray(
         )
     require_packages(".nc")  # before the work
     event = event_from_dataarray(rain)
-    past, issue_time = past_frames(event)
+    past = past_event(event)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
-    members = model.predict(past, num_members, seed, num_sampling_steps, **settings)
+    members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)
     num_frames = count_frames(lead_minutes)
     diffusion = model.config.diffusion
     forecast = Forecast(
         rain_rate=members,
-        issue_time=issue_time,
+        issue_time=past.time[-1],
         lead_minutes=MINUTES_PER_FRAME * np.arange(1, num_frames + 1),
         grid=event.grid,
         seed=seed,
         model=str(model.trained_on.get("name", "LDCast")),
         sampler=diffusion.sampler,
         num_sampling_steps=num_sampling_steps or diffusion.num_sampling_steps,
-        quality=forecast_quality(torch.from_numpy(past), num_frames).numpy(),
+        quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
     )
     dataset = to_dataset(forecast)
     numbers = dataset.realization

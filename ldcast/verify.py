@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from ldcast.config import LEAD_MINUTES
-from ldcast.data.archive import RainEvent, read_event
+from ldcast.data.archive import RainEvent, notes_of, read_event
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
@@ -152,6 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     forecasters, notes = make_forecasters(flags, device)
     events = [read_event(spec) for spec in flags.data]
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+    notes += notes_of(events)
     notes += warn_of_few_events(len({case.source for case in cases}))
     notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))
     notes += [line for folder in flags.model for line in warn_of_training(folder, events)]

@@ -168,9 +168,8 @@ class FrameFeed:
         before = self._frames.get(time)
         if before and before.path not in (None, path) and not issue_times & self._dropped:
             return False
-        # A copy, because a view would hold all frames of the file.
-        rain_rate = event.rain_rate[[index]]
-        self._frames[time] = _Frame(replace(event, rain_rate=rain_rate, time=time[None]), path)
+        # By an index, so a copy: a view would hold all frames of the file.
+        self._frames[time] = _Frame(event.select(np.array([index])), path)
         self._dropped -= issue_times
         return True
 

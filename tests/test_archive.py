@@ -14,7 +14,7 @@ from ldcast.data.archive import (
     format_time,
     hold_out,
     parse_time,
-    past_frames,
+    past_event,
     read_event,
     write_event,
 )
@@ -282,25 +282,39 @@ def test_other_cadences_are_named():
 
 
 def test_past_frames_are_the_newest_by_default():
-    past, issue_time = past_frames(make_event())
-    assert past.dtype == np.float32 and past.shape == (4, HEIGHT, WIDTH)
-    assert past[:, 0, 0].tolist() == [2, 3, 4, 5]
-    assert issue_time == minutes(25)[0]
+    past = past_event(make_event())
+    assert past.rain_rate.dtype == np.float32 and past.rain_rate.shape == (4, HEIGHT, WIDTH)
+    assert past.rain_rate[:, 0, 0].tolist() == [2, 3, 4, 5]
+    np.testing.assert_array_equal(past.time, minutes(10, 15, 20, 25))
 
 
 def test_past_frames_at_an_issue_time_and_around_gaps():
     event = without_frames(make_event(num_frames=12), 6, 10)
-    past, issue_time = past_frames(event, np.datetime64("2020-06-01T00:20"))
-    assert past[:, 0, 0].tolist() == [1, 2, 3, 4] and issue_time == minutes(20)[0]
-    past, issue_time = past_frames(event)  # 7 8 9 | 11: the newest four in a row are 2 to 5
-    assert past[:, 0, 0].tolist() == [2, 3, 4, 5] and issue_time == minutes(25)[0]
-    assert past_frames(event, num_frames=3)[1] == minutes(45)[0]
+    past = past_event(event, np.datetime64("2020-06-01T00:20"))
+    assert past.rain_rate[:, 0, 0].tolist() == [1, 2, 3, 4] and past.time[-1] == minutes(20)[0]
+    past = past_event(event)  # 7 8 9 | 11: the newest four in a row are 2 to 5
+    assert past.rain_rate[:, 0, 0].tolist() == [2, 3, 4, 5] and past.time[-1] == minutes(25)[0]
+    assert past_event(event, num_frames=3).time[-1] == minutes(45)[0]
 
 
 def test_past_frames_are_a_copy():
     event = RainEvent(make_event().rain_rate.astype(np.float32), make_event().time)
-    past_frames(event)[0][:] = -1
+    past_event(event).rain_rate[:] = -1
     assert (event.rain_rate >= 0).all()
+
+
+def test_selected_frames_keep_all_that_is_said_of_each():
+    event = make_event()
+    event = replace(
+        event, interval_start=event.time - 300, time_as_read=event.time + 7, notes=("n",)
+    )
+    for frames in (slice(1, 3), np.array([1, 2])):
+        part = event.select(frames)
+        assert part.rain_rate[:, 0, 0].tolist() == [1, 2] and part.notes == ("n",)
+        np.testing.assert_array_equal(part.time, minutes(5, 10))
+        np.testing.assert_array_equal(part.interval_start, minutes(0, 5))
+        np.testing.assert_array_equal(part.time_as_read, minutes(5, 10) + 7)
+    assert make_event().select(slice(1, 3)).interval_start is None
 
 
 @pytest.mark.parametrize(
@@ -320,7 +334,7 @@ def test_past_frames_are_a_copy():
 )
 def test_past_that_is_not_there_is_refused(event, issue_time, message):
     with pytest.raises(InputError, match=message):
-        past_frames(event, None if issue_time is None else np.datetime64(issue_time))
+        past_event(event, None if issue_time is None else np.datetime64(issue_time))
 
 
 # ---- holding out ---------------------------------------------------------------------------------

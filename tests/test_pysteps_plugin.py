@@ -8,7 +8,7 @@ import pytest
 from tiny_models import tiny_model
 
 from ldcast import pysteps_plugin
-from ldcast.data.archive import past_frames, read_event
+from ldcast.data.archive import past_event, read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
 from ldcast.quiet import contained
@@ -20,8 +20,8 @@ MODEL = tiny_model()
 def crop_of_rain() -> np.ndarray:
     """(4, 128, 128) mm/h: the radar's where it is at hand, with a corner of no data."""
     event = read_event(RADAR) if RADAR.exists() else synthetic_event(1, 4, 128, 128)
-    past = past_frames(event)[0][:, 200:328, 300:428] if RADAR.exists() else past_frames(event)[0]
-    past = past.copy()
+    past = past_event(event).rain_rate
+    past = past[:, 200:328, 300:428].copy() if RADAR.exists() else past
     past[:, :10, :10] = np.nan
     return past
 

@@ -34,6 +34,10 @@ _FORMS = (
 _CONVERT = "files of weather services: python -m ldcast.data.convert"
 
 
+# Fields of an event that have one entry for each frame.
+PER_FRAME = ("rain_rate", "time", "interval_start", "time_as_read")
+
+
 @dataclass(frozen=True)
 class RainEvent:
     """A stretch of radar images on one domain, in order of time.
@@ -44,6 +48,10 @@ class RainEvent:
         copied into forecasts.
     name: short, for messages and tables.
     source: where it was read from, the same for all its spans; empty where it was not read.
+    interval_start: (T,) datetime64[s], where the frames are amounts of rain made into rates: when
+        the interval of each began, which ends at `time`. None for rates.
+    time_as_read: (T,) datetime64[s], the times before they were rounded; None where none was.
+    notes: what the user should know of how it was read, one line each.
     """
 
     rain_rate: np.ndarray
@@ -51,6 +59,17 @@ class RainEvent:
     grid: dict[str, Any] = field(default_factory=dict)
     name: str = "event"
     source: str = ""
+    interval_start: np.ndarray | None = None
+    time_as_read: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    def select(self, frames: slice | np.ndarray) -> "RainEvent":
+        """Some of the frames, by a slice (then as views) or by their indices."""
+        per_frame = {
+            name: None if getattr(self, name) is None else getattr(self, name)[frames]
+            for name in PER_FRAME
+        }
+        return replace(self, **per_frame)
 
 
 def read_event(spec: str | Path) -> RainEvent:
@@ -113,6 +132,12 @@ def _check_no_shared_frame(first: RainEvent, second: RainEvent, which: str) -> N
         )
 
 
+def notes_of(events: list[RainEvent]) -> list[str]:
+    """What the user should know of how the events were read, one line each, none twice."""
+    lines = [f"{event.name}: {note}" for event in events for note in event.notes]
+    return list(dict.fromkeys(lines))
+
+
 def write_event(event: RainEvent, path: str | Path) -> None:
     """Write an event file that `read_event` reads; `path` appears complete or not at all.
 
@@ -146,15 +171,14 @@ def check_cadence(event: RainEvent, minutes: int = CADENCE_MINUTES) -> None:
     )
 
 
-def past_frames(
+def past_event(
     event: RainEvent, issue_time: np.datetime64 | None = None, num_frames: int = 4
-) -> tuple[np.ndarray, np.datetime64]:
-    """The frames that a forecast starts from, and its issue time.
+) -> RainEvent:
+    """The frames that a forecast starts from, oldest first; the last one's time is its issue time.
 
     issue_time: time of the newest frame to use; None for the newest frame that has all the frames
         before it, 5 minutes apart.
-    Returns past (num_frames, H, W) float32 mm/h, oldest first, NaN = no data; a copy. And the issue
-    time, datetime64[s].
+    Returns num_frames frames, rain_rate float32; a copy.
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
@@ -168,9 +192,8 @@ def past_frames(
         issue_time = _newest_issue_time(event, ages)
     issue_time = np.datetime64(issue_time, "s")
     _check_past(event, issue_time, ages)
-    frames = np.searchsorted(event.time, issue_time - ages)
-    past = as_float32(np.stack([event.rain_rate[frame] for frame in frames]))
-    return past, issue_time
+    past = event.select(np.searchsorted(event.time, issue_time - ages))
+    return replace(past, rain_rate=as_float32(past.rain_rate))
 
 
 def hold_out(
@@ -252,10 +275,10 @@ def _select_span(event: RainEvent, start: str, end: str) -> RainEvent:
 
 def _slice_event(event: RainEvent, first: int, stop: int) -> RainEvent:
     """Frames first..stop-1 as views, named so that the name tells the span that selects them."""
-    time = event.time[first:stop]
-    end = time[-1] + np.timedelta64(60 * CADENCE_MINUTES, "s")
-    name = f"{event.name.partition('@')[0]}@{format_time(time[0])}/{format_time(end)}"
-    return replace(event, rain_rate=event.rain_rate[first:stop], time=time, name=name)
+    part = event.select(slice(first, stop))
+    end = part.time[-1] + np.timedelta64(60 * CADENCE_MINUTES, "s")
+    name = f"{event.name.partition('@')[0]}@{format_time(part.time[0])}/{format_time(end)}"
+    return replace(part, name=name)
 
 
 def _synthetic_event(seed: str | None) -> RainEvent:

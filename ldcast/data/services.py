@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.data.archive import GRIDDED_SUFFIXES, RainEvent, read_npz
+from ldcast.data.archive import GRIDDED_SUFFIXES, PER_FRAME, RainEvent, read_npz
 from ldcast.data.checks import format_time
 from ldcast.data.gridded import read_gridded, require_xarray
 from ldcast.data.importers import read_fmi, read_knmi, read_mch, require_importers
@@ -73,15 +73,8 @@ def join_events(events: Sequence[RainEvent]) -> RainEvent:
         return first
     for other in events[1:]:
         _check_same_grid(first, other)
-    time = np.concatenate([event.time for event in events])
-    order = np.argsort(time, kind="stable")
-    _check_times_differ(events, time, order)
-    rain_rate = np.concatenate([event.rain_rate for event in events])
-    if (np.diff(order) < 0).any():
-        rain_rate, time = rain_rate[order], time[order]
-    return RainEvent(
-        rain_rate=rain_rate,
-        time=time,
+    joined = RainEvent(
+        **{name: _concatenate(events, name) for name in PER_FRAME},
         grid={
             name: value
             for name, value in first.grid.items()
@@ -89,7 +82,17 @@ def join_events(events: Sequence[RainEvent]) -> RainEvent:
         },
         name=f"{first.name}..{events[-1].name}",
         source=", ".join(event.source for event in events),
+        notes=tuple(dict.fromkeys(note for event in events for note in event.notes)),
     )
+    order = np.argsort(joined.time, kind="stable")
+    _check_times_differ(events, joined.time, order)
+    return joined.select(order) if (np.diff(order) < 0).any() else joined
+
+
+def _concatenate(events: Sequence[RainEvent], name: str) -> np.ndarray | None:
+    """The entries of all frames; None where an event has none of them."""
+    parts = [getattr(event, name) for event in events]
+    return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
 def _check_times_differ(events: Sequence[RainEvent], time: np.ndarray, order: np.ndarray) -> None:

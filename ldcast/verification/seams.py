@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ldcast import LDCast
 from ldcast.config import FUTURE_FRAMES
-from ldcast.data.archive import parse_time, past_frames, read_event
+from ldcast.data.archive import parse_time, past_event, read_event
 from ldcast.diffusion.windows import Window, cover
 from ldcast.errors import InputError, run_script
 from ldcast.models import AutoencoderKL
@@ -104,9 +104,8 @@ def main(argv: list[str] | None = None) -> None:
     if flags.save:
         check_output_path(flags.save, (".npz",))
     event = read_event(flags.data)
-    past, issue_time = past_frames(
-        event, parse_time(flags.issue_time) if flags.issue_time else None
-    )
+    past = past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
+    issue_time, past = past.time[-1], past.rain_rate
     model = LDCast.from_pretrained(flags.model)
     multiple = model.rain_multiple
     check_window(flags.window, multiple)
