@@ -18,6 +18,7 @@ from ldcast.data.archive import (
     read_event,
     write_event,
 )
+from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 
 START = np.datetime64("2020-06-01T00:00:00", "s")
@@ -398,11 +399,12 @@ def test_files_of_other_formats_are_pointed_to_the_converter(tmp_path):
 def test_netcdf_and_zarr_go_to_their_reader_with_the_span(monkeypatch, name):
     asked = []
 
-    def fake(path: Path, start: str, end: str) -> RainEvent:
-        asked.append((str(path), start, end))
+    def fake(path: Path, how: Reading, start: str, end: str) -> RainEvent:
+        asked.append((str(path), how, start, end))
         return make_event(name="radar")
 
     monkeypatch.setattr("ldcast.data.gridded.read_gridded", fake)
     assert len(read_event(name).time) == 6
-    assert len(read_event(f"{name}@2020-06-01T00:10/").time) == 4
-    assert asked == [(name, "", ""), (name, "2020-06-01T00:10", "")]
+    how = Reading(zr=(200, 1.6))
+    assert len(read_event(f"{name}@2020-06-01T00:10/", how).time) == 4
+    assert asked == [(name, Reading(), "", ""), (name, how, "2020-06-01T00:10", "")]

@@ -16,6 +16,7 @@ from ldcast.data.checks import (
     format_time,
     mm_per_hour,
 )
+from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
 from ldcast.rain import as_float32
@@ -72,7 +73,7 @@ class RainEvent:
         return replace(self, **per_frame)
 
 
-def read_event(spec: str | Path) -> RainEvent:
+def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     """The event that a `--data` argument names.
 
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
@@ -88,9 +89,9 @@ def read_event(spec: str | Path) -> RainEvent:
     elif _is_gridded(Path(source)):
         from ldcast.data.gridded import read_gridded  # imports RainEvent from here
 
-        event = read_gridded(Path(source), start, end)
+        event = read_gridded(Path(source), how, start, end)
     else:
-        event = read_npz(Path(source))
+        event = read_npz(Path(source), how)
     return _select_span(event, start, end) if start or end else event
 
 
@@ -294,7 +295,7 @@ def _synthetic_event(seed: str | None) -> RainEvent:
 # ---- event files ---------------------------------------------------------------------------------
 
 
-def read_npz(path: Path) -> RainEvent:
+def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """The event in an event file; InputError if it is none."""
     arrays = _load_arrays(path)
     missing = [key for key in ("rain_rate", "time") if key not in arrays]

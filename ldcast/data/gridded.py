@@ -24,6 +24,7 @@ from ldcast.data.checks import (
     mm_per_hour,
     rounded_to_seconds,
 )
+from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -38,7 +39,7 @@ AMOUNTS = (
 )
 
 
-def read_gridded(path: Path, start: str = "", end: str = "") -> RainEvent:
+def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str = "") -> RainEvent:
     """The event in a NetCDF file or a Zarr folder; only the frames of the span are loaded.
 
     start, end: ISO times as in PATH@START/END, end not included; empty for no bound.

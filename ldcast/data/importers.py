@@ -19,6 +19,7 @@ import numpy as np
 from ldcast.data.archive import RainEvent
 from ldcast.data.checks import MAX_RAIN_RATE, checked_rain_rate
 from ldcast.data.grids import in_metres, metric_grid
+from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.quiet import contained
 
@@ -32,7 +33,7 @@ _KNMI_FORMULA = re.compile(r"GEO=(?P<gain>[\d.]+)\*PV\+(?P<offset>[\d.]+)")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_mch(path: Path) -> RainEvent:
+def read_mch(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """MeteoSwiss's AQC, as GIF: mm in 5 minutes. The time is in the name, AQCyyjjjhhmmV_00005.*."""
     with reading(path, "a GIF of MeteoSwiss's AQC") as importers:
         named = _MCH_NAME.search(path.name)
@@ -49,7 +50,7 @@ def read_mch(path: Path) -> RainEvent:
     return service_event(path, 12 * amount, time, metadata, "AQC in mm per 5 minutes x 12")
 
 
-def read_fmi(path: Path) -> RainEvent:
+def read_fmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """FMI's reflectivity composite, as PGM, gzipped or not; Z = 223 R^1.53."""
     with reading(path, "a PGM of FMI") as importers:
         with open(path, "rb") as file:
@@ -64,7 +65,7 @@ def read_fmi(path: Path) -> RainEvent:
     )
 
 
-def read_knmi(path: Path) -> RainEvent:
+def read_knmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """KNMI's accumulated rain, as HDF5: 0.01 mm over the time that the file states.
 
     KNMI gives projection and corners in km; here they are in metres.
@@ -81,8 +82,8 @@ def read_knmi(path: Path) -> RainEvent:
     amount[is_missing] = np.nan
     if metadata["cartesian_unit"] == "km":
         scale_lengths(metadata, 1000.0)
-    how = f"0.01 mm per {minutes:g} minutes x {60 / minutes:g}"
-    return service_event(path, amount * (60 / minutes), end, metadata, how)
+    source = f"0.01 mm per {minutes:g} minutes x {60 / minutes:g}"
+    return service_event(path, amount * (60 / minutes), end, metadata, source)
 
 
 # ---- shared by all -------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ldcast.data.importers import (
     scale_lengths,
     service_event,
 )
+from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -30,7 +31,7 @@ MARSHALL_PALMER = 200.0, 1.6  # Z = a R^b, as OPERA takes it for its own rain co
 QUANTITIES = ("RATE", "ACRR", "DBZH")  # by preference: what needs least conversion first
 
 
-def read_odim(path: Path) -> RainEvent:
+def read_odim(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """One composite in ODIM HDF5: its RATE (mm/h), else ACRR (mm), else DBZH by Z = 200 R^1.6.
 
     Time is the end of the accumulation of ACRR, and the nominal time of the others.
@@ -46,15 +47,15 @@ def read_odim(path: Path) -> RainEvent:
         values, _, metadata = importers.import_odim_hdf5(str(path), qty=quantity)
     if quantity == "DBZH":
         rain_rate = rain_from_dbz(values, MARSHALL_PALMER, has_echo)
-        how = f"DBZH by {relation_text(MARSHALL_PALMER)}"
+        source = f"DBZH by {relation_text(MARSHALL_PALMER)}"
     else:
         rain_rate = np.where(has_echo, values * (60 / minutes), 0.0)
-        how = f"ACRR in mm per {minutes:g} minutes" if quantity == "ACRR" else "RATE"
+        source = f"ACRR in mm per {minutes:g} minutes" if quantity == "ACRR" else "RATE"
     unit = metres_per_unit(metadata["projection"])
     if unit != 1:  # corners are in km, pixel sizes in either
         metadata |= {"xpixelsize": None, "ypixelsize": None}
         scale_lengths(metadata, unit)
-    return service_event(path, rain_rate, time, metadata, f"{how}, undetect as 0")
+    return service_event(path, rain_rate, time, metadata, f"{source}, undetect as 0")
 
 
 def _field(file: "h5py.File", path: Path) -> tuple[str, "h5py.Group", "h5py.Group"]:

@@ -23,9 +23,9 @@ from ldcast.data.importers import read_fmi, read_knmi, read_mch, require_importe
 from ldcast.data.odim import read_odim
 from ldcast.errors import InputError
 
-Reader = Callable[[Path], RainEvent]
+Reader = Callable[[Path], RainEvent]  # those of READERS also take a `Reading`
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[..., RainEvent]] = {
     "mch": read_mch,
     "fmi": read_fmi,
     "knmi": read_knmi,
