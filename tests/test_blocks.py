@@ -3,12 +3,15 @@
 import pytest
 import torch
 from golden_arrays import assert_close, below, load, relative_error
+from tiny_models import rain, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ldcast.models import blocks
 from ldcast.models.blocks import (
     MLP,
     AFNOBlock,
     AFNOFilter,
+    Conv3d,
     ResBlock3d,
     inverse_real_fft,
     sinusoids,
@@ -197,3 +200,87 @@ def test_chunks_only_without_gradients(monkeypatch) -> None:
     with torch.no_grad():
         torch.testing.assert_close(blocks.each_position(double, x), 2 * x)
     assert sizes == [120, 50, 50, 20]
+
+
+# ---- convolutions --------------------------------------------------------------------------------
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN"
+)
+
+
+class CalledOperators(TorchDispatchMode):
+    """The names of PyTorch's operators that run inside; convolutions up need no unfolding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        is_transposed = function is torch.ops.aten.convolution.default and args[6]
+        if not is_transposed:
+            self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def same_convolution(conv: Conv3d) -> torch.nn.Conv3d:
+    """PyTorch's own with the same settings and weights."""
+    names = ("stride", "padding", "dilation", "groups", "padding_mode")
+    settings = {name: getattr(conv, name) for name in names}
+    own = torch.nn.Conv3d(conv.in_channels, conv.out_channels, conv.kernel_size, **settings)
+    own.load_state_dict(conv.state_dict())
+    return own
+
+
+@pytest.mark.parametrize("size", [(5, 8, 40), (5, 40, 8), (4, 16, 16)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": (1, 3, 3), "padding": (0, 1, 1)},
+        {"kernel_size": 2, "stride": 2},
+        {"kernel_size": 3, "stride": (1, 2, 2), "padding": 1},
+        {"kernel_size": 1},
+        {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 2},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "circular"},
+        {"kernel_size": 3, "padding": "same"},
+    ],
+    ids=str,
+)
+def test_convolutions_are_pytorchs(size, settings) -> None:
+    conv = Conv3d(4, 6, **settings)
+    x = torch.randn(1, 4, *size)
+    pytorchs = same_convolution(conv)
+    expected = pytorchs(x)
+    y = conv(x)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(conv.weight.grad, pytorchs.weight.grad, rtol=1e-4, atol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            conv.double()(x.double()), expected.double(), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_convolutions_take_the_type_that_autocast_says() -> None:
+    x = torch.randn(1, 4, 3, 5, 6)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert Conv3d(4, 4, 3)(x).dtype == torch.bfloat16
+
+
+@needs_onednn
+@pytest.mark.parametrize("size", [(16, 112), (112, 16)])
+def test_no_convolution_of_a_forecast_unfolds_its_input(size) -> None:
+    """Unfolding takes 27 times the memory, and PyTorch chooses it by rows, not by columns."""
+    with CalledOperators() as called:
+        tiny_model().predict(rain(*size), num_members=1)
+    assert "mkldnn_convolution" in called.names
+    assert "convolution" not in called.names
+
+
+@needs_onednn
+def test_whoever_turns_onednn_off_is_without_it() -> None:
+    with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), CalledOperators() as called:
+        Conv3d(4, 4, 3)(torch.randn(1, 4, 3, 5, 6))
+    assert "mkldnn_convolution" not in called.names

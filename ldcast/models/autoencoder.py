@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.models.blocks import ResBlock3d, store_channels_last
+from ldcast.models.blocks import Conv3d, ResBlock3d, store_channels_last
 from ldcast.settings import Settings, setting
 
 
@@ -41,12 +41,12 @@ class AutoencoderKL(nn.Module):
         (fine, coarse), latent_channels = self.config.level_channels, self.config.latent_channels
         self.encoder = nn.Sequential(
             ResBlock3d(1, fine, kernel_size=(3, 3, 3)),
-            nn.Conv3d(fine, fine, kernel_size=2, stride=2),
+            Conv3d(fine, fine, kernel_size=2, stride=2),
             ResBlock3d(fine, coarse, kernel_size=(1, 3, 3)),
-            nn.Conv3d(coarse, coarse, kernel_size=2, stride=2),
+            Conv3d(coarse, coarse, kernel_size=2, stride=2),
         )
-        self.to_moments = nn.Conv3d(coarse, 2 * latent_channels, kernel_size=1)
-        self.to_decoder = nn.Conv3d(latent_channels, coarse, kernel_size=1)
+        self.to_moments = Conv3d(coarse, 2 * latent_channels, kernel_size=1)
+        self.to_decoder = Conv3d(latent_channels, coarse, kernel_size=1)
         self.decoder = nn.Sequential(
             nn.ConvTranspose3d(coarse, coarse, kernel_size=2, stride=2),
             ResBlock3d(coarse, fine, kernel_size=(1, 3, 3)),

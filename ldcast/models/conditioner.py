@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.models.blocks import AFNOBlock, ResBlock3d, sinusoids, store_channels_last
+from ldcast.models.blocks import AFNOBlock, Conv3d, ResBlock3d, sinusoids, store_channels_last
 from ldcast.settings import Settings, setting
 
 FRAMES_PER_LATENT = 4  # radar frames in a latent frame
@@ -61,7 +61,7 @@ class AFNOConditioner(nn.Module):
             args = (channels, config.num_afno_blocks, config.drop_wide_modes)
             return nn.Sequential(*(AFNOBlock(*args) for _ in range(num)))
 
-        self.proj = nn.Conv3d(latent_channels, channels, kernel_size=1)
+        self.proj = Conv3d(latent_channels, channels, kernel_size=1)
         self.analysis = afno_blocks(config.num_analysis_blocks)
         self.temporal_transformer = TemporalTransformer(
             channels, config.num_heads, config.head_channels

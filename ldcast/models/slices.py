@@ -4,8 +4,7 @@ At full resolution one activation of the published decoder takes 13.7 GB for twe
 1856 pixels, and several live at once. Its convolutions see their neighbours only, so slices with a
 margin give the same; but each GroupNorm spans the whole field. So every norm takes two passes: one
 for mean and variance, slice by slice, and one that applies them. What is large is computed again in
-each pass, what is small is kept. Slices are of columns: oneDNN has its fast convolutions only where
-frames times rows are many.
+each pass, what is small is kept.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.models.blocks import MLP, AFNOFilter, sinusoids, store_channels_last
+from ldcast.models.blocks import MLP, AFNOFilter, Conv3d, sinusoids, store_channels_last
 from ldcast.settings import Settings, setting
 
 
@@ -131,13 +131,13 @@ class DenoiserUNet(nn.Module):
         return x
 
 
-def conv(in_channels: int, out_channels: int) -> nn.Conv3d:
-    return nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
+def conv(in_channels: int, out_channels: int) -> Conv3d:
+    return Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
 
 
-def downsample(channels: int) -> nn.Conv3d:
+def downsample(channels: int) -> Conv3d:
     """Halves height and width."""
-    return nn.Conv3d(channels, channels, kernel_size=3, stride=(1, 2, 2), padding=1)
+    return Conv3d(channels, channels, kernel_size=3, stride=(1, 2, 2), padding=1)
 
 
 def upsample(channels: int) -> nn.Sequential:
@@ -151,7 +151,7 @@ def output(channels: int, latent_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), start_at_zero(conv(channels, latent_channels)))
 
 
-def start_at_zero(layer: nn.Conv3d) -> nn.Conv3d:
+def start_at_zero(layer: Conv3d) -> Conv3d:
     """The layer with zero weights and bias, so that its branch is silent at first."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -184,7 +184,7 @@ class ContextResBlock(nn.Module):
         self.step_proj = nn.Linear(config.step_channels, out_channels)
         self.conv2 = start_at_zero(conv(out_channels, out_channels))
         is_same_width = in_channels == out_channels
-        self.proj = nn.Identity() if is_same_width else nn.Conv3d(in_channels, out_channels, 1)
+        self.proj = nn.Identity() if is_same_width else Conv3d(in_channels, out_channels, 1)
         self.attention = None
         if context_channels is not None:
             self.attention = AFNOCrossAttention(
