@@ -30,10 +30,11 @@ from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
 from ldcast.data.services import READERS, read_frames
-from ldcast.device import choose_device
+from ldcast.device import amp_dtype, choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
+from ldcast.machine.half_precision import check_half_precision
 from ldcast.motion import forecast_quality
 from ldcast.processes import Processes, join_processes, process_device
 from ldcast.products.borders import read_borders
@@ -173,12 +174,22 @@ def load(flags: argparse.Namespace, device: torch.device) -> tuple[LDCast, Calib
     return model, calibration.until(flags.lead_minutes)
 
 
+def check_precision(flags: argparse.Namespace, model: LDCast, processes: Processes) -> None:
+    """Raises InputError where what --amp asks for computes garbage; says where it is slow."""
+    device, networks = processes.device, model.networks().values()
+    dtype = amp_dtype(flags.amp, device)
+    for note in check_half_precision(networks, device, dtype, with_gradients=False):
+        if processes.is_main:
+            log(f"note: {note}")
+
+
 def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     """From --data to --out, a summary, and --plot."""
     with processes.failing_together():
         past = read_past(flags)
         find_borders(flags, past)  # bad ones are found now
         model, calibration = load(flags, processes.device)
+        check_precision(flags, model, processes)
     with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:
 
         def show(done: int, total: int) -> None:
@@ -206,6 +217,7 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
     with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
+        check_precision(flags, model, processes)
         feed = FrameFeed(flags.watch, READERS.get(flags.reader, read_event), flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
         newest = np.datetime64(0, "s")  # that a picture was drawn of

@@ -31,6 +31,7 @@ from ldcast.data.archive import notes_of
 from ldcast.data.crops import TrainingCrops, ValidationCrops, driest_first, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import run_script
+from ldcast.machine.half_precision import checked_half_precision
 from ldcast.model_folder import (
     ModelDescription,
     load_weights,
@@ -206,13 +207,14 @@ def main(argv: list[str] | None = None) -> int:
     # ---- loop
     with (
         join_processes(device) as processes,
+        checked_half_precision(networks.values(), dtype, processes) as precision_notes,
         open_run(out, arguments, processes, tqdm.write) as run,
         StopRequest() as stop,
         tqdm(
             total=loop.iterations, desc="autoencoder", disable=None if processes.is_main else True
         ) as bar,
     ):
-        for note in notes_of(train_events + validation_events):
+        for note in [*notes_of(train_events + validation_events), *precision_notes]:
             run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)

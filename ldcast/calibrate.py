@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         if flags.plot:
             raise InputError(f"--plot draws what the judgement finds, but {lone}")
     check_writable(flags.cache, "--cache")
-    for line in [*notes_of(events), *warn_of_training(flags.model, events)]:
+    for line in [*notes_of(events), *warn_of_training(flags.model, events), *forecaster.notes]:
         print(line)
 
     # ---- fit and judge

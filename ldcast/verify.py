@@ -81,6 +81,7 @@ def make_forecasters(
         if folder in [forecaster.name for forecaster in forecasters]:
             raise InputError(f"--model {folder} is given twice: name each folder once")
         forecasters.append(model_forecaster(folder, flags.members, flags.steps, device, flags.amp))
+        notes += [f"{folder}: {note}" for note in forecasters[-1].notes]
     return forecasters, notes
 
 

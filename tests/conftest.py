@@ -1,5 +1,6 @@
 """Keeps test runs from fighting for cores; what the tests of training start from."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_models import tiny_model
 import train_autoenc
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
+from ldcast.machine import half_precision
 from ldcast.training.run import Run
 
 
@@ -23,6 +25,15 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Trainings draw nothing, which saves half of their time, unless marked with `draws`."""
     if "draws" not in request.keywords:
         monkeypatch.setattr(Run, "draw", lambda *_: None)
+
+
+MEASURED = functools.cache(half_precision.measure)
+
+
+@pytest.fixture(autouse=True)
+def half_precision_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all trainings of a test run: it takes as long as they do."""
+    monkeypatch.setattr(half_precision, "measure", MEASURED)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,21 @@
 """The two training scripts with the tiny preset, as several test modules run them."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import tiny_model
 
 import train_autoenc
 import train_diffusion
+from ldcast.device import amp_dtype
 from ldcast.errors import run_script
+from ldcast.machine import half_precision
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}
@@ -21,7 +27,7 @@ class Stage:
     """One of the two scripts with its inputs: `run` trains a few iterations into a folder."""
 
     def __init__(self, name: str, event_path: Path, autoencoder_run: Path) -> None:
-        self.script = SCRIPTS[name]
+        self.name, self.script = name, SCRIPTS[name]
         self._references = autoencoder_run.with_name(f"references_{name}")
         self.inputs = ["--data", str(event_path)]
         if name == "diffusion":
@@ -51,6 +57,35 @@ class Stage:
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith("error: ")
         return lines[-1]
+
+    def is_refused(self, capsys: pytest.CaptureFixture[str], out: Path, *more: str) -> bool:
+        """Whether this processor computes garbage in the precision that `more` asks for.
+
+        Asserts that the script then says so and writes nothing.
+        """
+        amp = more[more.index("--amp") + 1] if "--amp" in more else "off"
+        dtype, cpu = amp_dtype(amp, torch.device("cpu")), torch.device("cpu")
+        networks = tiny_model().networks()
+        autoencoder = networks.pop("autoencoder")
+        trained = [autoencoder] if self.name == "autoencoder" else networks.values()
+        kinds = half_precision.kinds_of(trained)
+        if dtype is None or half_precision.measure(kinds, cpu, dtype).is_right:
+            return False
+        assert "garbage on this processor" in self.fails(capsys, out, *more)
+        assert not out.exists()
+        return True
+
+
+def start_two(script: Path, *arguments: str) -> subprocess.Popen:
+    """A script under torchrun, in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.Popen(
+        [*command, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
 
 
 def state(out: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages import ROOT, Stage, same_gradients
+from stages import ROOT, Stage, same_gradients, start_two
 
 from ldcast.errors import InputError
 from ldcast.processes import Processes, join_processes, process_device
@@ -25,17 +25,6 @@ def start(stage: Stage, out: Path, iterations: int, *more: str) -> subprocess.Po
     """The stage's script under torchrun, in two processes."""
     script = ROOT / f"{stage.script.__name__}.py"
     return start_two(script, *stage.arguments(out, iterations, *more))
-
-
-def start_two(script: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    return subprocess.Popen(
-        [*command, str(script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
 
 
 def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path) -> None:

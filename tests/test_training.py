@@ -122,8 +122,14 @@ def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [(), ("--amp", "bf16", "--loop.num-micro-batches", "2")])
 def test_a_run_stopped_by_ctrl_c_resumes_exactly(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
 ) -> None:
+    if stage.is_refused(capsys, tmp_path / "refused", *more):
+        return
     more = (*more, "--loop.log-interval", "4")
     unbroken = stage.reference(5, *more)
     update = EMA.update
@@ -223,8 +229,12 @@ def test_an_option_changes_the_run(
     autoencoder_run: Path,
     usual_states: dict[str, dict[str, torch.Tensor]],
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    changed = Stage(name, event_path, autoencoder_run).run(tmp_path / "changed", 2, *option)
+    stage = Stage(name, event_path, autoencoder_run)
+    if stage.is_refused(capsys, tmp_path / "refused", *option):
+        return
+    changed = stage.run(tmp_path / "changed", 2, *option)
     assert not same_tensors(usual_states[name], state(changed))
 
 

@@ -140,8 +140,13 @@ def test_a_loss_that_jumps_is_skipped(
 
 
 def test_an_overflow_of_fp16_is_skipped_and_lowers_the_scale(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if stage.is_refused(capsys, tmp_path / "refused", "--amp", "fp16"):
+        return
     spoil_loss(monkeypatch, stage, range(1, 2), 1e34)
     out = stage.run(tmp_path / "run", 3, "--amp", "fp16")
     assert read_metrics(out)[-2]["num_skipped_overflow"] == 1
@@ -239,8 +244,13 @@ def test_a_rollback_that_cannot_be_saved_loses_no_line(
 
 
 def test_a_rollback_keeps_the_lowered_scale_of_fp16(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if stage.is_refused(capsys, tmp_path / "refused", "--amp", "fp16"):
+        return
     spoil_loss(monkeypatch, stage, range(4, 6), 1e34)
     out = stage.run(tmp_path / "run", 6, *ROLLBACK, "--amp", "fp16")
     counters = read_counters(out)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ldcast.config import FUTURE_FRAMES
 from ldcast.device import amp_dtype
 from ldcast.files import open_atomically
+from ldcast.machine.half_precision import check_half_precision
 from ldcast.model_folder import fingerprint
 from ldcast.nowcaster import LDCast
 from ldcast.settings import to_dict
@@ -40,11 +41,13 @@ class Forecaster:
         the same device; of the case only `seed` and `pixel_km` may matter.
     identity: all that decides its forecasts besides past and case, plain values; None for one that
         is too quick to be worth keeping.
+    notes: lines for the user.
     """
 
     name: str
     forecast: Callable[[Tensor, Case], Tensor]
     identity: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def simple_baselines() -> list[Forecaster]:
@@ -65,8 +68,11 @@ def model_forecaster(
     """The model in a folder, loaded, under the name that it is given by.
 
     num_sampling_steps: None for the model's own. amp: as for `LDCast.predict`.
+    Raises InputError where the device computes garbage in that precision.
     """
     model = LDCast.from_pretrained(folder, device)
+    dtype, networks = amp_dtype(amp, device), model.networks().values()
+    notes = check_half_precision(networks, device, dtype, with_gradients=False)
 
     def forecast(past: Tensor, case: Case) -> Tensor:
         return model.predict(past, num_members, case.seed, num_sampling_steps, amp=amp)
@@ -76,12 +82,12 @@ def model_forecaster(
         "settings": to_dict(model.config),
         "num_members": num_members,
         "num_sampling_steps": num_sampling_steps or model.config.diffusion.num_sampling_steps,
-        "precision": str(amp_dtype(amp, device)),
+        "precision": str(dtype),
         "device": device.type,
         "torch": torch.__version__,
         "code": code_fingerprint(*(PACKAGE / name for name in FORECAST_CODE)),
     }
-    return Forecaster(folder, forecast, identity)
+    return Forecaster(folder, forecast, identity, tuple(notes))
 
 
 def code_fingerprint(*paths: Path) -> str:
