@@ -202,14 +202,22 @@ def test_slowness_is_that_of_half_precision_alone(monkeypatch) -> None:
 
     def slow(conv: nn.Module, x: Tensor, dtype: torch.dtype | None, with_gradients: bool) -> list:
         time.sleep(0.002)
-        end = time.process_time() + (0.004 if dtype else 0.001)
-        while time.process_time() < end:
+        assert torch.get_num_threads() == 1
+        end = time.thread_time() + (0.004 if dtype else 0.001)
+        while time.thread_time() < end:
             pass
         return [torch.ones(1)]
 
     monkeypatch.setattr(half_precision, "_compute", slow)
-    kinds = kinds_of([nn.Conv3d(2, 2, 3), nn.Conv3d(2, 2, 1)])
-    found = measure(kinds, CPU, torch.bfloat16)
+    monkeypatch.setattr(half_precision, "largest_error", lambda *_: 0.001)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        kinds = kinds_of([nn.Conv3d(2, 2, 3), nn.Conv3d(2, 2, 1)])
+        found = measure(kinds, CPU, torch.bfloat16)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(num_threads)
     assert found.slowdown == pytest.approx(4, rel=0.3)
     assert found.is_emulated
 

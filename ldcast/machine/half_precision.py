@@ -180,7 +180,8 @@ def measure(
     Takes half a second, or about two where half precision is emulated. Weights and inputs are the
     same at each call.
     """
-    slowdown = _slowdown(kinds, device, dtype, with_gradients)
+    with _one_thread():
+        slowdown = _slowdown(kinds, device, dtype, with_gradients)
     field = SMALL_FIELD if slowdown >= EMULATED else FIELD
     worst_kind, worst_error = "", 0.0
     for kind in kinds:
@@ -245,14 +246,25 @@ def _slowdown(
 
 
 def _seconds(conv: nn.Module, x: Tensor, dtype: torch.dtype | None, with_gradients: bool) -> float:
-    """On a CPU those of its cores, so that other work on them does not count."""
+    """On a CPU those of one core at work, so that other work on the machine does not count."""
     is_cuda = x.device.type == "cuda"
-    clock = time.perf_counter if is_cuda else time.process_time
+    clock = time.perf_counter if is_cuda else time.thread_time
     start = clock()
     _compute(conv, x, dtype, with_gradients)
     if is_cuda:
         torch.cuda.synchronize(x.device)
     return clock() - start
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several would spin while they wait for one another, which is no work."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _example(
