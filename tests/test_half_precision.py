@@ -252,6 +252,7 @@ def test_the_line_names_the_remedies_that_there_are(
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
     with pytest.raises(InputError) as error:
         check_half_precision([nn.Conv3d(2, 2, 3)], CPU, dtype)
+    assert "values that are not finite), expected float32's values to 5%" in str(error.value)
     assert "use --amp off" in str(error.value)
     assert "Conv3d kernel 3x3x3" in str(error.value)
     assert ("set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16" in str(error.value)) == is_named
@@ -264,7 +265,8 @@ def test_float32_is_not_checked(found) -> None:
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_a_training_on_garbage_does_not_begin(found, stage: Stage, amp, tmp_path, capsys) -> None:
     found.append(GARBAGE)
-    assert f"{amp} computes garbage" in stage.fails(capsys, tmp_path / "run", "--amp", amp)
+    line = stage.fails(capsys, tmp_path / "run", "--amp", amp)
+    assert f"{amp} computes garbage" in line and "off by 1e+05 times its size" in line
     assert not (tmp_path / "run").exists()
     assert stage.is_refused(capsys, tmp_path / "run", "--amp", amp)
     assert not stage.is_refused(capsys, tmp_path / "run")
@@ -308,22 +310,23 @@ def test_all_processes_stop_where_one_computes_garbage(
     assert not (tmp_path / "run").exists()
 
 
-def forecast(model_folder: Path, tmp_path: Path, *more: str) -> int:
-    arguments = ["--model", str(model_folder), "--members", "1", "--device", "cpu"]
-    return run_script(lambda: infer.main([*arguments, "--out", str(tmp_path / "a.npz"), *more]))
+def forecast(model_folder: Path, event_path: Path, out: Path, *more: str) -> int:
+    arguments = ["--model", str(model_folder), "--data", str(event_path), "--out", str(out)]
+    return run_script(lambda: infer.main([*arguments, "--members", "1", "--device", "cpu", *more]))
 
 
 def test_a_forecast_asks_for_the_forward_pass_alone(
-    monkeypatch, model_folder: Path, tmp_path, capsys
+    monkeypatch, model_folder: Path, event_path: Path, tmp_path, capsys
 ) -> None:
+    inputs = (model_folder, event_path, tmp_path / "forecast.npz")
     found = {False: EMULATED, True: GARBAGE}  # by with_gradients: as a CPU with AMX has it
     monkeypatch.setattr(half_precision, "measure", lambda *arguments: found[arguments[-1]])
-    assert forecast(model_folder, tmp_path, "--amp", "bf16") == 0
+    assert forecast(*inputs, "--amp", "bf16") == 0
     assert "note: bf16 is emulated" in capsys.readouterr().out
-    assert forecast(model_folder, tmp_path) == 0
+    assert forecast(*inputs) == 0
     assert "emulated" not in capsys.readouterr().out
     found[False] = GARBAGE
-    assert forecast(model_folder, tmp_path, "--amp", "bf16") == 2
+    assert forecast(*inputs, "--amp", "bf16") == 2
     assert "bf16 computes garbage" in capsys.readouterr().err
 
 

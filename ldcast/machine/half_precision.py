@@ -54,6 +54,13 @@ class HalfPrecision:
         return self.worst_error <= TOLERANCE
 
     @property
+    def wrong_by(self) -> str:
+        """`worst_error` in words."""
+        if math.isinf(self.worst_error):
+            return "values that are not finite"
+        return f"off by {self.worst_error:.2g} times its size"
+
+    @property
     def is_emulated(self) -> bool:
         return self.slowdown >= EMULATED
 
@@ -139,9 +146,9 @@ def check_half_precision(
     found, name = measure(kinds_of(networks), device, dtype, with_gradients), NAMES[dtype]
     if not found.is_right:
         raise InputError(
-            f"{name} computes garbage on this processor ({found.worst_kind}: off by "
-            f"{found.worst_error:.2g} times its size), expected float32's values to "
-            f"{TOLERANCE:.0%}: use --amp off{_other_remedy(device, dtype)}"
+            f"{name} computes garbage on this processor ({found.worst_kind}: {found.wrong_by}), "
+            f"expected float32's values to {TOLERANCE:.0%}: use --amp off"
+            f"{_other_remedy(device, dtype)}"
         )
     if found.is_emulated:
         return [
