@@ -280,6 +280,7 @@ def test_no_convolution_of_a_forecast_unfolds_its_input(size) -> None:
 
 
 @needs_onednn
+@pytest.mark.filterwarnings("ignore:TF32")  # of the switch itself
 def test_whoever_turns_onednn_off_is_without_it() -> None:
     with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), CalledOperators() as called:
         Conv3d(4, 4, 3)(torch.randn(1, 4, 3, 5, 6))
