@@ -32,6 +32,7 @@ import torch
 
 from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, notes_of, read_event
+from ldcast.data.reading_flags import reading_of
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
@@ -145,12 +146,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv)
+    how = reading_of(flags)
     check_writable(flags.out)
     cache = ForecastCache(flags.cache or flags.out / "cache")
     check_writable(cache.folder, "--cache")
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
-    events = [read_event(spec) for spec in flags.data]
+    events = [read_event(spec, how) for spec in flags.data]
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
     notes += notes_of(events)
     notes += warn_of_few_events(len({case.source for case in cases}))

@@ -5,10 +5,18 @@ import re
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from ldcast.data.cadence import (
+    describe_faster,
+    frame_step,
+    in_minutes,
+    is_faster,
+    is_usable,
+    round_event,
+)
 from ldcast.data.checks import (
     FROM_DBZ,
     checked_rain_rate,
@@ -16,6 +24,7 @@ from ldcast.data.checks import (
     format_time,
     mm_per_hour,
 )
+from ldcast.data.pieces import cut
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
@@ -79,19 +88,22 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
         `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
         not included; either may be left out); of NetCDF and Zarr only that span is loaded.
+    how: its piece is cut out.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
-    values within rounding below zero set to 0.
+    values within rounding below zero set to 0. Times within 30 s of the 5-minute grid are rounded
+    to it; START and END choose by those.
     Raises InputError if the file or the span is not what is described here.
     """
     source, start, end = _split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
-        event = _synthetic_event(synthetic["seed"])
+        event = cut(_synthetic_event(synthetic["seed"]), how)
     elif _is_gridded(Path(source)):
         from ldcast.data.gridded import read_gridded  # imports RainEvent from here
 
         event = read_gridded(Path(source), how, start, end)
     else:
-        event = read_npz(Path(source), how)
+        event = cut(read_npz(Path(source), how), how)
+    event = round_event(event)
     return _select_span(event, start, end) if start or end else event
 
 
@@ -147,8 +159,11 @@ def write_event(event: RainEvent, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".npz":
         raise InputError(f"cannot write an event to '{path}': expected a name that ends in .npz")
+    as_read = {} if event.time_as_read is None else {"time_as_read": event.time_as_read}
     with open_atomically(path) as file:
-        np.savez_compressed(file, rain_rate=event.rain_rate, time=event.time, **event.grid)
+        np.savez_compressed(
+            file, rain_rate=event.rain_rate, time=event.time, **as_read, **event.grid
+        )
 
 
 def check_cadence(event: RainEvent, minutes: int = CADENCE_MINUTES) -> None:
@@ -178,23 +193,44 @@ def past_event(
     """The frames that a forecast starts from, oldest first; the last one's time is its issue time.
 
     issue_time: time of the newest frame to use; None for the newest frame that has all the frames
-        before it, 5 minutes apart.
+        before it, 5 minutes apart. Of frames that are closer, those between are left out, and a
+        note says so.
     Returns num_frames frames, rain_rate float32; a copy.
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
-    if len(event.time) < num_frames:
+    issue_time = find_issue_time(event.time, issue_time, event.name, num_frames)
+    needed = _times_of_past(issue_time, num_frames)
+    past = event.select(np.searchsorted(event.time, needed))
+    left_out = describe_faster(frame_step(event.time))
+    notes = (*past.notes, left_out) if left_out else past.notes
+    return replace(past, rain_rate=as_float32(past.rain_rate), notes=notes)
+
+
+def find_issue_time(
+    time: np.ndarray, issue_time: np.datetime64 | None, name: str, num_frames: int = 4
+) -> np.datetime64:
+    """`issue_time`, or the newest that has all frames before it. Raises InputError as `past_event`.
+
+    time: (T,) of the frames, increasing. name: of what has them, for messages.
+    """
+    if issue_time is not None:
+        issue_time = np.datetime64(issue_time, "s")
+        _check_past(time, issue_time, name, num_frames)
+        return issue_time
+    if len(time) < num_frames:
         raise InputError(
-            f"{event.name}: got {len(event.time)} frames, expected {num_frames} to start from; "
-            "choose a longer span"
+            f"{name}: got {len(time)} frames, expected {num_frames} to start from; give more frames"
         )
-    ages = np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames - 1, -1, -1)
-    if issue_time is None:
-        issue_time = _newest_issue_time(event, ages)
-    issue_time = np.datetime64(issue_time, "s")
-    _check_past(event, issue_time, ages)
-    past = event.select(np.searchsorted(event.time, issue_time - ages))
-    return replace(past, rain_rate=as_float32(past.rain_rate))
+    newest = newest_complete(time, num_frames)
+    return _refuse_cadence(time, name, num_frames) if newest is None else newest
+
+
+def newest_complete(time: np.ndarray, num_frames: int = 4) -> np.datetime64 | None:
+    """The newest time that has all frames before it; None without one."""
+    ages = np.arange(num_frames) * np.timedelta64(60 * CADENCE_MINUTES, "s")
+    complete = np.isin(time[:, None] - ages, time).all(axis=1)
+    return time[complete][-1] if complete.any() else None
 
 
 def hold_out(
@@ -305,6 +341,7 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
             "expected rain_rate (time, y, x) in mm/h and time (datetime64, UTC)"
         )
     rain_rate, time = arrays.pop("rain_rate"), arrays.pop("time")
+    as_read = arrays.pop("time_as_read", None)
     grid = {key: _scalar(value) for key, value in arrays.items() if value.ndim == 0}
     _check_units(grid.get("units", "mm/h"), path)
     return RainEvent(
@@ -313,6 +350,7 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
         grid=grid,
         name=path.stem,
         source=str(path.resolve()),
+        time_as_read=None if as_read is None else checked_time(as_read, len(rain_rate), path),
     )
 
 
@@ -349,25 +387,45 @@ def _check_units(units: Any, path: Path) -> None:
 # ---- past frames ---------------------------------------------------------------------------------
 
 
-def _newest_issue_time(event: RainEvent, ages: np.ndarray) -> np.datetime64:
-    complete = np.isin(event.time[:, None] - ages, event.time).all(axis=1)
-    if not complete.any():
-        check_cadence(event)  # raises: without a break there would be a complete frame
-    return event.time[complete][-1]
+def _times_of_past(issue_time: np.datetime64, num_frames: int) -> np.ndarray:
+    """Oldest first."""
+    return issue_time - np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames)[::-1]
 
 
-def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:
-    if issue_time not in event.time:
-        nearest = event.time[np.abs(event.time - issue_time).argmin()]
+def _refuse_cadence(time: np.ndarray, name: str, num_frames: int) -> NoReturn:
+    """Of frames that no forecast can start from: of another cadence throughout, or with gaps."""
+    wanted = f"{num_frames} frames {CADENCE_MINUTES} minutes apart"
+    step = frame_step(time)
+    if is_faster(step) and is_usable(step):
         raise InputError(
-            f"{event.name} has no frame at issue time {format_time(issue_time)}; "
-            f"the nearest is {format_time(nearest)}"
+            f"{name}: its {len(time)} frames, {in_minutes(step)} apart from "
+            f"{format_time(time[0])} to {format_time(time[-1])}, are too few or have gaps, "
+            f"expected {wanted} among them; give more frames"
         )
-    needed = issue_time - ages
-    missing = needed[~np.isin(needed, event.time)]
+    steps = np.diff(time) / np.timedelta64(1, "s")
+    wrong = int(np.flatnonzero(steps != 60 * CADENCE_MINUTES)[0])  # else all would be complete
+    is_even = (steps == steps[0]).all()
+    remedy = "convert it" if is_even else "give frames without such breaks"
+    raise InputError(
+        f"{name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
+        f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected 5 minutes, "
+        f"or a part of them such as 1 or 2.5, and {wanted} in a row; {remedy}"
+    )
+
+
+def _check_past(time: np.ndarray, issue_time: np.datetime64, name: str, num_frames: int) -> None:
+    if issue_time not in time:
+        nearest = time[np.abs(time - issue_time).argmin()]
+        raise InputError(
+            f"{name} has no frame at issue time {format_time(issue_time)}; the nearest is "
+            f"{format_time(nearest)}, of frames from {format_time(time[0])} to "
+            f"{format_time(time[-1])}"
+        )
+    needed = _times_of_past(issue_time, num_frames)
+    missing = needed[~np.isin(needed, time)]
     if len(missing):
         raise InputError(
-            f"{event.name} lacks {', '.join(map(format_time, missing))}, needed for issue time "
-            f"{format_time(issue_time)}: expected {len(ages)} frames {CADENCE_MINUTES} minutes "
+            f"{name} lacks {', '.join(map(format_time, missing))}, needed for issue time "
+            f"{format_time(issue_time)}: expected {num_frames} frames {CADENCE_MINUTES} minutes "
             "apart; choose another issue time"
         )

@@ -20,6 +20,8 @@ from tqdm import tqdm
 
 from ldcast.data.archive import RainEvent, check_cadence, write_event
 from ldcast.data.checks import format_time
+from ldcast.data.reading import AS_STATED, Reading
+from ldcast.data.reading_flags import add_reading_flags, reading_of
 from ldcast.data.services import READERS, read_frames, reader_name
 from ldcast.errors import InputError, run_script
 from ldcast.products.forecast import check_output_path
@@ -28,14 +30,14 @@ from ldcast.rain import RainScale, is_wet
 WET_THRESHOLD = RainScale().wet_threshold
 
 
-def convert(paths: Sequence[Path], name: str) -> RainEvent:
+def convert(paths: Sequence[Path], name: str, how: Reading = AS_STATED) -> RainEvent:
     """The frames of all files as one event of float16, with texts on where they are from.
 
     name: of `READERS`. Raises InputError as `read_frames` does.
     """
 
     def read(path: Path) -> RainEvent:  # float16 at once: a day of large images must fit
-        event = READERS[name](path)
+        event = READERS[name](path, how)
         return replace(event, rain_rate=event.rain_rate.astype(np.float16))
 
     event = read_frames(tqdm(paths, desc="read", unit="file", disable=None), read)
@@ -75,6 +77,7 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add("files", type=Path, nargs="+", metavar="FILE", help="in any order")
     add("--reader", choices=READERS, metavar="READER", help="default: by the suffix")
     add("--out", type=Path, required=True, metavar="EVENT.npz", help="event file to write")
+    add_reading_flags(add)
     return parser.parse_args(argv)
 
 
@@ -104,9 +107,11 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse_flags(argv)
     name = flags.reader or choose_reader(flags.files)
     check_paths(flags)
-    event = convert(flags.files, name)
+    event = convert(flags.files, name, reading_of(flags))
     write_event(event, flags.out)
     print(f"wrote {flags.out}: {describe(event)}")
+    for note in event.notes:
+        print(f"note: {note}")
     try:
         check_cadence(event)
     except InputError as note:  # other cadences are fine in an event file

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ldcast.data.archive import RainEvent, frames_in_span
+from ldcast.data.cadence import rounded_times
 from ldcast.data.cf import oriented, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
@@ -24,6 +25,7 @@ from ldcast.data.checks import (
     mm_per_hour,
     rounded_to_seconds,
 )
+from ldcast.data.pieces import cut_unloaded
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 
@@ -40,7 +42,8 @@ AMOUNTS = (
 
 
 def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str = "") -> RainEvent:
-    """The event in a NetCDF file or a Zarr folder; only the frames of the span are loaded.
+    """The event in a NetCDF file or a Zarr folder; only the frames of the span and the
+    piece that `how` asks for are loaded.
 
     start, end: ISO times as in PATH@START/END, end not included; empty for no bound.
     Returns what `event_from_dataarray` does, of the one variable with a standard name of rain. Its
@@ -50,7 +53,7 @@ def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str
     """
     with _open(path) as dataset:
         rain = _rain_variable(dataset, path)
-        event = _event(rain, str(path), _time_bounds(dataset, rain, path), (start, end))
+        event = _event(rain, str(path), _time_bounds(dataset, rain, path), (start, end), how)
     return replace(event, name=path.stem, source=str(path.resolve()))
 
 
@@ -71,16 +74,18 @@ def _event(
     where: str,
     bounds: np.ndarray | None = None,
     span: tuple[str, str] = ("", ""),
+    how: Reading = AS_STATED,
 ) -> RainEvent:
     """where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame."""
     rain, grid = oriented(with_axes(rain, where), where)
+    rain, grid, notes = cut_unloaded(rain, grid, how, where)
     time_axis = rain.dims[0]
     _check_calendar(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
     factors = _factors(rain, time, bounds, where)
     if any(span):
-        frames = slice(*frames_in_span(time, *span, where))
+        frames = slice(*frames_in_span(rounded_times(time), *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     return RainEvent(
@@ -91,6 +96,7 @@ def _event(
             "processing": f"{what} to mm/h; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
         },
         name=str(rain.name or "rain"),
+        notes=notes,
     )
 
 

@@ -17,21 +17,34 @@ from typing import Any
 import numpy as np
 
 from ldcast.data.archive import GRIDDED_SUFFIXES, PER_FRAME, RainEvent, read_npz
+from ldcast.data.cadence import round_event
 from ldcast.data.checks import format_time
 from ldcast.data.gridded import read_gridded, require_xarray
 from ldcast.data.importers import read_fmi, read_knmi, read_mch, require_importers
 from ldcast.data.odim import read_odim
+from ldcast.data.pieces import cut
+from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 
 Reader = Callable[[Path], RainEvent]  # those of READERS also take a `Reading`
 
+
+def _cutting(read: Callable[[Path, Reading], RainEvent]) -> Callable[..., RainEvent]:
+    """A reader that cuts out the piece that is asked for, of one that reads whole files."""
+
+    def read_piece(path: Path, how: Reading = AS_STATED) -> RainEvent:
+        return cut(read(path, how), how)
+
+    return read_piece
+
+
 READERS: dict[str, Callable[..., RainEvent]] = {
-    "mch": read_mch,
-    "fmi": read_fmi,
-    "knmi": read_knmi,
-    "odim": read_odim,
-    "xarray": read_gridded,
-    "npz": read_npz,
+    "mch": _cutting(read_mch),
+    "fmi": _cutting(read_fmi),
+    "knmi": _cutting(read_knmi),
+    "odim": _cutting(read_odim),
+    "xarray": read_gridded,  # which loads no more than the piece
+    "npz": _cutting(read_npz),
 }
 
 _PLACE = ("pixel_size_m", "pixel_size_y_m", "projection", "x1", "y1", "x2", "y2")  # grid entries
@@ -55,12 +68,14 @@ def require_reader(name: str) -> None:
 def read_frames(paths: Iterable[Path], reader: Reader) -> RainEvent:
     """The frames of all files in order of time; the files may be given in any order.
 
+    Times within 30 s of the 5-minute grid are rounded to it.
+
     Raises InputError, beside what `reader` raises, for no files, and as `join_events`.
     """
     events = sorted((reader(path) for path in paths), key=lambda event: event.time[0])
     if not events:
         raise InputError("got no files to read, expected one or more")
-    return join_events(events)
+    return round_event(join_events(events))
 
 
 def join_events(events: Sequence[RainEvent]) -> RainEvent:

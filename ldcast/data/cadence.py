@@ -1,0 +1,138 @@
+"""Times of frames that should be 5 minutes apart, but have seconds or come more often."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ldcast.config import MINUTES_PER_FRAME
+
+if TYPE_CHECKING:  # which applies this to each event that it reads
+    from ldcast.data.archive import RainEvent
+
+STEP = 60 * MINUTES_PER_FRAME  # s
+MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
+_FASTER = 0.9  # of STEP; frames closer than this are of another cadence, not late or early ones
+_UNEVEN = 0.15  # by which STEP over another cadence may differ from a whole number
+# Without numbers, so that a feed says it once.
+ROUNDED = (
+    f"times up to {MAX_OFF} s off were rounded to {MINUTES_PER_FRAME} minutes; the forecast file "
+    "keeps those that were read in past_time_as_read"
+)
+_ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
+
+
+def rounded_times(time: np.ndarray) -> np.ndarray:
+    """`time` with those near the 5-minute grid put on it.
+
+    time: (T,) datetime64[s], strictly increasing, and so is what comes out. Near is within 30 s;
+        of several that are near the same point, the nearest moves and the others stay.
+    Where no time is near whole 5 minutes, but all are within 30 s of others, such as 12:02 and
+    12:07, those are the grid. Nothing moves among frames of 2, 3 or 4 minutes: two of those are
+    never 5 minutes apart, and rounding could make them look so.
+    """
+    if len(time) == 0 or not is_usable(frame_step(time)):
+        return time
+    seconds = time.astype("datetime64[s]").astype(np.int64)
+    offset = _grid_offset(seconds)
+    if offset is None:
+        return time
+    points = _nearest_points(seconds, offset)
+    off = np.abs(seconds - points)
+    # The nearest comes first among those of each point; of two as near, the later one.
+    order = np.lexsort((-seconds, off, points))
+    nearest = order[np.unique(points[order], return_index=True)[1]]
+    moved = nearest[off[nearest] <= MAX_OFF] if offset == 0 else nearest
+    rounded = seconds.copy()
+    rounded[moved] = points[moved]
+    assert (np.diff(rounded) > 0).all(), (time, rounded)
+    return rounded.astype("datetime64[s]")
+
+
+def round_event(event: "RainEvent") -> "RainEvent":
+    """The event with `rounded_times`."""
+    return with_times(event, rounded_times(event.time))
+
+
+def with_times(event: "RainEvent", rounded: np.ndarray) -> "RainEvent":
+    """The event with rounded times; `time_as_read` keeps the others, and a note says so.
+
+    rounded: (T,) datetime64[s]. Starts of intervals are rounded alike, so that one still begins
+        where the one before ended.
+    """
+    if (rounded == event.time).all():
+        return event
+    return replace(
+        event,
+        time=rounded,
+        time_as_read=event.time if event.time_as_read is None else event.time_as_read,
+        interval_start=_round_starts(event, rounded),
+        notes=tuple(dict.fromkeys([*event.notes, ROUNDED])),
+    )
+
+
+def unrounded(event: "RainEvent") -> "RainEvent":
+    """The event with its times as they were read."""
+    return event if event.time_as_read is None else replace(event, time=event.time_as_read)
+
+
+def times_before_rounding(event: "RainEvent") -> np.ndarray | None:
+    """(T,) datetime64[s], as they were read; None where that is how they are."""
+    as_read = event.time_as_read
+    return None if as_read is None or (as_read == event.time).all() else as_read
+
+
+def frame_step(time: np.ndarray) -> float:
+    """Seconds between neighbouring frames, the median; 300 for one frame."""
+    steps = np.diff(time) / np.timedelta64(1, "s")
+    return float(np.median(steps)) if len(steps) else float(STEP)
+
+
+def is_usable(step: float) -> bool:
+    """Whether frames `step` seconds apart can be 5 minutes apart, when some are left out."""
+    return not is_faster(step) or abs(STEP / step - round(STEP / step)) <= _UNEVEN
+
+
+def is_faster(step: float) -> bool:
+    return step < _FASTER * STEP
+
+
+def describe_faster(step: float) -> str:
+    """One line on frames that are more than are used; empty where none is left out."""
+    if not is_faster(step) or not is_usable(step):
+        return ""
+    every = round(STEP / step)
+    apart = in_minutes(STEP / every)
+    return f"frames are {apart} apart: every {_ORDINALS.get(every, f'{every}th')} one is used"
+
+
+def in_minutes(seconds: float) -> str:
+    minutes = f"{seconds / 60:.3g}"
+    return f"{minutes} minute{'' if minutes == '1' else 's'}"
+
+
+def _grid_offset(seconds: np.ndarray) -> int | None:
+    """Of the grid from whole 5 minutes; None where the times are as even as they can be."""
+    phase = seconds - _nearest_points(seconds, 0)
+    if (np.abs(phase) <= MAX_OFF).any():
+        return 0
+    from_first = (phase - phase[0] + STEP // 2) % STEP - STEP // 2
+    spread = np.ptp(from_first)
+    if spread == 0 or spread >= 2 * MAX_OFF:
+        return None
+    return 60 * round(float(phase[0] + np.median(from_first)) / 60)
+
+
+def _nearest_points(seconds: np.ndarray, offset: int) -> np.ndarray:
+    return (seconds - offset + STEP // 2) // STEP * STEP + offset
+
+
+def _round_starts(event: "RainEvent", rounded: np.ndarray) -> np.ndarray | None:
+    """`interval_start` on the grid of the rounded times, where that leaves an interval."""
+    if event.interval_start is None:
+        return None
+    start = event.interval_start.astype("datetime64[s]").astype(np.int64)
+    moved = rounded[rounded != event.time].astype(np.int64)
+    points = _nearest_points(start, int(moved[0] % STEP))
+    is_near = (np.abs(start - points) <= MAX_OFF) & (points < rounded.astype(np.int64))
+    return np.where(is_near, points, start).astype("datetime64[s]")
