@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,12 +28,15 @@ from tqdm import tqdm
 from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
-from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
-from ldcast.data.services import READERS, read_frames
+from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
+from ldcast.data.cadence import times_before_rounding
+from ldcast.data.reading_flags import reading_of
+from ldcast.data.services import READERS
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
+from ldcast.forecasting.reading import past_of
 from ldcast.motion import forecast_quality
 from ldcast.processes import Processes, join_processes, process_device
 from ldcast.products.borders import read_borders
@@ -54,28 +57,6 @@ from ldcast.watch import (
 
 POLL_SECONDS = 2
 PATIENCE = timedelta(hours=6)  # of a process for the members of another
-
-
-def read_past(flags: argparse.Namespace) -> RainEvent:
-    """The four frames to start from, (4, H, W) float32 mm/h."""
-    if flags.reader:
-        path = Path(flags.data)
-        if not path.exists():
-            raise InputError(
-                f"--data {path}: expected a file or folder that exists; with --reader, spans are "
-                "not for choosing frames: give --issue-time"
-            )
-        is_store = path.suffix == ".zarr"
-        files = [path] if path.is_file() or is_store else visible_files(path)
-        event = read_frames(files, READERS[flags.reader])
-    else:
-        event = read_event(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
-    check_grid(event.grid)
-    return past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
-
-
-def visible_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def make_forecast(
@@ -123,6 +104,7 @@ def make_forecast(
         quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
         statistics=replace(statistics, **own.entries()),
         is_calibrated=calibration is not None,
+        past_time_as_read=times_before_rounding(past),
     )
 
 
@@ -176,7 +158,7 @@ def load(flags: argparse.Namespace, device: torch.device) -> tuple[LDCast, Calib
 def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     """From --data to --out, a summary, and --plot."""
     with processes.failing_together():
-        past = read_past(flags)
+        past = past_of(flags)
         find_borders(flags, past)  # bad ones are found now
         model, calibration = load(flags, processes.device)
     with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:
@@ -206,9 +188,11 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
     with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
-        feed = FrameFeed(flags.watch, READERS.get(flags.reader, read_event), flags.keep, log)
+        read = partial(READERS.get(flags.reader, read_event), how=reading_of(flags))
+        feed = FrameFeed(flags.watch, read, flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
         newest = np.datetime64(0, "s")  # that a picture was drawn of
+        said: set[str] = set()  # notes
         while True:
             stop.interrupting()
             more_files_wait = feed.look()
@@ -220,6 +204,9 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
             try:
                 past = feed.event(issue_time)
                 check_grid(past.grid)
+                for note in [note for note in past.notes if note not in said]:
+                    said.add(note)
+                    log(f"note: {note}")
                 forecast = make_forecast(
                     flags, model, calibration, past, processes, stop.interrupting
                 )

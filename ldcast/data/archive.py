@@ -199,38 +199,20 @@ def past_event(
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
-    issue_time = find_issue_time(event.time, issue_time, event.name, num_frames)
-    needed = _times_of_past(issue_time, num_frames)
-    past = event.select(np.searchsorted(event.time, needed))
+    if issue_time is None and len(event.time) < num_frames:
+        raise InputError(
+            f"{event.name}: got {len(event.time)} frames, expected {num_frames} to start from; "
+            "give more frames"
+        )
+    ages = np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames - 1, -1, -1)
+    if issue_time is None:
+        issue_time = _newest_issue_time(event, ages)
+    issue_time = np.datetime64(issue_time, "s")
+    _check_past(event, issue_time, ages)
+    past = event.select(np.searchsorted(event.time, issue_time - ages))
     left_out = describe_faster(frame_step(event.time))
     notes = (*past.notes, left_out) if left_out else past.notes
     return replace(past, rain_rate=as_float32(past.rain_rate), notes=notes)
-
-
-def find_issue_time(
-    time: np.ndarray, issue_time: np.datetime64 | None, name: str, num_frames: int = 4
-) -> np.datetime64:
-    """`issue_time`, or the newest that has all frames before it. Raises InputError as `past_event`.
-
-    time: (T,) of the frames, increasing. name: of what has them, for messages.
-    """
-    if issue_time is not None:
-        issue_time = np.datetime64(issue_time, "s")
-        _check_past(time, issue_time, name, num_frames)
-        return issue_time
-    if len(time) < num_frames:
-        raise InputError(
-            f"{name}: got {len(time)} frames, expected {num_frames} to start from; give more frames"
-        )
-    newest = newest_complete(time, num_frames)
-    return _refuse_cadence(time, name, num_frames) if newest is None else newest
-
-
-def newest_complete(time: np.ndarray, num_frames: int = 4) -> np.datetime64 | None:
-    """The newest time that has all frames before it; None without one."""
-    ages = np.arange(num_frames) * np.timedelta64(60 * CADENCE_MINUTES, "s")
-    complete = np.isin(time[:, None] - ages, time).all(axis=1)
-    return time[complete][-1] if complete.any() else None
 
 
 def hold_out(
@@ -387,18 +369,20 @@ def _check_units(units: Any, path: Path) -> None:
 # ---- past frames ---------------------------------------------------------------------------------
 
 
-def _times_of_past(issue_time: np.datetime64, num_frames: int) -> np.ndarray:
-    """Oldest first."""
-    return issue_time - np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames)[::-1]
+def _newest_issue_time(event: RainEvent, ages: np.ndarray) -> np.datetime64:
+    complete = np.isin(event.time[:, None] - ages, event.time).all(axis=1)
+    if not complete.any():
+        _refuse_cadence(event, len(ages))
+    return event.time[complete][-1]
 
 
-def _refuse_cadence(time: np.ndarray, name: str, num_frames: int) -> NoReturn:
+def _refuse_cadence(event: RainEvent, num_frames: int) -> NoReturn:
     """Of frames that no forecast can start from: of another cadence throughout, or with gaps."""
     wanted = f"{num_frames} frames {CADENCE_MINUTES} minutes apart"
-    step = frame_step(time)
+    time, step = event.time, frame_step(event.time)
     if is_faster(step) and is_usable(step):
         raise InputError(
-            f"{name}: its {len(time)} frames, {in_minutes(step)} apart from "
+            f"{event.name}: its {len(time)} frames, {in_minutes(step)} apart from "
             f"{format_time(time[0])} to {format_time(time[-1])}, are too few or have gaps, "
             f"expected {wanted} among them; give more frames"
         )
@@ -407,25 +391,25 @@ def _refuse_cadence(time: np.ndarray, name: str, num_frames: int) -> NoReturn:
     is_even = (steps == steps[0]).all()
     remedy = "convert it" if is_even else "give frames without such breaks"
     raise InputError(
-        f"{name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
+        f"{event.name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
         f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected 5 minutes, "
         f"or a part of them such as 1 or 2.5, and {wanted} in a row; {remedy}"
     )
 
 
-def _check_past(time: np.ndarray, issue_time: np.datetime64, name: str, num_frames: int) -> None:
-    if issue_time not in time:
-        nearest = time[np.abs(time - issue_time).argmin()]
+def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:
+    if issue_time not in event.time:
+        nearest = event.time[np.abs(event.time - issue_time).argmin()]
         raise InputError(
-            f"{name} has no frame at issue time {format_time(issue_time)}; the nearest is "
-            f"{format_time(nearest)}, of frames from {format_time(time[0])} to "
-            f"{format_time(time[-1])}"
+            f"{event.name} has no frame at issue time {format_time(issue_time)}; the nearest is "
+            f"{format_time(nearest)}, of frames from {format_time(event.time[0])} to "
+            f"{format_time(event.time[-1])}"
         )
-    needed = _times_of_past(issue_time, num_frames)
-    missing = needed[~np.isin(needed, time)]
+    needed = issue_time - ages
+    missing = needed[~np.isin(needed, event.time)]
     if len(missing):
         raise InputError(
-            f"{name} lacks {', '.join(map(format_time, missing))}, needed for issue time "
-            f"{format_time(issue_time)}: expected {num_frames} frames {CADENCE_MINUTES} minutes "
+            f"{event.name} lacks {', '.join(map(format_time, missing))}, needed for issue time "
+            f"{format_time(issue_time)}: expected {len(ages)} frames {CADENCE_MINUTES} minutes "
             "apart; choose another issue time"
         )

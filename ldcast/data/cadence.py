@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ldcast.config import MINUTES_PER_FRAME
+from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
 
 if TYPE_CHECKING:  # which applies this to each event that it reads
     from ldcast.data.archive import RainEvent
@@ -80,6 +80,13 @@ def times_before_rounding(event: "RainEvent") -> np.ndarray | None:
     """(T,) datetime64[s], as they were read; None where that is how they are."""
     as_read = event.time_as_read
     return None if as_read is None or (as_read == event.time).all() else as_read
+
+
+def newest_complete(time: np.ndarray, num_frames: int = PAST_FRAMES) -> np.datetime64 | None:
+    """The newest of some times that has all frames before it, 5 minutes apart; None without one."""
+    ages = np.arange(num_frames) * np.timedelta64(STEP, "s")
+    complete = np.isin(time[:, None] - ages, time).all(axis=1)
+    return time[complete].max() if complete.any() else None
 
 
 def frame_step(time: np.ndarray) -> float:
