@@ -68,7 +68,7 @@ def test_exact_frames_of_any_cadence_stay(seconds) -> None:
     assert (rounded_times(time) == time).all()
 
 
-@pytest.mark.parametrize("seconds", [90, 120, 180, 240])
+@pytest.mark.parametrize("seconds", [90, 120, 180, 240, 360, 420])
 def test_what_does_not_divide_5_minutes_is_never_made_to(seconds) -> None:
     time = every(seconds, 40, first=30)  # rounded, 2 minutes would be 4 or 6 minutes apart
     assert not is_usable(seconds)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # which applies this to each event that it reads
 STEP = 60 * MINUTES_PER_FRAME  # s
 MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
 _FASTER = 0.9  # of STEP; frames closer than this are of another cadence, not late or early ones
-_UNEVEN = 0.15  # by which STEP over another cadence may differ from a whole number
+_UNEVEN = 0.08  # share by which a cadence may differ from a whole part or multiple of STEP
 # Without numbers, so that a feed says it once.
 ROUNDED = (
     f"times up to {MAX_OFF} s off were rounded to {MINUTES_PER_FRAME} minutes; the forecast file "
@@ -28,8 +28,8 @@ def rounded_times(time: np.ndarray) -> np.ndarray:
     time: (T,) datetime64[s], strictly increasing, and so is what comes out. Near is within 30 s;
         of several that are near the same point, the nearest moves and the others stay.
     Where no time is near whole 5 minutes, but all are within 30 s of others, such as 12:02 and
-    12:07, those are the grid. Nothing moves among frames of 2, 3 or 4 minutes: two of those are
-    never 5 minutes apart, and rounding could make them look so.
+    12:07, those are the grid. Nothing moves among frames of 2, 3, 4 or 6 minutes: two of those
+    are never 5 minutes apart, and rounding could make them look so.
     """
     if len(time) == 0 or not is_usable(frame_step(time)):
         return time
@@ -90,14 +90,24 @@ def newest_complete(time: np.ndarray, num_frames: int = PAST_FRAMES) -> np.datet
 
 
 def frame_step(time: np.ndarray) -> float:
-    """Seconds between neighbouring frames, the median; 300 for one frame."""
-    steps = np.diff(time) / np.timedelta64(1, "s")
-    return float(np.median(steps)) if len(steps) else float(STEP)
+    """Seconds between neighbouring frames, gaps and repeats aside; 300 for one frame.
+
+    That is the mean of the steps that are within a half of their lower median.
+    """
+    steps = np.sort(np.diff(time) / np.timedelta64(1, "s"))
+    if len(steps) == 0:
+        return float(STEP)
+    middle = steps[(len(steps) - 1) // 2]
+    return float(steps[np.abs(steps - middle) < middle / 2].mean())
 
 
 def is_usable(step: float) -> bool:
-    """Whether frames `step` seconds apart can be 5 minutes apart, when some are left out."""
-    return not is_faster(step) or abs(STEP / step - round(STEP / step)) <= _UNEVEN
+    """Whether frames `step` seconds apart can be 5 minutes apart when some are left out.
+
+    Of frames a minute apart or less, one is always near enough.
+    """
+    ratio = STEP / step if is_faster(step) else step / STEP
+    return step <= 2 * MAX_OFF or abs(ratio / round(ratio) - 1) <= _UNEVEN
 
 
 def is_faster(step: float) -> bool:
