@@ -214,7 +214,7 @@ class FrameFeed:
             self._frames = {time: frame for time, frame in self._frames.items() if time in kept}
             if not self._is_faster:
                 self.tell(f"{self.folder}: {faster}")
-        self._is_faster = bool(faster)
+            self._is_faster = True
         self._used = {rounded: time for rounded, time in used.items() if time in self._frames}
 
     def _why_none_comes(self) -> tuple[str, str]:

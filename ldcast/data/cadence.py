@@ -12,12 +12,13 @@ if TYPE_CHECKING:  # which applies this to each event that it reads
 
 STEP = 60 * MINUTES_PER_FRAME  # s
 MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
+_MOST = 0.8  # share of the times that make a grid
 _FASTER = 0.9  # of STEP; frames closer than this are of another cadence, not late or early ones
 _UNEVEN = 0.08  # share by which a cadence may differ from a whole part or multiple of STEP
 # Without numbers, so that a feed says it once.
 ROUNDED = (
-    f"times up to {MAX_OFF} s off were rounded to {MINUTES_PER_FRAME} minutes; the forecast file "
-    "keeps those that were read in past_time_as_read"
+    f"times with seconds were rounded to {MINUTES_PER_FRAME} minutes; the forecast file keeps what "
+    "was read in past_time_as_read"
 )
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
@@ -27,25 +28,31 @@ def rounded_times(time: np.ndarray) -> np.ndarray:
 
     time: (T,) datetime64[s], strictly increasing, and so is what comes out. Near is within 30 s;
         of several that are near the same point, the nearest moves and the others stay.
-    Where no time is near whole 5 minutes, but all are within 30 s of others, such as 12:02 and
-    12:07, those are the grid. Nothing moves among frames of 2, 3, 4 or 6 minutes: two of those
-    are never 5 minutes apart, and rounding could make them look so.
+    Where most times are within 30 s of another grid, such as that of 12:02 and 12:07, it is that
+    grid, of whole minutes. Nothing moves among frames of 2, 3, 4 or 6 minutes: two of those are
+    never 5 minutes apart, and rounding could make them look so.
     """
-    if len(time) == 0 or not is_usable(frame_step(time)):
+    step = frame_step(time)
+    if len(time) == 0 or not is_usable(step):
         return time
     seconds = time.astype("datetime64[s]").astype(np.int64)
-    offset = _grid_offset(seconds)
-    if offset is None:
-        return time
-    points = _nearest_points(seconds, offset)
-    off = np.abs(seconds - points)
+    period = STEP // round(STEP / step) if is_faster(step) else STEP
+    centre, offset = _grid(seconds, period)
+    if offset == 0:
+        period = STEP
+    points = _nearest_points(seconds - centre, period)
+    off = np.abs(seconds - points - offset)
+    is_near = np.abs(seconds - points - centre) <= MAX_OFF
+    if offset == 0:
+        is_near |= off <= MAX_OFF
     # The nearest comes first among those of each point; of two as near, the later one.
     order = np.lexsort((-seconds, off, points))
     nearest = order[np.unique(points[order], return_index=True)[1]]
-    moved = nearest[off[nearest] <= MAX_OFF] if offset == 0 else nearest
+    moved = nearest[is_near[nearest]]
     rounded = seconds.copy()
-    rounded[moved] = points[moved]
-    assert (np.diff(rounded) > 0).all(), (time, rounded)
+    rounded[moved] = points[moved] + offset
+    if (np.diff(rounded) <= 0).any():  # a time between two grids
+        return time
     return rounded.astype("datetime64[s]")
 
 
@@ -128,20 +135,24 @@ def in_minutes(seconds: float) -> str:
     return f"{minutes} minute{'' if minutes == '1' else 's'}"
 
 
-def _grid_offset(seconds: np.ndarray) -> int | None:
-    """Of the grid from whole 5 minutes; None where the times are as even as they can be."""
-    phase = seconds - _nearest_points(seconds, 0)
-    if (np.abs(phase) <= MAX_OFF).any():
-        return 0
-    from_first = (phase - phase[0] + STEP // 2) % STEP - STEP // 2
-    spread = np.ptp(from_first)
-    if spread == 0 or spread >= 2 * MAX_OFF:
-        return None
-    return 60 * round(float(phase[0] + np.median(from_first)) / 60)
+def _grid(seconds: np.ndarray, period: int) -> tuple[int, int]:
+    """Where the times of a grid are, and where they should be: seconds from whole 5 minutes."""
+    phase = seconds - _nearest_points(seconds, STEP)
+    from_first = (phase - phase[0] + period // 2) % period - period // 2
+    middle = int(np.sort(from_first)[len(from_first) // 2])
+    centre = (int(phase[0]) + middle + period // 2) % period - period // 2
+    off = np.abs(from_first - middle)
+    if np.mean(off <= MAX_OFF) < _MOST:
+        return 0, 0
+    if abs(centre) <= MAX_OFF:
+        return centre, 0
+    if np.mean(off == 0) >= _MOST:  # as even as they can be
+        return centre, centre
+    return centre, 60 * round(centre / 60)
 
 
-def _nearest_points(seconds: np.ndarray, offset: int) -> np.ndarray:
-    return (seconds - offset + STEP // 2) // STEP * STEP + offset
+def _nearest_points(seconds: np.ndarray, period: int) -> np.ndarray:
+    return (seconds + period // 2) // period * period
 
 
 def _round_starts(event: "RainEvent", rounded: np.ndarray) -> np.ndarray | None:
@@ -150,6 +161,7 @@ def _round_starts(event: "RainEvent", rounded: np.ndarray) -> np.ndarray | None:
         return None
     start = event.interval_start.astype("datetime64[s]").astype(np.int64)
     moved = rounded[rounded != event.time].astype(np.int64)
-    points = _nearest_points(start, int(moved[0] % STEP))
-    is_near = (np.abs(start - points) <= MAX_OFF) & (points < rounded.astype(np.int64))
+    offset = int(moved[0] % STEP)
+    points = _nearest_points(start - offset, STEP) + offset
+    is_near = (np.abs(start - points) <= 2 * MAX_OFF) & (points < rounded.astype(np.int64))
     return np.where(is_near, points, start).astype("datetime64[s]")

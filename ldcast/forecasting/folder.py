@@ -22,7 +22,7 @@ from ldcast.errors import InputError
 NUM_NAMED = 3  # skipped files that have a note each
 _STEP = np.timedelta64(60 * CADENCE_MINUTES, "s")
 _PAST = (PAST_FRAMES - 1) * _STEP
-_NEAR = np.timedelta64(MAX_OFF, "s")
+_NEAR = np.timedelta64(2 * MAX_OFF, "s")  # as far as a time may move
 # Year to minute, and perhaps seconds; or, at MeteoSwiss, year, day of the year, hour and minute.
 _DATE = re.compile(
     r"(?<!\d)(?P<date>(?:19|20)\d\d[-_]?\d\d[-_]?\d\d)[-_T]?(?P<time>\d\d[-_:]?\d\d)([-_:]?\d\d)?(?!\d)"

@@ -17,6 +17,7 @@ from ldcast.data.cadence import (
 
 NUM_RECENT = 12  # times that tell how far apart frames are now
 NUM_IN_VAIN = 2 * PAST_FRAMES  # frames, 5 minutes or more apart, without one that could be used
+_LATE = np.timedelta64(2 * STEP, "s")
 REMEMBERED = np.timedelta64(90, "m")
 _EXPECTED = f"expected {PAST_FRAMES} such in a row, every {CADENCE_MINUTES}, 2.5 or 1 minutes"
 
@@ -54,9 +55,10 @@ class ArrivedTimes:
         if not self.faster():
             self._phase = None
         else:
-            if self._phase is None:
-                self._phase = _choose_phase(rounded)
-            is_used = _phases(rounded) == self._phase
+            phases = _phases(rounded)
+            self._phase = _choose_phase(rounded, phases, self._phase)
+            if self._phase is not None:
+                is_used = phases == self._phase
         return dict(zip(rounded[is_used], times[is_used], strict=True))
 
     def faster(self) -> str:
@@ -103,11 +105,15 @@ def _phases(time: np.ndarray) -> np.ndarray:
     return (time.astype(np.int64) + STEP // 2) % STEP - STEP // 2
 
 
-def _choose_phase(time: np.ndarray) -> int:
-    """Of which a faster feed has four frames, if any; of several the nearest to whole 5 minutes."""
-    phases = _phases(time)
+def _choose_phase(time: np.ndarray, phases: np.ndarray, before: int | None) -> int | None:
+    """The one used before, while its frames come; else the nearest to whole 5 minutes.
 
-    def rank(phase: int) -> tuple[bool, int]:
-        return newest_complete(time[phases == phase]) is None, abs(phase)
-
-    return min(sorted(set(phases.tolist())), key=rank)
+    Of two, the one that has four frames. None where neither whole 5 minutes nor four frames came.
+    """
+    if before is not None and (time[phases == before] > time[-1] - _LATE).any():
+        return before
+    candidates = sorted(set(phases.tolist()), key=abs)
+    for phase in candidates:
+        if newest_complete(time[phases == phase]) is not None:
+            return phase
+    return 0 if 0 in candidates else None
