@@ -24,6 +24,7 @@ from ldcast.rain import as_float32
 
 AHEAD = np.timedelta64(60 * CADENCE_MINUTES, "s")  # what a clock may be wrong by
 FILES_PER_LOOK = 8
+MAY_MOVE = np.timedelta64(2 * MAX_OFF, "s")  # a time, when it is rounded
 STUCK_MINUTES = 20  # from the file of the newest frame to one that brings none
 _NAME = re.compile(r"forecast_(\d{8}T\d{4})(\.\w+)")
 _LEFTOVER = re.compile(r"\.forecast_.*\.\d+\.(tmp|new|old)")  # as ldcast/files.py names them
@@ -234,6 +235,7 @@ class FrameFeed:
         # Four and one that may be ahead of the clock are kept anyhow.
         newest = sorted(self._frames)[-PAST_FRAMES - 1 :]
         oldest = min(newest[0], newest[-1] - self._minutes(self.num_kept + PAST_FRAMES - 2))
+        oldest -= MAY_MOVE
         self._frames = {time: frame for time, frame in self._frames.items() if time >= oldest}
         self._used = {time: read for time, read in self._used.items() if read in self._frames}
         self._dropped = {time for time in self._dropped if time >= oldest}
@@ -251,7 +253,7 @@ class FrameFeed:
 def _may_be_of(time: np.datetime64, issue_time: np.datetime64) -> bool:
     """Whether a frame, by its time as read, may be among the four of an issue time."""
     off = [abs(needed - time) for needed in times_of_past(issue_time)]
-    return min(off) <= np.timedelta64(2 * MAX_OFF, "s")
+    return min(off) <= MAY_MOVE
 
 
 def _state(path: Path) -> _State:

@@ -531,6 +531,12 @@ def test_times_with_seconds_are_rounded(feed, monkeypatch, read, seconds, due) -
     assert bool(event.notes) == (as_read[0] != event.time[0])
 
 
+def test_seconds_cost_none_of_the_frames_that_are_kept(tmp_path) -> None:
+    feed = Feed(tmp_path, num_kept=3)
+    bring_at(feed, *(300 * index + (-9, 8)[index == 19] for index in range(1, 20)))
+    assert due_seconds(feed) == [5700, 5400, 5100]
+
+
 def test_a_frame_nearer_to_the_time_takes_its_place(feed) -> None:
     bring_at(feed, 20, 300, 600, 900)
     assert due_seconds(feed) == [900]

@@ -107,7 +107,7 @@ class _Search:
             newest = max(self.dated.values()) + max(self.later)
             return found is not None and newest <= found
         nearest = min(map(self._distance, self.dated))
-        return nearest > (_NEAR if self._has_issue_time() else 2 * _STEP)
+        return nearest >= (_NEAR if self._has_issue_time() else 2 * _STEP)
 
     def event(self) -> RainEvent:
         """What was kept, in order of time, rounded."""
