@@ -64,6 +64,15 @@ def test_a_dataarray_gives_a_dataarray_with_its_coordinates() -> None:
     assert (forecast.quality.sel(x=500, y=31500) == 2).all()  # no data
 
 
+def test_times_with_seconds_are_rounded() -> None:
+    given = radar()
+    seconds = np.arange(given.sizes["time"]) % 3 * np.timedelta64(9, "s")
+    late = given.assign_coords(time=given.time + seconds)
+    settings = {"num_sampling_steps": 1, "lead_minutes": 5}
+    forecast = MODEL.predict_xarray(late, 1, **settings)
+    np.testing.assert_array_equal(forecast.time, MODEL.predict_xarray(given, 1, **settings).time)
+
+
 def test_a_part_of_an_ensemble_has_the_numbers_of_its_members() -> None:
     settings = {"num_sampling_steps": 1, "lead_minutes": 5}
     whole = MODEL.predict_xarray(radar(), 3, **settings)

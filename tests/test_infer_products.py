@@ -394,6 +394,19 @@ def test_half_precision_frames_are_forecast(watch_here, event) -> None:
     assert len(list(Path("forecasts").iterdir())) == 3
 
 
+def test_the_service_reads_pieces_and_rounds_times(watch_here, event, capsys) -> None:
+    seconds = np.arange(len(event.time)) % 3 * np.timedelta64(9, "s")
+    write_event(RainEvent(event.rain_rate, event.time + seconds, GRID), "incoming/frames.npz")
+    assert watch_here("--crop", "3", "5", "32", "16") == 0
+    paths = sorted(Path("forecasts").iterdir())
+    assert len(paths) == 3
+    forecast = read_forecast(paths[-1])
+    assert forecast.rain_rate.shape[2:] == (32, 16)
+    assert forecast.issue_time == event.time[-1]
+    assert forecast.past_time_as_read.tolist() == (event.time + seconds)[-4:].tolist()
+    assert capsys.readouterr().out.count("past_time_as_read") == 1  # the note
+
+
 def test_newer_forecasts_of_another_time_do_not_make_it_work_for_nothing(
     watch_here, event, capsys
 ) -> None:

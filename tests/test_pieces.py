@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ldcast import calibrate, verify
+from ldcast.data import convert
 from ldcast.data.archive import RainEvent, read_event, write_event
 from ldcast.data.pieces import cut
 from ldcast.data.reading import AS_STATED, Reading
@@ -238,3 +240,37 @@ def test_flags_become_a_reading() -> None:
     assert reading_of(flags) == Reading(box=(-10.5, 40, 5, 55))
     flags = parse_flags("", ["--box", "170", "-40", "-170", "-30"])  # across 180 degrees
     assert reading_of(flags).box == (170, -40, 190, -30)
+
+
+@pytest.mark.parametrize("tool", [verify, calibrate])
+def test_verify_and_calibrate_read_the_piece(tool, tmp_path, monkeypatch, model_folder) -> None:
+    asked = []
+
+    def read(spec: str, how: Reading) -> RainEvent:
+        asked.append(how)
+        raise InputError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tool, "read_event", read)
+    arguments = [
+        "--model",
+        str(model_folder),
+        "--data",
+        "europe.npz",
+        "--crop",
+        "10",
+        "20",
+        "16",
+        "32",
+    ]
+    arguments += ["--out", "scores"] if tool is verify else []
+    with pytest.raises(InputError, match="enough"):
+        tool.main(arguments)
+    assert asked == [CROP]
+
+
+def test_convert_writes_the_piece(tmp_path) -> None:
+    write_event(make_event(**METRIC), tmp_path / "europe.npz")
+    arguments = [str(tmp_path / "europe.npz"), "--out", str(tmp_path / "piece.npz")]
+    convert.main([*arguments, "--crop", "10", "20", "16", "32"])
+    assert pixels(read_event(tmp_path / "piece.npz")) == (10, 20, 16, 32)
