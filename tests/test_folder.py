@@ -260,7 +260,7 @@ def test_an_issue_time_that_lacks_frames_names_them(folder) -> None:
 def test_a_piece_that_no_file_has_is_said_of_the_first(folder) -> None:
     folder.bring(*range(0, 50, 5))
     arguments = ["--data", str(folder.path), "--reader", "npz", "--crop", "0", "0", "8", "7"]
-    with pytest.raises(InputError, match=r"RADAR_20240711124500: --crop ends .* 8 x 6 pixels"):
+    with pytest.raises(InputError, match=r"^RADAR_20240711124500: --crop ends .* 8 x 6 pixels"):
         past_of(parse_flags("", arguments))
 
 
