@@ -108,6 +108,12 @@ def test_intervals_that_touch_do_so_after_rounding() -> None:
     assert rounded.time.tolist() == at(0, 300, 600, 900).tolist()
 
 
+def test_frames_without_an_interval_get_none() -> None:
+    starts = np.array(["NaT", "2024-07-11T12:00:05"], "datetime64[s]")
+    rounded = round_event(event_of(at(5, 305), interval_start=starts))
+    assert np.isnat(rounded.interval_start[0]) and rounded.interval_start[1] == START
+
+
 def test_an_interval_of_seconds_does_not_vanish() -> None:
     event = event_of(at(10, 300), interval_start=at(-20, 280))
     assert round_event(event).interval_start.tolist() == at(-20, 280).tolist()

@@ -148,9 +148,14 @@ def test_a_clock_may_be_ahead_by_one_frame(feed, minutes, is_read) -> None:
     assert len(feed.lines) == (not is_read)
 
 
+def this_minute() -> np.datetime64:
+    """Without seconds, which would be rounded near whole 5 minutes."""
+    return np.datetime64("now").astype("datetime64[m]").astype("datetime64[s]")
+
+
 def test_a_frame_that_is_ahead_makes_no_other_old(tmp_path) -> None:
     feed = Feed(tmp_path, num_kept=1)
-    now = np.datetime64("now")
+    now = this_minute()
     for number, time in enumerate((now + STEP // 2, *(now - np.arange(4) * STEP))):
         write_event(
             RainEvent(np.ones((1, 8, 6), np.float32), np.array([time])), tmp_path / f"{number}.npz"
@@ -162,7 +167,7 @@ def test_a_frame_that_is_ahead_makes_no_other_old(tmp_path) -> None:
 def test_an_hour_of_frames_from_a_clock_ahead_makes_no_others_old(tmp_path) -> None:
     """UTC+1 by mistake in some files, and few frames are kept."""
     feed = Feed(tmp_path, num_kept=1)
-    now = np.datetime64("now")
+    now = this_minute()
     for number in reversed(range(12)):
         for name, time in (("right", now), ("ahead", now + np.timedelta64(1, "h"))):
             event = RainEvent(np.ones((1, 8, 6), np.float32), np.array([time - number * STEP]))

@@ -164,4 +164,5 @@ def _round_starts(event: "RainEvent", rounded: np.ndarray) -> np.ndarray | None:
     offset = int(moved[0] % STEP)
     points = _nearest_points(start - offset, STEP) + offset
     is_near = (np.abs(start - points) <= 2 * MAX_OFF) & (points < rounded.astype(np.int64))
+    is_near &= ~np.isnat(event.interval_start)
     return np.where(is_near, points, start).astype("datetime64[s]")
