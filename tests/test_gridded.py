@@ -552,6 +552,82 @@ def test_wkt_that_has_no_proj_text_is_kept():
     assert pyproj.CRS(event_from_dataarray(rain).grid["projection"]) == pyproj.CRS(wkt)
 
 
+LAEA_M = 4e6 + 2000 * np.arange(WIDTH), 3e6 - 2000 * np.arange(HEIGHT)  # x, y
+DEGREES = 7 + 0.25 * np.arange(WIDTH), 47 - 0.5 * np.arange(HEIGHT)
+
+
+def without_units(x: np.ndarray, y: np.ndarray, **crs: object) -> "xarray.DataArray":
+    rain = make().assign_coords(x=x, y=y, crs=xarray.DataArray(0, attrs=crs))
+    assert "units" not in rain["x"].attrs and "units" not in rain["y"].attrs
+    return rain
+
+
+def wkt(text: str) -> str:
+    return pytest.importorskip("pyproj", reason="reads WKT").CRS(text).to_wkt()
+
+
+IN_KM = "+proj=stere +lat_0=90 +ellps=WGS84 +units=km"
+RADIUS_IN_KM = "+proj=stere +lat_0=90 +a=6378.137 +b=6356.752"
+
+
+@pytest.mark.parametrize("form", ["crs_wkt", "spatial_ref", "cf"])
+def test_coordinates_without_units_are_in_the_metres_of_their_crs(form):
+    crs = pytest.importorskip("pyproj", reason="reads WKT").CRS("EPSG:3035")
+    attrs = {key: value for key, value in crs.to_cf().items() if key != "crs_wkt"}
+    grid = event_from_dataarray(
+        without_units(*LAEA_M, **(attrs if form == "cf" else {form: crs.to_wkt()}))
+    ).grid
+    assert [grid[name] for name in CORNERS] == [3999000, 2993000, 4009000, 3001000]
+    assert grid["pixel_size_m"] == grid["pixel_size_y_m"] == 2000
+
+
+@pytest.mark.parametrize("attrs", [{"crs_wkt": IN_KM}, {"proj4": IN_KM}, {"proj4": RADIUS_IN_KM}])
+def test_coordinates_without_units_are_in_the_kilometres_of_their_crs(attrs):
+    attrs = {key: wkt(text) if key == "crs_wkt" else text for key, text in attrs.items()}
+    pytest.importorskip("pyproj", reason="reads PROJ text")
+    x, y = LAEA_M
+    grid = event_from_dataarray(without_units(x / 1000, y / 1000, **attrs)).grid
+    assert [grid[name] for name in CORNERS] == [3999000, 2993000, 4009000, 3001000]
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"grid_mapping_name": "latitude_longitude"},
+        {"proj4": "+proj=longlat +datum=WGS84"},
+        {"crs_wkt": "EPSG:4326"},
+    ],
+)
+def test_coordinates_without_units_are_in_the_degrees_of_their_crs(attrs):
+    if "crs_wkt" in attrs:
+        attrs = {"crs_wkt": wkt(attrs["crs_wkt"])}
+    pytest.importorskip("pyproj", reason="reads grid mappings")
+    grid = event_from_dataarray(without_units(*DEGREES, **attrs)).grid
+    assert [grid[name] for name in CORNERS] == [6.875, 45.25, 8.125, 47.25]
+    assert "pixel_size_m" not in grid
+
+
+def test_one_coordinate_without_units():
+    rain = without_units(*LAEA_M, crs_wkt=wkt("EPSG:3035"))
+    rain = rain.assign_coords(x=("x", LAEA_M[0] / 1000, {"units": "km"}))
+    grid = event_from_dataarray(rain).grid
+    assert [grid[name] for name in CORNERS] == [3999000, 2993000, 4009000, 3001000]
+
+
+@pytest.mark.parametrize(
+    ("code", "x", "y", "message"),
+    [
+        ("EPSG:3035", LAEA_M[0] / 1000, LAEA_M[1] / 1000, "metre, do not fit steps of 2 from 3000"),
+        ("EPSG:3035", *DEGREES, "metre, do not fit steps of 0.5 from 47"),
+        ("EPSG:4326", *LAEA_M, r"degree, do not fit steps of 2000 .*units to m, km or degrees"),
+        ("EPSG:2263", *LAEA_M, "has units 'us survey foot', expected m, km or degrees"),
+    ],
+)
+def test_units_of_a_crs_that_cannot_be(code, x, y, message):
+    with pytest.raises(InputError, match=message):
+        event_from_dataarray(without_units(x, y, crs_wkt=wkt(code)))
+
+
 def in_km(rain: "xarray.DataArray", *axes: str) -> "xarray.DataArray":
     for axis in axes:
         rain = rain.assign_coords({axis: (axis, rain[axis].values / 1000, {"units": "km"})})
