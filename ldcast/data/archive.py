@@ -3,6 +3,7 @@
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ldcast.rain import as_float32
 
 CADENCE_MINUTES = 5
 GRIDDED_SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr")
+
+_CLOCK_MINUTES = 1  # that a clock may be wrong by without a word
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?")
 _SPAN = re.compile(r"(?P<path>.+)@(?P<start>[\dTZ:-]*)/(?P<end>[\dTZ:-]*)")
@@ -177,9 +180,10 @@ def past_event(
 ) -> RainEvent:
     """The frames that a forecast starts from, oldest first; the last one's time is its issue time.
 
-    issue_time: time of the newest frame to use; None for the newest frame that has all the frames
-        before it, 5 minutes apart.
-    Returns num_frames frames, rain_rate float32; a copy.
+    issue_time: time of the newest frame to use; None for the newest that holds data, as do all the
+        frames before it, 5 minutes apart. Where there is none such, fewer of them hold data.
+    Returns num_frames frames, rain_rate float32; a copy. Its notes say which newer frames were
+    passed over and why, and where the issue time is ahead of the clock.
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
@@ -189,12 +193,15 @@ def past_event(
             "choose a longer span"
         )
     ages = np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames - 1, -1, -1)
+    notes = list(event.notes)
     if issue_time is None:
         issue_time = _newest_issue_time(event, ages)
+        notes += _note_of_newer(event, issue_time, ages)
     issue_time = np.datetime64(issue_time, "s")
     _check_past(event, issue_time, ages)
+    notes += _note_of_clock(issue_time)
     past = event.select(np.searchsorted(event.time, issue_time - ages))
-    return replace(past, rain_rate=as_float32(past.rain_rate))
+    return replace(past, rain_rate=as_float32(past.rain_rate), notes=tuple(notes))
 
 
 def hold_out(
@@ -217,6 +224,16 @@ def hold_out(
         train.append(_slice_event(event, 0, cut))
         validation.append(_slice_event(event, cut, num_frames))
     return train, validation
+
+
+def list_frames(times: Sequence[np.datetime64]) -> str:
+    """Of when frames are, for messages: up to three times, or how many from the first to the last.
+
+    times: datetime64[s].
+    """
+    if len(times) <= 3:
+        return ", ".join(map(format_time, times))
+    return f"{len(times)} frames from {format_time(times[0])} to {format_time(times[-1])}"
 
 
 def parse_time(text: str) -> np.datetime64:
@@ -350,10 +367,53 @@ def _check_units(units: Any, path: Path) -> None:
 
 
 def _newest_issue_time(event: RainEvent, ages: np.ndarray) -> np.datetime64:
+    """The newest time whose frames are all there and hold data; else with as many as there are.
+
+    A forecast needs data in the newest frame more than in the others.
+    """
     complete = np.isin(event.time[:, None] - ages, event.time).all(axis=1)
     if not complete.any():
         check_cadence(event)  # raises: without a break there would be a complete frame
-    return event.time[complete][-1]
+    best, most = event.time[complete][-1], (False, 0)
+    for issue_time in event.time[complete][::-1]:
+        has_data = [_holds_data(event, time) for time in issue_time - ages]
+        if all(has_data):
+            return issue_time
+        if (found := (has_data[-1], sum(has_data))) > most:
+            best, most = issue_time, found
+    return best
+
+
+def _holds_data(event: RainEvent, time: np.datetime64) -> bool:
+    return not np.isnan(event.rain_rate[np.searchsorted(event.time, time)]).all()
+
+
+def _note_of_newer(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> list[str]:
+    """Why there is no forecast from the frames after the issue time; no line where none is."""
+    newer = event.time[event.time > issue_time]
+    if len(newer) == 0:
+        return []
+    needed = np.unique(newer[:, None] - ages)
+    is_there = np.isin(needed, event.time)
+    blank = [time for time in needed[is_there] if not _holds_data(event, time)]
+    missing = needed[~is_there]
+    causes = [f"{list_frames(blank)} without data"] if blank else []
+    causes += [f"{list_frames(missing)} missing"] if len(missing) else []
+    return [
+        f"forecast from {format_time(issue_time)}, not from the {len(newer)} newer "
+        f"frame{'s' if len(newer) > 1 else ''} up to {format_time(newer[-1])}: they lack what a "
+        f"forecast starts from, with {' and '.join(causes)}"
+    ]
+
+
+def _note_of_clock(issue_time: np.datetime64) -> list[str]:
+    ahead = (issue_time - np.datetime64("now", "s")) / np.timedelta64(1, "m")
+    if ahead <= _CLOCK_MINUTES:
+        return []
+    return [
+        f"issue time {format_time(issue_time)} is {ahead:.0f} minutes ahead of the clock: are the "
+        "data's times UTC, and is the clock right?"
+    ]
 
 
 def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:
