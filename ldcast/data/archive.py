@@ -17,6 +17,7 @@ from ldcast.data.checks import (
     format_time,
     mm_per_hour,
 )
+from ldcast.data.formats import next_step
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
@@ -335,11 +336,13 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name the event files in it, such as {path}/*.npz")
+        raise InputError(f"{path} is a folder, expected a file; {next_step(path)}")
     if not path.exists():
         raise InputError(f"no event file {path}: expected {_FORMS}")
     with open(path, "rb") as stream:
         if not zipfile.is_zipfile(stream):
+            if step := next_step(path):
+                raise InputError(f"{path} is not an .npz file; {step}")
             raise InputError(
                 f"{path} is not an .npz file, or its end is missing; {_WRITE_AGAIN}; {_CONVERT}"
             )

@@ -18,6 +18,7 @@ import numpy as np
 
 from ldcast.data.archive import RainEvent
 from ldcast.data.checks import MAX_RAIN_RATE, checked_rain_rate
+from ldcast.data.formats import kind_of, looks_like
 from ldcast.data.grids import in_metres, metric_grid
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
@@ -102,9 +103,16 @@ def reading(path: Path, what: str) -> Iterator[ModuleType]:
             raise
         except Exception as why:  # of a dozen kinds, from h5py, Pillow, gzip and the importers
             raise InputError(
-                f"{path} is not {what}, or it is damaged ({type(why).__name__}: {why}); name "
-                "another --reader or fetch it again"
+                f"{path} is not {what}, or it is damaged ({type(why).__name__}: {why}); "
+                f"{_next_step(path)}"
             ) from why
+
+
+def _next_step(path: Path) -> str:
+    known = kind_of(path)
+    if known and not known.readers:
+        return looks_like(path)
+    return "; ".join(filter(None, (looks_like(path), "name another --reader or fetch it again")))
 
 
 def require_importers() -> ModuleType:
