@@ -188,7 +188,8 @@ def test_rain_is_found_by_its_standard_name(tmp_path):
         (
             {"rain": make(standard_name=""), "dbz": make(standard_name="", units="dBZ")},
             r"no variable with a standard_name of rain; it has rain \(mm h-1\), dbz \(dBZ\), "
-            r"expected one of rainfall_rate, .*; reflectivity: convert it by mm/h = ",
+            r"expected one of rainfall_rate, .*; if rain is a rate of rain, set its attribute "
+            r"standard_name to rainfall_rate.*; reflectivity becomes rain by --zr A B",
         ),
         (
             {"rain": make(), "sum": make(standard_name="rainfall_amount", units="mm")},
@@ -387,7 +388,7 @@ def test_one_frame_with_its_time_beside_it():
 @pytest.mark.parametrize(
     ("time", "message"),
     [
-        ([0, 1, 2], r"time is int64, expected datetime64"),
+        ([0, 1, 2], r"time has no units, expected such as 'minutes since .*set its attribute unit"),
         (START + np.array([0, 600, 300]) * np.timedelta64(1, "s"), "T00:10 is followed by"),
     ],
 )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldcast.data.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.archive import RainEvent, frames_in_span
-from ldcast.data.cf import oriented, with_axes
+from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
     MAX_RAIN_RATE,
@@ -24,7 +25,11 @@ from ldcast.data.checks import (
     mm_per_hour,
     rounded_to_seconds,
 )
+from ldcast.data.chunks import Written, unwritten_is_no_data, zero_is_a_value
+from ldcast.data.formats import looks_like
+from ldcast.data.importers import relation_text
 from ldcast.data.reading import AS_STATED, Reading
+from ldcast.data.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.errors import InputError
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -49,9 +54,15 @@ def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str
     `event_from_dataarray` does.
     """
     with _open(path) as dataset:
-        rain = _rain_variable(dataset, path)
-        event = _event(rain, str(path), _time_bounds(dataset, rain, path), (start, end))
-    return replace(event, name=path.stem, source=str(path.resolve()))
+        rain = _rain_variable(dataset, path, how.zr)
+        written, notes = None, []
+        if (time_axis := time_dimension(rain)) is not None:
+            dataset, written, notes = without_unwritten_end(dataset, rain, time_axis, path)
+            rain = dataset[rain.name]
+        bounds = _time_bounds(dataset, rain, path)
+        event = _event(rain, str(path), bounds, (start, end), how.zr, written)
+    notes += event.notes
+    return replace(event, name=path.stem, source=str(path.resolve()), notes=tuple(notes))
 
 
 def event_from_dataarray(rain: "DataArray") -> RainEvent:
@@ -71,27 +82,39 @@ def _event(
     where: str,
     bounds: np.ndarray | None = None,
     span: tuple[str, str] = ("", ""),
+    zr: tuple[float, float] | None = None,
+    written: Written | None = None,
 ) -> RainEvent:
-    """where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame."""
+    """The event, without frames at its end that hold nothing.
+
+    where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame. zr: see
+    `Reading`. written: what the chunks of a store tell; None where nothing does.
+    """
     rain, grid = oriented(with_axes(rain, where), where)
     time_axis = rain.dims[0]
     _check_calendar(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
-    factors = _factors(rain, time, bounds, where)
+    factors = _factors(rain, time, bounds, where, zr)
     if any(span):
         frames = slice(*frames_in_span(time, *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
+        written = written and written.select(frames)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
-    return RainEvent(
-        rain_rate=checked_rain_rate(_load(rain, factors, where), where),
+    rain_rate, by = _load(rain, factors, where), ""
+    if _is_reflectivity(rain):
+        rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), zr, where)
+        by = f" by {relation_text(zr)}"
+    event = RainEvent(
+        rain_rate=checked_rain_rate(rain_rate, where),
         time=time,
         grid={
             **grid,
-            "processing": f"{what} to mm/h; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
+            "processing": f"{what} to mm/h{by}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
         },
         name=str(rain.name or "rain"),
     )
+    return without_empty_end(event, rain, written)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -116,9 +139,10 @@ def _open(path: Path) -> "Dataset":
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
-            return xarray.open_dataset(
-                path,
-                engine="zarr" if path.is_dir() else None,
+            engine = "zarr" if path.is_dir() else None
+            raw = xarray.open_dataset(path, engine=engine, decode_cf=False, cache=False)
+            return xarray.decode_cf(
+                zero_is_a_value(raw, path) if path.is_dir() else unwritten_is_no_data(raw),
                 decode_coords="all",  # grid mappings, too, become coordinates
                 decode_timedelta=False,
             )
@@ -127,29 +151,48 @@ def _open(path: Path) -> "Dataset":
         if "unable to decode time units" in said:
             mend = "mend units and calendar of the time, such as minutes since 2020-01-01, standard"
         else:
-            mend = "fetch it again, or: pip install netCDF4 zarr"
+            mend = looks_like(path, other_than="xarray") or (
+                "fetch it again, or: pip install netCDF4 zarr"
+            )
         raise InputError(
             f"{path} is no NetCDF or Zarr that can be read ({type(why).__name__}: {said[:200]}); "
             f"{mend}"
         ) from why
 
 
-def _rain_variable(dataset: "Dataset", path: Path) -> "DataArray":
+def _rain_variable(dataset: "Dataset", path: Path, zr: tuple[float, float] | None) -> "DataArray":
+    """The variable of rain; where a relation is named, that of reflectivity if there is one."""
     fields = [field for field in dataset.data_vars.values() if field.ndim >= 2]
-    found = [field for field in fields if _text(field, "standard_name") in RATES + AMOUNTS]
+    rain = [field for field in fields if _text(field, "standard_name") in RATES + AMOUNTS]
+    reflectivity = [field for field in fields if _is_reflectivity(field)]
+    found, what = (reflectivity, "reflectivity") if zr and reflectivity else (rain, "rain")
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(map(_describe, found))
         raise InputError(
-            f"{path} has {len(found)} variables of rain, {names}, expected one; leave the others "
+            f"{path} has {len(found)} variables of {what}, {names}, expected one; leave the others "
             "out, by xarray's drop_vars for instance"
         )
-    mend = f"; reflectivity: {FROM_DBZ}" if any(map(_is_reflectivity, fields)) else ""
     raise InputError(
         f"{path} has no variable with a standard_name of rain; it has "
         f"{', '.join(map(_describe, fields)) or 'none of two dimensions'}, expected one of "
-        f"{', '.join(RATES + AMOUNTS)}{mend}"
+        f"{', '.join(RATES + AMOUNTS)}; {_name_it(fields, reflectivity, path)}"
+    )
+
+
+def _name_it(fields: "list[DataArray]", reflectivity: "list[DataArray]", path: Path) -> str:
+    """What to do about a variable of rain that is not called so."""
+    if not fields:
+        return looks_like(path, other_than="xarray") or "name a file that has rain (time, y, x)"
+    rates = [field for field in fields if mm_per_hour(_text(field, "units"))]
+    if reflectivity and not rates:
+        return BY_ZR
+    name = (rates or fields)[0].name
+    return (
+        f"if {name} is a rate of rain, set its attribute standard_name to rainfall_rate, as in "
+        f'dataset["{name}"].attrs["standard_name"] = "rainfall_rate" in xarray'
+        f"{f'; {BY_ZR}' if reflectivity else ''}"
     )
 
 
@@ -165,8 +208,9 @@ def _describe(field: "DataArray") -> str:
 
 
 def _is_reflectivity(field: "DataArray") -> bool:
-    is_named = "reflectivity" in _text(field, "standard_name")
-    return is_named or "dbz" in _text(field, "units").lower()
+    name, units = _text(field, "standard_name"), _text(field, "units")
+    is_named = "reflectivity" in name and "differential" not in name
+    return is_named or "dbz" in units.lower() or is_reflectivity_unit(units)
 
 
 def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarray | None:
@@ -187,6 +231,12 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarra
 
 
 def _check_calendar(time: "DataArray", where: str) -> None:
+    if time.dtype.kind in "fiu":
+        units = _text(time, "units")
+        raise InputError(
+            f"{where}: {time.name} has {f'units {units!r}' if units else 'no units'}, expected "
+            "such as 'minutes since 2024-07-11 12:00:00', of UTC; set its attribute units"
+        )
     if time.dtype == object:  # what xarray makes of times that datetime64 cannot hold
         calendar = time.encoding.get("calendar") or getattr(time.values[0], "calendar", "unknown")
         raise InputError(
@@ -200,12 +250,21 @@ def _check_calendar(time: "DataArray", where: str) -> None:
 
 
 def _factors(
-    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
+    rain: "DataArray",
+    time: np.ndarray,
+    bounds: np.ndarray | None,
+    where: str,
+    zr: tuple[float, float] | None,
 ) -> np.ndarray:
-    """(T,) float64, by which each frame is multiplied to be in mm/h."""
+    """(T,) float64, by which each frame is multiplied to be in mm/h; 1 for reflectivity."""
     name, units = _text(rain, "standard_name"), _text(rain, "units")
     if _is_reflectivity(rain):
-        raise InputError(f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}")
+        if zr is None:
+            raise InputError(
+                f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
+                f"file, {BY_ZR}"
+            )
+        return np.ones(len(time))
     if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
