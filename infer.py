@@ -29,7 +29,8 @@ from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
-from ldcast.data.services import READERS, read_frames
+from ldcast.data.reading_flags import check_used, reading_of
+from ldcast.data.services import READERS, Reader, read_frames
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
@@ -58,6 +59,7 @@ PATIENCE = timedelta(hours=6)  # of a process for the members of another
 
 def read_past(flags: argparse.Namespace) -> RainEvent:
     """The four frames to start from, (4, H, W) float32 mm/h."""
+    read = file_reader(flags)
     if flags.reader:
         path = Path(flags.data)
         if not path.exists():
@@ -67,11 +69,23 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
             )
         is_store = path.suffix == ".zarr"
         files = [path] if path.is_file() or is_store else visible_files(path)
-        event = read_frames(files, READERS[flags.reader])
+        event = read_frames(files, read)
     else:
-        event = read_event(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
+        event = read(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
     check_grid(event.grid)
     return past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
+
+
+def file_reader(flags: argparse.Namespace) -> Reader:
+    """How each file is read; a `--data` argument, too, without --reader."""
+    reader, how = READERS.get(flags.reader, read_event), reading_of(flags)
+
+    def read(path: Path | str) -> RainEvent:
+        event = reader(path, how)
+        check_used(how, [event])
+        return event
+
+    return read
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -206,7 +220,7 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
     with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
-        feed = FrameFeed(flags.watch, READERS.get(flags.reader, read_event), flags.keep, log)
+        feed = FrameFeed(flags.watch, file_reader(flags), flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
         newest = np.datetime64(0, "s")  # that a picture was drawn of
         while True:

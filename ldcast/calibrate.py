@@ -25,7 +25,8 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
-from ldcast.data.archive import RainEvent, notes_of, read_event
+from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import check_writable
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     forecaster = model_forecaster(flags.model, flags.members, flags.steps, device, flags.amp)
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
-    events = [read_event(spec) for spec in flags.data]
+    events = read_events(flags.data, reading_of(flags))
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
     names = name_files(cases)
     lone = ""
