@@ -61,4 +61,5 @@ def predict_xarray(
     numbers = dataset.realization
     dataset["realization"] = numbers.copy(data=numbers.values + first_member)
     about = [name for name in ("quality", "second_hand", "crs") if name in dataset]
-    return dataset.set_coords(about)["rain_rate"]
+    forecast = dataset.set_coords(about)["rain_rate"]
+    return forecast.assign_attrs({"notes": "; ".join(past.notes)} if past.notes else {})

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import infer
+from ldcast import LDCast
 from ldcast.data.archive import past_event, read_event
 from ldcast.data.chunks import written_frames
-from ldcast.errors import InputError
+from ldcast.errors import InputError, run_script
+from ldcast.watch import FrameFeed
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
 zarr = pytest.importorskip("zarr", minversion="3", reason="writes the stores")
@@ -254,3 +257,43 @@ def test_a_file_that_is_blank_throughout_stays(tmp_path):
         dataset.isel(time=[-1]).to_netcdf(tmp_path / "b.nc")
     event = read_event(tmp_path / "b.nc")
     assert len(event.time) == 1 and np.isnan(event.rain_rate).all() and event.notes == ()
+
+
+# ---- who reads them ------------------------------------------------------------------------------
+
+
+def test_a_feed_takes_frames_of_a_store_as_they_are_written(tmp_path):
+    path, told = allocate(tmp_path / "in" / "a.zarr", written=(0, 1, 2, 3)), []
+    feed = FrameFeed(path.parent, read_event, 10, told.append)
+    look_twice(feed)
+    assert feed.due() == [np.datetime64("2020-06-01T00:15")]
+    zarr.open_group(path)["rain"][4] = RAIN[4]
+    look_twice(feed)
+    assert feed.due()[0] == np.datetime64("2020-06-01T00:20") and told == []
+    np.testing.assert_array_equal(feed.event(feed.due()[0]).rain_rate[-1], RAIN[4, ::-1])
+
+
+def look_twice(feed: FrameFeed) -> None:
+    """A file is read once it is the same at two looks."""
+    feed.look()
+    feed.look()
+
+
+def test_infer_starts_from_what_was_written_and_says_so(tmp_path, model_folder, capsys):
+    path, out = allocate(tmp_path / "a.zarr"), tmp_path / "forecast.npz"
+    arguments = ["--model", str(model_folder), "--members", "1", "--steps", "1"]
+    arguments += ["--data", str(path), "--out", str(out)]
+    assert run_script(lambda: infer.main(arguments)) == 0
+    assert f"note: a: {NO_DATA}" in capsys.readouterr().out
+    with np.load(out) as file:
+        assert file["issue_time"] == np.datetime64("2020-06-01T00:25")
+
+
+def test_a_dataarray_that_ends_in_zeros_is_doubted_in_its_forecast(tmp_path, model_folder):
+    rain = xarray.open_zarr(allocate(tmp_path / "a.zarr"), consolidated=False)["rain"]
+    rain = rain.load().isel(time=slice(8))
+    model = LDCast.from_pretrained(model_folder, device="cpu")
+    forecast = model.predict_xarray(rain, num_members=1, num_sampling_steps=1)
+    assert "exactly 0 everywhere right after rain" in forecast.attrs["notes"]
+    forecast = model.predict_xarray(rain[:6], num_members=1, num_sampling_steps=1)
+    assert "notes" not in forecast.attrs

@@ -50,8 +50,8 @@ def without_unwritten_end(
 def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | None) -> RainEvent:
     """The event without frames at its end that hold nothing; its notes say so, and what is doubted.
 
-    Such are frames without data, unless all are so; and, in chunks of several frames, those of
-    exactly 0 that follow in one chunk on a frame with rain, which cannot end so suddenly.
+    Such are frames without data, unless all are so; and those of exactly 0 that follow on a frame
+    with rain, which does not end so suddenly, in the same chunk. In others they are doubted.
     rain: (time, y, x), what the event was read from.
     """
     notes = [*event.notes, *_note_of_unwritten(event, rain, written)]
@@ -62,11 +62,11 @@ def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | No
     stop = _last(event, lambda frame: (frame != 0).any())
     if 0 < stop < len(event.time) and _is_wet(event.rain_rate[stop - 1]):
         note = f"{list_frames(event.time[stop:])} at the end, exactly 0 everywhere right after rain"
-        if written is None:
-            notes.append(f"{note}: if not written yet, choose an earlier issue time")
-        elif written.is_one_chunk(stop - 1, len(event.time) - 1):
+        if written and written.is_one_chunk(stop - 1, len(event.time) - 1):
             notes.append(f"no data in {note}: not written yet")
             event = event.select(slice(stop))
+        else:
+            notes.append(f"{note}: if not written yet, choose an earlier issue time")
     return replace(event, notes=tuple(notes))
 
 
