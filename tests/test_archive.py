@@ -350,6 +350,7 @@ def test_a_frame_with_any_data_holds_data():
         ((0, 3), 25),  # 00:15 is in all of them, 00:00 in the first alone
         ((0, 3, 5), 20),  # the newest frame must hold data
         ((2, 5), 20),
+        ((1, 3, 5), 20),
         (range(6), 25),
     ],
 )

@@ -389,6 +389,7 @@ def test_one_frame_with_its_time_beside_it():
     ("time", "message"),
     [
         ([0, 1, 2], r"time has no units, expected such as 'minutes since .*set its attribute unit"),
+        (list("abc"), "time holds texts, expected numbers with units such as 'minutes since"),
         (START + np.array([0, 600, 300]) * np.timedelta64(1, "s"), "T00:10 is followed by"),
     ],
 )
@@ -413,7 +414,9 @@ def test_axes_by_other_names_and_attributes():
     rain["valid"].attrs["axis"] = "T"
     check(event_from_dataarray(rain))
     del rain["valid"].attrs["axis"]
-    with pytest.raises(InputError, match="valid, north, east of rain, none is the time axis"):
+    with pytest.raises(
+        InputError, match=r"of rain, none is the time axis, .*with standard_name time; set"
+    ):
         event_from_dataarray(rain)
     rain = make()
     del rain["y"].attrs["standard_name"], rain["x"].attrs["standard_name"]

@@ -103,7 +103,8 @@ def _find_axis(rain: "DataArray", kind: str, where: str) -> Any:
     raise InputError(
         f"{where}: of the dimensions {', '.join(map(str, rain.dims))} of {rain.name}, "
         f"{' and '.join(map(str, found)) or 'none'} is the {kind} axis, expected one that has a "
-        f"coordinate with standard_name {' or '.join(_AXES[kind][:2])}"
+        f"coordinate with standard_name {' or '.join(_AXES[kind][: 1 if kind == 'time' else 2])}; "
+        "set this attribute, or add the coordinate by assign_coords in xarray"
     )
 
 

@@ -92,7 +92,7 @@ def _event(
     """
     rain, grid = oriented(with_axes(rain, where), where)
     time_axis = rain.dims[0]
-    _check_calendar(rain[time_axis], where)
+    _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
     factors = _factors(rain, time, bounds, where, zr)
@@ -230,12 +230,18 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarra
     return None
 
 
-def _check_calendar(time: "DataArray", where: str) -> None:
+def _check_times(time: "DataArray", where: str) -> None:
+    """Raises InputError where xarray found no times of the standard calendar."""
     if time.dtype.kind in "fiu":
         units = _text(time, "units")
         raise InputError(
             f"{where}: {time.name} has {f'units {units!r}' if units else 'no units'}, expected "
             "such as 'minutes since 2024-07-11 12:00:00', of UTC; set its attribute units"
+        )
+    if time.dtype.kind in "SUT" or isinstance(time.values.flat[0], str | bytes):
+        raise InputError(
+            f"{where}: {time.name} holds texts, expected numbers with units such as 'minutes since "
+            "2024-07-11 12:00:00', of UTC; convert it, by numpy's datetime64 for instance"
         )
     if time.dtype == object:  # what xarray makes of times that datetime64 cannot hold
         calendar = time.encoding.get("calendar") or getattr(time.values[0], "calendar", "unknown")
