@@ -29,8 +29,8 @@ from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
-from ldcast.data.reading_flags import check_used, reading_of
-from ldcast.data.services import READERS, Reader, read_frames
+from ldcast.data.reading_flags import reader_with, reading_of
+from ldcast.data.services import READERS, read_frames
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
@@ -59,7 +59,7 @@ PATIENCE = timedelta(hours=6)  # of a process for the members of another
 
 def read_past(flags: argparse.Namespace) -> RainEvent:
     """The four frames to start from, (4, H, W) float32 mm/h."""
-    read = file_reader(flags)
+    read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
     if flags.reader:
         path = Path(flags.data)
         if not path.exists():
@@ -74,18 +74,6 @@ def read_past(flags: argparse.Namespace) -> RainEvent:
         event = read(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
     check_grid(event.grid)
     return past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
-
-
-def file_reader(flags: argparse.Namespace) -> Reader:
-    """How each file is read; a `--data` argument, too, without --reader."""
-    reader, how = READERS.get(flags.reader, read_event), reading_of(flags)
-
-    def read(path: Path | str) -> RainEvent:
-        event = reader(path, how)
-        check_used(how, [event])
-        return event
-
-    return read
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -220,7 +208,8 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
     with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
-        feed = FrameFeed(flags.watch, file_reader(flags), flags.keep, log)
+        read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
+        feed = FrameFeed(flags.watch, read, flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
         newest = np.datetime64(0, "s")  # that a picture was drawn of
         while True:

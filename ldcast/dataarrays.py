@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,8 @@ def predict_xarray(
     require_packages(".nc")  # before the work
     event = event_from_dataarray(rain)
     past = past_event(event)
+    for note in past.notes:
+        warnings.warn(note, stacklevel=3)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
     members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)
     num_frames = count_frames(lead_minutes)
@@ -61,5 +64,4 @@ def predict_xarray(
     numbers = dataset.realization
     dataset["realization"] = numbers.copy(data=numbers.values + first_member)
     about = [name for name in ("quality", "second_hand", "crs") if name in dataset]
-    forecast = dataset.set_coords(about)["rain_rate"]
-    return forecast.assign_attrs({"notes": "; ".join(past.notes)} if past.notes else {})
+    return dataset.set_coords(about)["rain_rate"]

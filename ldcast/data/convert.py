@@ -23,7 +23,7 @@ from ldcast.data.archive import RainEvent, check_cadence, notes_of, write_event
 from ldcast.data.checks import format_time
 from ldcast.data.formats import is_zarr, looks_like
 from ldcast.data.reading import AS_STATED, Reading
-from ldcast.data.reading_flags import add_reading_flags, check_used, reading_of
+from ldcast.data.reading_flags import add_reading_flags, reader_with, reading_of
 from ldcast.data.services import READERS, read_frames, reader_name
 from ldcast.errors import InputError, run_script
 from ldcast.products.forecast import check_output_path
@@ -39,8 +39,7 @@ def convert(paths: Sequence[Path], name: str, how: Reading = AS_STATED) -> RainE
     """
 
     def read(path: Path) -> RainEvent:  # float16 at once: a day of large images must fit
-        event = READERS[name](path, how)
-        check_used(how, [event])
+        event = reader_with(READERS[name], how)(path)
         return replace(event, rain_rate=event.rain_rate.astype(np.float16))
 
     event = read_frames(tqdm(paths, desc="read", unit="file", disable=None), read)

@@ -60,7 +60,7 @@ def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str
             dataset, written, notes = without_unwritten_end(dataset, rain, time_axis, path)
             rain = dataset[rain.name]
         bounds = _time_bounds(dataset, rain, path)
-        event = _event(rain, str(path), bounds, (start, end), how.zr, written)
+        event = _event(rain, str(path), bounds, (start, end), how, written)
     notes += event.notes
     return replace(event, name=path.stem, source=str(path.resolve()), notes=tuple(notes))
 
@@ -82,20 +82,20 @@ def _event(
     where: str,
     bounds: np.ndarray | None = None,
     span: tuple[str, str] = ("", ""),
-    zr: tuple[float, float] | None = None,
+    how: Reading = AS_STATED,
     written: Written | None = None,
 ) -> RainEvent:
     """The event, without frames at its end that hold nothing.
 
-    where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame. zr: see
-    `Reading`. written: what the chunks of a store tell; None where nothing does.
+    where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame.
+    written: what the chunks of a store tell; None where nothing does.
     """
     rain, grid = oriented(with_axes(rain, where), where)
     time_axis = rain.dims[0]
     _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
-    factors = _factors(rain, time, bounds, where, zr)
+    factors = _factors(rain, time, bounds, where, how.zr)
     if any(span):
         frames = slice(*frames_in_span(time, *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
@@ -103,8 +103,8 @@ def _event(
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     rain_rate, by = _load(rain, factors, where), ""
     if _is_reflectivity(rain):
-        rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), zr, where)
-        by = f" by {relation_text(zr)}"
+        rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), how.zr, where)
+        by = f" by {relation_text(how.zr)}"
     event = RainEvent(
         rain_rate=checked_rain_rate(rain_rate, where),
         time=time,

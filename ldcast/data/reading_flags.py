@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ldcast.data.archive import RainEvent, read_event
 from ldcast.data.importers import relation_text
@@ -26,6 +27,17 @@ def reading_of(flags: argparse.Namespace) -> Reading:
     if flags.zr:
         check_relation(flags.zr)
     return Reading(zr=tuple(flags.zr) if flags.zr else None)
+
+
+def reader_with(reader: Callable[..., RainEvent], how: Reading) -> Callable[..., RainEvent]:
+    """A reader, of `READERS` or `read_event`, that reads so and finds what of it is not used."""
+
+    def read(path: Path | str) -> RainEvent:
+        event = reader(path, how)
+        check_used(how, [event])
+        return event
+
+    return read
 
 
 def read_events(specs: Sequence[str], how: Reading) -> list[RainEvent]:
