@@ -88,6 +88,7 @@ class LDCast(nn.Module):
                 schedule=nowcaster.training_sampler.schedule.name,
                 prediction=nowcaster.prediction,
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
+                spacing=nowcaster.inference_sampler.spacing,
             ),
         )
 
@@ -299,7 +300,7 @@ class LDCast(nn.Module):
         """
         sampler = self._inference_sampler(num_sampling_steps)
         if name is not None:
-            sampler = SAMPLERS[name](sampler.schedule, sampler.num_sampling_steps)
+            sampler = SAMPLERS[name](sampler.schedule, sampler.num_sampling_steps, sampler.spacing)
         self.latent_nowcaster.inference_sampler = sampler
 
     def _inference_sampler(self, num_sampling_steps: int | None) -> Sampler:
