@@ -31,6 +31,7 @@ from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
 from ldcast.data.services import READERS, read_frames
 from ldcast.device import choose_device
+from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
@@ -41,7 +42,7 @@ from ldcast.products.files import write_forecast
 from ldcast.products.forecast import Forecast, check_grid
 from ldcast.products.plot import plot_forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
-from ldcast.products.summary import summarise
+from ldcast.products.summary import describe_gaps, summarise
 from ldcast.request import check_window, count_frames
 from ldcast.stopping import Stopped, StopRequest
 from ldcast.watch import (
@@ -189,8 +190,8 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     if forecast is None:
         return
     write_forecast(forecast, flags.out, flags.format)
-    for note in notes_of([past]):
-        print(f"note: {note}")
+    for line in [*notes_of([past]), *warn_of_few_steps(forecast.num_sampling_steps)]:
+        print(line)
     view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
     print(summarise(*view, past.grid, calibrated_chances(flags, forecast)))
     if calibration and calibration.warning:
@@ -208,6 +209,8 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
         model, calibration = load(flags, processes.device)
         feed = FrameFeed(flags.watch, READERS.get(flags.reader, read_event), flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
+        for line in warn_of_few_steps(model.config.diffusion.num_sampling_steps):
+            log(line)
         newest = np.datetime64(0, "s")  # that a picture was drawn of
         while True:
             stop.interrupting()
@@ -233,6 +236,8 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
                 shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
             seconds = time.perf_counter() - start
             log(f"{format_time(issue_time)}: {flags.members} members in {seconds:.0f} s, {path}")
+            for line in describe_gaps(past.rain_rate):
+                log(line)
             if flags.plot and issue_time > newest:
                 newest = issue_time
                 try:

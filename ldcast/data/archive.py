@@ -135,7 +135,7 @@ def _check_no_shared_frame(first: RainEvent, second: RainEvent, which: str) -> N
 
 def notes_of(events: list[RainEvent]) -> list[str]:
     """What the user should know of how the events were read, one line each, none twice."""
-    lines = [f"{event.name}: {note}" for event in events for note in event.notes]
+    lines = [f"note: {event.name}: {note}" for event in events for note in event.notes]
     return list(dict.fromkeys(lines))
 
 
