@@ -610,7 +610,7 @@ def test_the_named_grid_mapping_is_taken():
     assert event_from_dataarray(rain).grid["projection"] == STEREO
 
 
-def test_degrees_stay_degrees_without_a_pixel_size():
+def test_degrees_stay_degrees_and_their_pixels_are_in_metres_at_the_centre():
     rain = make().rename(y="lat", x="lon")
     rain = rain.assign_coords(
         lat=("lat", [45.0, 45.5, 46.0, 46.5], {"units": "degrees_north"}),
@@ -620,4 +620,6 @@ def test_degrees_stay_degrees_without_a_pixel_size():
     check(event, rates()[:, ::-1])
     assert [event.grid[name] for name in CORNERS] == [6.875, 44.75, 8.125, 46.75]
     assert event.grid["projection"] == "+proj=longlat +datum=WGS84 +no_defs"
-    assert "pixel_size_m" not in event.grid
+    # A degree at 45.75 N on WGS84: 77.81 km of longitude, 111.15 km of latitude.
+    assert event.grid["pixel_size_m"] == pytest.approx(0.25 * 77_810, abs=2)
+    assert event.grid["pixel_size_y_m"] == pytest.approx(0.5 * 111_145, abs=5)
