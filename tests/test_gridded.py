@@ -10,6 +10,7 @@ import pytest
 from ldcast.data.archive import RainEvent, check_cadence, read_event
 from ldcast.data.gridded import event_from_dataarray, read_gridded
 from ldcast.data.grids import in_metres
+from ldcast.data.services import read_frames
 from ldcast.errors import InputError
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
@@ -288,6 +289,113 @@ def test_time_bounds_tell_interval_and_end(tmp_path, units, factors):
     assert ((event.time - START) / np.timedelta64(60, "s")).tolist() == [1, 10, 25]
     part = read_event(f"{tmp_path / 'radar.nc'}@2020-06-01T00:10/")
     np.testing.assert_array_equal(part.rain_rate, event.rain_rate[1:])
+
+
+def running(
+    rain: "xarray.DataArray", minutes: int, since: np.datetime64 | None = None
+) -> "xarray.Dataset":
+    """Intervals of so many minutes that end at each frame's time, or all begin at `since`."""
+    dataset = with_bounds(rain, [0] * NUM_FRAMES)
+    dataset["time_bnds"][:, 0] = since or rain.time.values - minutes * np.timedelta64(60, "s")
+    return dataset
+
+
+AMOUNT = {"standard_name": "rainfall_amount", "units": "mm"}
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize(
+    ("attrs", "minutes", "since"),
+    [
+        (AMOUNT, 60, None),
+        (AMOUNT, 0, START - np.timedelta64(5, "m")),
+        (AMOUNT, 6, None),
+        ({"cell_methods": "time: mean"}, 60, None),
+        ({"cell_methods": "area: mean time: sum (interval: 5 min)"}, 60, None),
+        ({"cell_methods": "time: y: x: maximum"}, 10, None),
+    ],
+)
+def test_intervals_that_overlap_are_refused(tmp_path, suffix, attrs, minutes, since):
+    path = tmp_path / f"radar{suffix}"
+    dataset = running(make(**attrs), minutes, since)
+    dataset.to_zarr(path) if suffix == ".zarr" else dataset.to_netcdf(path)
+    with pytest.raises(InputError, match="intervals of its frames overlap: the rain up to 2020-06"):
+        read_gridded(path)
+    with pytest.raises(InputError, match="overlap"):
+        read_event(f"{path}@2020-06-01T00:05/")
+    assert len(read_event(f"{path}@2020-06-01T00:10/").time) == 1
+
+
+def test_frames_of_several_files_may_not_overlap(tmp_path):
+    paths = [tmp_path / f"{index}.nc" for index in range(NUM_FRAMES)]
+    for index, path in enumerate(paths):
+        running(make(**AMOUNT), 60).isel(time=[index]).to_netcdf(path)
+    with pytest.raises(InputError, match="overlap"):
+        read_frames(paths, read_gridded)
+    for index, path in enumerate(paths):
+        running(make(**AMOUNT), 5).isel(time=[index]).to_netcdf(path)
+    check(read_frames(paths, read_gridded), 12 * rates())
+
+
+@pytest.mark.parametrize(
+    ("attrs", "minutes", "starts", "note"),
+    [
+        (AMOUNT, 5, 5, "rain rates are made from amounts of 5 minutes"),
+        (AMOUNT, 1, 1, "rain rates are made from amounts of 1 minutes"),
+        ({"cell_methods": "time: mean"}, 5, 5, ""),
+        ({"cell_methods": "time: point"}, 60, None, "bounds of its rain rates overlap"),
+        ({}, 60, None, "bounds of its rain rates overlap"),
+        ({}, 5, None, ""),
+    ],
+)
+def test_other_intervals_are_kept_and_said(tmp_path, attrs, minutes, starts, note):
+    running(make(**attrs), minutes).to_netcdf(tmp_path / "radar.nc")
+    event = read_gridded(tmp_path / "radar.nc")
+    check(event, rates() * (60 / minutes if attrs is AMOUNT else 1))
+    if starts is None:
+        assert event.interval_start is None
+    else:
+        np.testing.assert_array_equal(event.time - event.interval_start, 60 * starts)
+    assert len(event.notes) == bool(note) and note in "".join(event.notes)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "minutes"),
+    [
+        ({}, 5),  # the spacing of the frames
+        ({"accutime": 5.0}, 5),
+        ({"accutime": 1}, 1),
+        ({"accumulation_period": "PT1M"}, 1),
+        ({"accumulation_time": "90 seconds"}, 1.5),
+        ({"accumulation_interval": "0.1 hr"}, None),
+        ({"accumulation_period": "1 hour"}, None),
+        ({"accutime": 60}, None),
+        ({"accumulation_period": "see the manual"}, 5),
+        ({"cell_methods": "time: sum (interval: 1 hour)"}, None),
+        ({"cell_methods": "time: sum (interval: 10 min comment: gauges)"}, None),
+        ({"cell_methods": "time: sum (interval: 1 min)"}, 5),
+        ({"cell_methods": "time: sum"}, 5),
+    ],
+)
+def test_intervals_without_bounds(attrs, minutes):
+    rain = make(**AMOUNT, **attrs)
+    if minutes is None:
+        with pytest.raises(InputError, match="overlap"):
+            event_from_dataarray(rain)
+        return
+    event = event_from_dataarray(rain)
+    check(event, rates() * 60 / minutes)
+    assert event.notes == (f"rain rates are made from amounts of {minutes:g} minutes",)
+
+
+@pytest.mark.parametrize("method", ["mean", "point", "sum"])
+def test_means_of_samples_that_are_further_apart_than_frames_overlap(method):
+    rain = make(cell_methods=f"time: {method} (interval: 1 hour)")
+    if method == "point":
+        check(event_from_dataarray(rain))
+    else:
+        with pytest.raises(InputError, match="overlap"):
+            event_from_dataarray(rain)
 
 
 def test_bounds_may_be_reversed(tmp_path):
