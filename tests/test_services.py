@@ -494,8 +494,15 @@ def test_odim_times_as_texts_and_numbers(tmp_path, time, expected):
     assert READERS["odim"](path).time[0] == at(f"2024-07-11T{expected}")
 
 
-def test_odim_in_degrees_has_pixels_in_metres(tmp_path):
-    longlat = "+proj=longlat +datum=WGS84 +no_defs"
+@pytest.mark.parametrize(
+    ("longlat", "in_metres"),
+    [
+        ("+proj=longlat +datum=WGS84 +no_defs", None),
+        ("+proj=latlong +a=6378.137 +b=6356.752", "+proj=latlong +a=6378137 +b=6356752"),
+        ("EPSG:4326", None),
+    ],
+)
+def test_odim_in_degrees_has_pixels_in_metres(tmp_path, longlat, in_metres):
     paths = [
         write_odim(tmp_path / f"{minute}.h5", {"DBZH": dbz_codes()}, minute=minute)
         for minute in (0, 5)
@@ -503,7 +510,7 @@ def test_odim_in_degrees_has_pixels_in_metres(tmp_path):
     for path, shift in zip(paths, (0, 9e-6), strict=True):
         place_in_degrees(path, longlat, west=5.0 + shift, south=51.0, side=0.01)
     grid = read_frames(paths, READERS["odim"]).grid
-    assert grid["projection"] == longlat
+    assert grid["projection"] == (in_metres or longlat)
     assert [grid[name] for name in CORNERS] == pytest.approx([5, 51, 5.4, 51.3], abs=1e-9)
     geod = pyproj.Geod(ellps="WGS84")
     for name, ends in (

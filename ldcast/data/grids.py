@@ -91,7 +91,9 @@ def _metres_at_centre(shape: tuple[int, int], corners: Corners) -> tuple[float, 
 
 
 def metres_per_unit(projection: str) -> float:
-    """1000 if the coordinates of a PROJ string are in km, 1 if they are in metres."""
+    """1000 if the coordinates of a PROJ string are in km, 1 if they are in metres or degrees."""
+    if is_in_degrees(projection):  # whatever the Earth's radius is in
+        return 1.0
     return 1000.0 if _has_km_radius(projection) or "+units=km" in projection else 1.0
 
 
