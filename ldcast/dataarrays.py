@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,8 @@ def predict_xarray(
         )
     require_packages(".nc")  # before the work
     event = event_from_dataarray(rain)
+    for note in event.notes:
+        warnings.warn(note, stacklevel=3)
     past = past_event(event)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
     members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)

@@ -114,7 +114,8 @@ def _notes(
     rain: "DataArray", time: np.ndarray, start: np.ndarray | None, bounds: np.ndarray | None
 ) -> tuple[str, ...]:
     if start is not None and _is_amount(rain):
-        return (amounts_note(start, time),)
+        is_spacing = bounds is None and _stated_interval(rain) is None
+        return (amounts_note(start, time) + ", the spacing of the frames" * is_spacing,)
     if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
         return (
             "the time bounds of its rain rates overlap, but no cell_methods say that they are "
