@@ -653,6 +653,9 @@ def test_ends_of_intervals_may_jitter(tmp_path, seconds, is_refused):
             read_frames(paths, READERS["odim"])
     else:
         assert len(read_frames(paths, READERS["odim"]).time) == 2
+        set_attributes(paths[1], "dataset1/what", starttime="010001")
+        event = read_frames(paths, READERS["odim"])
+        assert event.notes == ("rain rates are made from amounts of 5 minutes",)
 
 
 def test_amounts_of_other_services_have_intervals(tmp_path):

@@ -159,8 +159,8 @@ def has_overlap(interval_start: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def amounts_note(interval_start: np.ndarray, time: np.ndarray) -> str:
-    """For the user: that rates were made from amounts, and of how long."""
-    minutes = _minutes(time - interval_start)
+    """For the user: that rates were made from amounts, and of how long, to a tenth of a minute."""
+    minutes = _minutes(time - interval_start).round(1)  # a second too few is no other interval
     shortest, longest = minutes.min(), minutes.max()
     span = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
     return f"rain rates are made from amounts of {span} minutes"
