@@ -82,6 +82,33 @@ def test_grid_takes_scalars_only_and_keeps_times(save):
     assert event.grid == {"x1": -3.5, "issued": issued}
 
 
+DEGREES = {"x1": 5.0, "y1": 51.0, "x2": 5.05, "y2": 51.07}  # sides of 0.01
+
+
+@pytest.mark.parametrize(
+    ("grid", "sides"),
+    [
+        ({"projection": "+proj=longlat +datum=WGS84"}, (701.4, 1112.5)),
+        (
+            {"projection": "EPSG:4326", "pixel_size_m": 0.01, "pixel_size_y_m": 0.01},
+            (701.4, 1112.5),
+        ),
+        ({"projection": "EPSG:4326 (degrees in x1..y2)", "pixel_size_m": 805.0}, (805.0, None)),
+        ({"projection": "+proj=laea", "pixel_size_m": 0.01}, (0.01, None)),
+        ({"projection": "+proj=longlat", "y1": 88.0, "y2": 90.1}, (None, None)),
+        ({"projection": "+proj=ob_tran +o_proj=longlat"}, (None, None)),
+        ({"projection": "+proj=longlat", "x1": "west"}, (None, None)),
+    ],
+)
+def test_pixels_in_degrees_are_given_in_metres(save, grid, sides):
+    event = make_event()
+    path = save(rain_rate=event.rain_rate, time=event.time, **{**DEGREES, **grid})
+    read = read_event(path).grid
+    for name, side in zip(("pixel_size_m", "pixel_size_y_m"), sides, strict=True):
+        assert read.get(name) == (None if side is None else pytest.approx(side, abs=0.1))
+    assert read["x2"] == 5.05
+
+
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "copy.npz"
     write_event(make_event(), path)

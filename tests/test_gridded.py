@@ -10,6 +10,7 @@ import pytest
 from ldcast.data.archive import RainEvent, check_cadence, read_event
 from ldcast.data.gridded import event_from_dataarray, read_gridded
 from ldcast.data.grids import in_metres
+from ldcast.data.services import read_frames
 from ldcast.errors import InputError
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
@@ -289,6 +290,115 @@ def test_time_bounds_tell_interval_and_end(tmp_path, units, factors):
     assert ((event.time - START) / np.timedelta64(60, "s")).tolist() == [1, 10, 25]
     part = read_event(f"{tmp_path / 'radar.nc'}@2020-06-01T00:10/")
     np.testing.assert_array_equal(part.rain_rate, event.rain_rate[1:])
+
+
+def running(
+    rain: "xarray.DataArray", minutes: int, since: np.datetime64 | None = None
+) -> "xarray.Dataset":
+    """Intervals of so many minutes that end at each frame's time, or all begin at `since`."""
+    dataset = with_bounds(rain, [0] * NUM_FRAMES)
+    dataset["time_bnds"][:, 0] = since or rain.time.values - minutes * np.timedelta64(60, "s")
+    return dataset
+
+
+AMOUNT = {"standard_name": "rainfall_amount", "units": "mm"}
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize(
+    ("attrs", "minutes", "since"),
+    [
+        (AMOUNT, 60, None),
+        (AMOUNT, 0, START - np.timedelta64(5, "m")),
+        (AMOUNT, 6, None),
+        ({"cell_methods": "time: mean"}, 60, None),
+        ({"cell_methods": "area: mean time: sum (interval: 5 min)"}, 60, None),
+        ({"cell_methods": "time: y: x: maximum"}, 10, None),
+    ],
+)
+def test_intervals_that_overlap_are_refused(tmp_path, suffix, attrs, minutes, since):
+    path = tmp_path / f"radar{suffix}"
+    dataset = running(make(**attrs), minutes, since)
+    dataset.to_zarr(path) if suffix == ".zarr" else dataset.to_netcdf(path)
+    with pytest.raises(InputError, match="intervals of its frames overlap: the rain up to 2020-06"):
+        read_gridded(path)
+    with pytest.raises(InputError, match="overlap"):
+        read_event(f"{path}@2020-06-01T00:05/")
+    assert len(read_event(f"{path}@2020-06-01T00:10/").time) == 1
+
+
+def test_frames_of_several_files_may_not_overlap(tmp_path):
+    paths = [tmp_path / f"{index}.nc" for index in range(NUM_FRAMES)]
+    for index, path in enumerate(paths):
+        running(make(**AMOUNT), 60).isel(time=[index]).to_netcdf(path)
+    with pytest.raises(InputError, match="overlap"):
+        read_frames(paths, read_gridded)
+    for index, path in enumerate(paths):
+        running(make(**AMOUNT), 5).isel(time=[index]).to_netcdf(path)
+    check(read_frames(paths, read_gridded), 12 * rates())
+
+
+@pytest.mark.parametrize(
+    ("attrs", "minutes", "starts", "note"),
+    [
+        (AMOUNT, 5, 5, "rain rates are made from amounts of 5 minutes"),
+        (AMOUNT, 1, 1, "rain rates are made from amounts of 1 minutes"),
+        ({"cell_methods": "time: mean"}, 5, 5, ""),
+        ({"cell_methods": "time: point"}, 60, None, "bounds of its rain rates overlap"),
+        ({}, 60, None, "bounds of its rain rates overlap"),
+        ({}, 5, None, ""),
+    ],
+)
+def test_other_intervals_are_kept_and_said(tmp_path, attrs, minutes, starts, note):
+    running(make(**attrs), minutes).to_netcdf(tmp_path / "radar.nc")
+    event = read_gridded(tmp_path / "radar.nc")
+    check(event, rates() * (60 / minutes if attrs is AMOUNT else 1))
+    if starts is None:
+        assert event.interval_start is None
+    else:
+        np.testing.assert_array_equal(event.time - event.interval_start, 60 * starts)
+    assert len(event.notes) == bool(note) and note in "".join(event.notes)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "minutes"),
+    [
+        ({}, 5),  # the spacing of the frames
+        ({"accutime": 5.0}, 5),
+        ({"accutime": 1}, 1),
+        ({"accumulation_period": "PT1M"}, 1),
+        ({"accumulation_time": "90 seconds"}, 1.5),
+        ({"accumulation_interval": "0.1 hr"}, None),
+        ({"accumulation_period": "1 hour"}, None),
+        ({"accutime": 60}, None),
+        ({"accumulation_period": "see the manual"}, 5),
+        ({"cell_methods": "time: sum (interval: 1 hour)"}, None),
+        ({"cell_methods": "time: sum (interval: 10 min comment: gauges)"}, None),
+        ({"cell_methods": "time: sum (interval: 1 min)"}, 5),
+        ({"cell_methods": "time: sum"}, 5),
+    ],
+)
+def test_intervals_without_bounds(attrs, minutes):
+    rain = make(**AMOUNT, **attrs)
+    if minutes is None:
+        with pytest.raises(InputError, match="overlap"):
+            event_from_dataarray(rain)
+        return
+    event = event_from_dataarray(rain)
+    check(event, rates() * 60 / minutes)
+    (note,) = event.notes
+    assert note.startswith(f"rain rates are made from amounts of {minutes:g} minutes")
+    assert note.endswith("the spacing of the frames") == (minutes == 5 and "accutime" not in attrs)
+
+
+@pytest.mark.parametrize("method", ["mean", "point", "sum"])
+def test_means_of_samples_that_are_further_apart_than_frames_overlap(method):
+    rain = make(cell_methods=f"time: {method} (interval: 1 hour)")
+    if method == "point":
+        check(event_from_dataarray(rain))
+    else:
+        with pytest.raises(InputError, match="overlap"):
+            event_from_dataarray(rain)
 
 
 def test_bounds_may_be_reversed(tmp_path):
@@ -608,7 +718,7 @@ def test_coordinates_without_units_are_in_the_degrees_of_their_crs(attrs):
     pytest.importorskip("pyproj", reason="reads grid mappings")
     grid = event_from_dataarray(without_units(*DEGREES, **attrs)).grid
     assert [grid[name] for name in CORNERS] == [6.875, 45.25, 8.125, 47.25]
-    assert "pixel_size_m" not in grid
+    assert grid["pixel_size_m"] == pytest.approx(19270, rel=1e-3)  # 0.25 degrees at 46.25 N
 
 
 def test_one_coordinate_without_units():
@@ -690,7 +800,7 @@ def test_the_named_grid_mapping_is_taken():
     assert event_from_dataarray(rain).grid["projection"] == STEREO
 
 
-def test_degrees_stay_degrees_without_a_pixel_size():
+def test_degrees_stay_degrees_and_their_pixels_are_in_metres_at_the_centre():
     rain = make().rename(y="lat", x="lon")
     rain = rain.assign_coords(
         lat=("lat", [45.0, 45.5, 46.0, 46.5], {"units": "degrees_north"}),
@@ -700,4 +810,6 @@ def test_degrees_stay_degrees_without_a_pixel_size():
     check(event, rates()[:, ::-1])
     assert [event.grid[name] for name in CORNERS] == [6.875, 44.75, 8.125, 46.75]
     assert event.grid["projection"] == "+proj=longlat +datum=WGS84 +no_defs"
-    assert "pixel_size_m" not in event.grid
+    # A degree at 45.75 N on WGS84: 77.81 km of longitude, 111.15 km of latitude.
+    assert event.grid["pixel_size_m"] == pytest.approx(0.25 * 77_810, abs=2)
+    assert event.grid["pixel_size_y_m"] == pytest.approx(0.5 * 111_145, abs=5)

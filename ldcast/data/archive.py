@@ -18,6 +18,7 @@ from ldcast.data.checks import (
     mm_per_hour,
 )
 from ldcast.data.formats import next_step
+from ldcast.data.grids import with_metres
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
@@ -53,8 +54,9 @@ class RainEvent:
         copied into forecasts.
     name: short, for messages and tables.
     source: where it was read from, the same for all its spans; empty where it was not read.
-    interval_start: (T,) datetime64[s], where the frames are amounts of rain made into rates: when
-        the interval of each began, which ends at `time`. None for rates.
+    interval_start: (T,) datetime64[s], where the frames are amounts of rain made into rates, or
+        means: when the interval of each began, which ends at `time`; NaT for a frame of an instant.
+        None where all are.
     time_as_read: (T,) datetime64[s], the times before they were rounded; None where none was.
     notes: what the user should know of how it was read, one line each.
     """
@@ -139,7 +141,7 @@ def _check_no_shared_frame(first: RainEvent, second: RainEvent, which: str) -> N
 
 def notes_of(events: list[RainEvent]) -> list[str]:
     """What the user should know of how the events were read, one line each, none twice."""
-    lines = [f"{event.name}: {note}" for event in events for note in event.notes]
+    lines = [f"note: {event.name}: {note}" for event in events for note in event.notes]
     return list(dict.fromkeys(lines))
 
 
@@ -328,7 +330,7 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
     return RainEvent(
         rain_rate=checked_rain_rate(rain_rate, path),
         time=checked_time(time, len(rain_rate), path),
-        grid=grid,
+        grid=with_metres(grid, rain_rate.shape[1:]),
         name=path.stem,
         source=str(path.resolve()),
     )

@@ -65,8 +65,8 @@ def oriented(rain: "DataArray", where: str) -> tuple["DataArray", dict[str, Any]
 
     The grid has the outer corners `x1 y1 x2 y2`, metres, `pixel_size_m` and `pixel_size_y_m`, and
     `projection` where a grid mapping is among the coordinates of `rain`. In degrees, corners stay
-    so and no pixel size is given, since pixels have none in common; without a grid mapping they are
-    taken for degrees of WGS84. Coordinates without units have those of the grid mapping.
+    so, and the pixel sizes are metres at the domain's centre; without a grid mapping they are taken
+    for degrees of WGS84. Coordinates without units have those of the grid mapping.
     Raises InputError for coordinates that lack units in both or are not evenly spaced.
     """
     rain = _with_units(rain, where)
@@ -82,10 +82,10 @@ def oriented(rain: "DataArray", where: str) -> tuple["DataArray", dict[str, Any]
     if y[0] < y[-1]:
         rain = rain.isel({y_axis: slice(None, None, -1)})
     (x1, x2), (y1, y2) = _outer(x), _outer(y)
-    projection = _projection(rain, where)
-    if is_metric == {True}:
-        return rain, metric_grid(rain.shape[1:], (x1, y1, x2, y2), None, projection, where)
-    return rain, {"projection": projection or LONGLAT, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    in_degrees = is_metric == {False}
+    projection = _projection(rain, where) or (LONGLAT if in_degrees else None)
+    corners = x1, y1, x2, y2
+    return rain, metric_grid(rain.shape[1:], corners, None, projection, where, in_degrees)
 
 
 def _is_axis(rain: "DataArray", name: Any, kind: str) -> bool:

@@ -1,10 +1,11 @@
 """Rain from NetCDF, Zarr and xarray, found by its CF standard name and converted by its units.
 
 Rates and amounts with the standard names of `RATES` and `AMOUNTS` are read. An amount fell in the
-interval that the time bounds tell or, without them, since the frame before.
+interval that the time bounds tell or, without them, an attribute or the spacing of the frames.
 Source: CF Conventions 1.11; CF Standard Name Table.
 """
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,11 @@ from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
     MAX_RAIN_RATE,
+    amounts_note,
+    check_apart_in_time,
     checked_rain_rate,
     checked_time,
+    has_overlap,
     millimetres,
     mm_per_hour,
     rounded_to_seconds,
@@ -41,6 +45,13 @@ AMOUNTS = (
     "thickness_of_rainfall_amount",
     "precipitation_amount",
     "rainfall_amount",
+)
+
+_MINUTES = ("accutime",)  # attributes with the minutes of an amount: pysteps writes this one
+_DURATIONS = ("accumulation_period", "accumulation_time", "accumulation_interval")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(
+    r"(pt)?(?P<number>\d+(\.\d+)?)\s*(?P<unit>s|sec|second|m|min|minute|h|hr|hour|d|day)s?"
 )
 
 
@@ -95,11 +106,14 @@ def _event(
     _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
-    factors = _factors(rain, time, bounds, where, how.zr)
+    factors, start = _factors(rain, time, bounds, where, how.zr)
     if any(span):
         frames = slice(*frames_in_span(time, *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
+        start, bounds = (None if part is None else part[frames] for part in (start, bounds))
         written = written and written.select(frames)
+    if start is not None:
+        check_apart_in_time(start, time, where)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     rain_rate, by = _load(rain, factors, where), ""
     if _is_reflectivity(rain):
@@ -113,8 +127,24 @@ def _event(
             "processing": f"{what} to mm/h{by}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
         },
         name=str(rain.name or "rain"),
+        interval_start=start,
+        notes=_notes(rain, time, start, bounds),
     )
     return without_empty_end(event, rain, written)
+
+
+def _notes(
+    rain: "DataArray", time: np.ndarray, start: np.ndarray | None, bounds: np.ndarray | None
+) -> tuple[str, ...]:
+    if start is not None and _is_amount(rain):
+        is_spacing = bounds is None and _stated_interval(rain) is None
+        return (amounts_note(start, time) + ", the spacing of the frames" * is_spacing,)
+    if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
+        return (
+            "the time bounds of its rain rates overlap, but no cell_methods say that they are "
+            "means; they are taken for those of an instant",
+        )
+    return ()
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -261,8 +291,11 @@ def _factors(
     bounds: np.ndarray | None,
     where: str,
     zr: tuple[float, float] | None,
-) -> np.ndarray:
-    """(T,) float64, by which each frame is multiplied to be in mm/h; 1 for reflectivity."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(T,) float64, by which each frame is multiplied to be in mm/h; and `interval_start`.
+
+    Reflectivity stays as it is.
+    """
     name, units = _text(rain, "standard_name"), _text(rain, "units")
     if _is_reflectivity(rain):
         if zr is None:
@@ -270,7 +303,7 @@ def _factors(
                 f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
                 f"file, {BY_ZR}"
             )
-        return np.ones(len(time))
+        return np.ones(len(time)), None
     if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
@@ -283,30 +316,84 @@ def _factors(
             "standard_name, but not by its units; mend the one that is wrong"
         )
     if rate is not None:
-        return np.full(len(time), rate)
+        return np.full(len(time), rate), _mean_start(rain, time, bounds)
     if amount is not None:
-        return amount / _hours(time, bounds, where)
+        start = _interval_start(rain, time, bounds, where)
+        return amount / ((time - start) / np.timedelta64(1, "h")), start
     raise InputError(
         f"{where}: {rain.name} has {f'units {units!r}' if units else 'no units'}, expected a rate "
         "such as mm h-1, kg m-2 s-1 or m s-1, or an amount such as mm; set its attribute units"
     )
 
 
-def _hours(time: np.ndarray, bounds: np.ndarray | None, where: str) -> np.ndarray:
-    """(T,) or (1,): in which each frame's amount fell."""
-    spans = np.diff(time) if bounds is None else bounds[:, 1] - bounds[:, 0]
-    hours = spans / np.timedelta64(1, "h")
-    if bounds is None and (len(hours) == 0 or (hours != hours[0]).any()):
+def _is_amount(rain: "DataArray") -> bool:
+    return millimetres(_text(rain, "units")) is not None
+
+
+def _interval_start(
+    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
+) -> np.ndarray:
+    """(T,) datetime64[s]: since when each frame's amount fell."""
+    if bounds is not None:
+        if (bounds[:, 0] == bounds[:, 1]).any():
+            raise InputError(
+                f"{where}: the time bounds of an amount of rain are equal, expected start and end "
+                "of the interval; mend them, or convert to mm h-1"
+            )
+        return bounds[:, 0]
+    if (stated := _stated_interval(rain)) is not None:
+        return time - stated
+    spans = np.diff(time)
+    if len(spans) == 0 or (spans != spans[0]).any():
         raise InputError(
             f"{where}: it has amounts of rain without time bounds, and {len(time)} frames that are "
             "not evenly spaced tell no interval; add bounds to time, or convert to mm h-1"
         )
-    if (hours <= 0).any():
-        raise InputError(
-            f"{where}: the time bounds of an amount of rain are equal, expected start and end of "
-            "the interval; mend them, or convert to mm h-1"
-        )
-    return hours if bounds is not None else np.full(len(time), hours[0])
+    return time - max(spans[0], _sampled_every(rain) or spans[0])
+
+
+def _mean_start(
+    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None
+) -> np.ndarray | None:
+    """(T,) datetime64[s]: since when each rate is the mean; None of rates of an instant."""
+    if _method(rain) in ("", "point"):
+        return None
+    if bounds is not None:
+        return bounds[:, 0]
+    sampled = _sampled_every(rain)
+    return None if sampled is None else time - sampled
+
+
+def _sampled_every(rain: "DataArray") -> np.timedelta64 | None:
+    """The spacing of the samples that were summed or averaged, where cell_methods state it.
+
+    The interval of the sum or mean is no shorter.
+    """
+    found = re.search(r"\(\s*interval:([^)]*?)(comment:|\))", _text(rain, "cell_methods"))
+    return _duration(found[1]) if found else None
+
+
+def _stated_interval(rain: "DataArray") -> np.timedelta64 | None:
+    """In which an amount fell, by the attributes that some writers have for it."""
+    given = [_duration(_text(rain, name)) for name in _DURATIONS]
+    minutes = [_duration(f"{_text(rain, name)} min") for name in _MINUTES]
+    return next((found for found in (*given, *minutes) if found is not None), None)
+
+
+def _duration(text: str) -> np.timedelta64 | None:
+    """Of "1 hour", "60 min", "PT1H", ...; None of anything else, and of nothing."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if not found or not float(found["number"]):
+        return None
+    return np.timedelta64(round(float(found["number"]) * _SECONDS[found["unit"][0]]), "s")
+
+
+def _method(rain: "DataArray") -> str:
+    """What cell_methods say was done along time: "mean", "point", ...; empty without."""
+    names = "|".join({"time", re.escape(str(rain.dims[0]).lower())})
+    methods = _text(rain, "cell_methods").lower()
+    found = re.search(rf"(?:^|\s)(?:{names}):\s*(?:\w+:\s*)*(?P<method>\w+)", methods)
+    return found["method"] if found else ""
 
 
 def _load(rain: "DataArray", factors: np.ndarray, where: str) -> np.ndarray:
