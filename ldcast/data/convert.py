@@ -116,8 +116,8 @@ def main(argv: list[str] | None = None) -> None:
     event = convert(flags.files, name, reading_of(flags))
     write_event(event, flags.out)
     print(f"wrote {flags.out}: {describe(event)}")
-    for note in notes_of([event]):
-        print(f"note: {note}")
+    for line in notes_of([event]):
+        print(line)
     try:
         check_cadence(event)
     except InputError as note:  # other cadences are fine in an event file
