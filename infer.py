@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 
 import numpy as np
 import torch
@@ -30,9 +29,10 @@ from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
 from ldcast.data.cadence import times_before_rounding
-from ldcast.data.reading_flags import reading_of
+from ldcast.data.reading_flags import reader_with, reading_of
 from ldcast.data.services import READERS
 from ldcast.device import choose_device
+from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
@@ -44,7 +44,7 @@ from ldcast.products.files import write_forecast
 from ldcast.products.forecast import Forecast, check_grid
 from ldcast.products.plot import plot_forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
-from ldcast.products.summary import summarise
+from ldcast.products.summary import describe_gaps, summarise
 from ldcast.request import check_window, count_frames
 from ldcast.stopping import Stopped, StopRequest
 from ldcast.watch import (
@@ -171,8 +171,8 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     if forecast is None:
         return
     write_forecast(forecast, flags.out, flags.format)
-    for note in notes_of([past]):
-        print(f"note: {note}")
+    for line in [*notes_of([past]), *warn_of_few_steps(forecast.num_sampling_steps)]:
+        print(line)
     view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
     print(summarise(*view, past.grid, calibrated_chances(flags, forecast)))
     if calibration and calibration.warning:
@@ -188,9 +188,11 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
     with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
-        read = partial(READERS.get(flags.reader, read_event), how=reading_of(flags))
+        read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
         feed = FrameFeed(flags.watch, read, flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
+        for line in warn_of_few_steps(model.config.diffusion.num_sampling_steps):
+            log(line)
         newest = np.datetime64(0, "s")  # that a picture was drawn of
         said: set[str] = set()  # notes
         while True:
@@ -220,6 +222,8 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
                 shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
             seconds = time.perf_counter() - start
             log(f"{format_time(issue_time)}: {flags.members} members in {seconds:.0f} s, {path}")
+            for line in describe_gaps(past.rain_rate):
+                log(line)
             if flags.plot and issue_time > newest:
                 newest = issue_time
                 try:

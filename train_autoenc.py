@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         ) as bar,
     ):
         for note in notes_of(train_events + validation_events):
-            run.say(f"note: {note}")
+            run.say(note)
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration

@@ -25,9 +25,10 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
-from ldcast.data.archive import RainEvent, notes_of, read_event
-from ldcast.data.reading_flags import reading_of
+from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
+from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.folders import check_writable
 from ldcast.model_folder import locate
@@ -110,8 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     forecaster = model_forecaster(flags.model, flags.members, flags.steps, device, flags.amp)
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
-    events = [read_event(spec, how) for spec in flags.data]
-    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+    events = read_events(flags.data, how)
+    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, print)
     names = name_files(cases)
     lone = ""
     if len(names) == 1:
@@ -119,7 +120,12 @@ def main(argv: list[str] | None = None) -> None:
         if flags.plot:
             raise InputError(f"--plot draws what the judgement finds, but {lone}")
     check_writable(flags.cache, "--cache")
-    for line in [*notes_of(events), *warn_of_training(flags.model, events)]:
+    num_sampling_steps = forecaster.identity["num_sampling_steps"]
+    for line in [
+        *notes_of(events),
+        *warn_of_training(flags.model, events),
+        *warn_of_few_steps(num_sampling_steps),
+    ]:
         print(line)
 
     # ---- fit and judge
@@ -135,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         },
         "model": model_fingerprint(flags.model),
         "sampler": forecaster.identity["settings"]["diffusion"]["sampler"],
-        "num_sampling_steps": forecaster.identity["num_sampling_steps"],
+        "num_sampling_steps": num_sampling_steps,
     }
     calibrations = fit(read_cases, list(names), flags.members, about)
     calibration = calibrations[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,8 @@ def predict_xarray(
     require_packages(".nc")  # before the work
     event = round_event(event_from_dataarray(rain))
     past = past_event(event)
+    for note in past.notes:
+        warnings.warn(note, stacklevel=3)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
     members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)
     num_frames = count_frames(lead_minutes)

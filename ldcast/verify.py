@@ -31,9 +31,10 @@ import numpy as np
 import torch
 
 from ldcast.config import LEAD_MINUTES
-from ldcast.data.archive import RainEvent, notes_of, read_event
-from ldcast.data.reading_flags import reading_of
+from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
+from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
 from ldcast.folders import check_writable
@@ -81,7 +82,10 @@ def make_forecasters(
             raise InputError(f"--model {folder}: a baseline is called so; write ./{folder}")
         if folder in [forecaster.name for forecaster in forecasters]:
             raise InputError(f"--model {folder} is given twice: name each folder once")
-        forecasters.append(model_forecaster(folder, flags.members, flags.steps, device, flags.amp))
+        forecaster = model_forecaster(folder, flags.members, flags.steps, device, flags.amp)
+        few_steps = warn_of_few_steps(forecaster.identity["num_sampling_steps"])
+        notes += [f"{folder}: {line}" for line in few_steps]
+        forecasters.append(forecaster)
     return forecasters, notes
 
 
@@ -146,14 +150,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv)
-    how = reading_of(flags)
     check_writable(flags.out)
     cache = ForecastCache(flags.cache or flags.out / "cache")
     check_writable(cache.folder, "--cache")
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
-    events = [read_event(spec, how) for spec in flags.data]
-    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+    events = read_events(flags.data, reading_of(flags))
+    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, notes.append)
     notes += notes_of(events)
     notes += warn_of_few_events(len({case.source for case in cases}))
     notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))

@@ -115,3 +115,22 @@ def test_its_projection_is_kept() -> None:
 def test_what_is_no_rain_of_four_frames_is_refused(change, message) -> None:
     with pytest.raises(InputError, match=message):
         MODEL.predict_xarray(change(radar()))
+
+
+def test_rates_made_from_amounts_are_said() -> None:
+    """Of an xarray Dataset's variable, which does not bring the time bounds along."""
+    rates, settings = radar(), {"num_members": 1, "num_sampling_steps": 1, "lead_minutes": 5}
+    amounts = (rates / 12).assign_attrs(
+        units="mm", standard_name="rainfall_amount", grid_mapping="crs"
+    )
+    with pytest.warns(UserWarning, match="amounts of 5 minutes, the spacing of the frames") as said:
+        forecast = MODEL.predict_xarray(amounts, **settings)
+    assert said[0].filename == __file__
+    np.testing.assert_allclose(forecast, MODEL.predict_xarray(rates, **settings), atol=1e-3)
+    with pytest.raises(InputError, match="intervals of its frames overlap"):
+        MODEL.predict_xarray(amounts.assign_attrs(accumulation_period="1 hour"), **settings)
+
+
+def test_a_wrong_seed_is_named() -> None:
+    with pytest.raises(InputError, match="got seed -1: expected one of the integers from 0"):
+        MODEL.predict_xarray(radar(), num_members=1, seed=-1)

@@ -123,7 +123,8 @@ def test_an_upright_box_is_exact(pyproj) -> None:
     piece = cut(event, Reading(box=(6.0, 41.0, 8.0, 43.0)))
     assert pixels(piece) == (10, 10, 20, 20)
     np.testing.assert_allclose(corners(piece), [6, 41, 8, 43])
-    assert "pixel_size_m" not in piece.grid  # it was that of another latitude
+    assert piece.grid["pixel_size_y_m"] == pytest.approx(11108, rel=1e-3)  # at 42 degrees north
+    assert piece.grid["pixel_size_m"] == pytest.approx(8284, rel=1e-3)
 
 
 @pytest.mark.parametrize("turns", [-360, 0, 360])
@@ -246,12 +247,12 @@ def test_flags_become_a_reading() -> None:
 def test_verify_and_calibrate_read_the_piece(tool, tmp_path, monkeypatch, model_folder) -> None:
     asked = []
 
-    def read(spec: str, how: Reading) -> RainEvent:
+    def read(specs: list[str], how: Reading) -> list[RainEvent]:
         asked.append(how)
         raise InputError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tool, "read_event", read)
+    monkeypatch.setattr(tool, "read_events", read)
     arguments = [
         "--model",
         str(model_folder),

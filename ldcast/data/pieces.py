@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ldcast.data.grids import in_metres
+from ldcast.data.grids import in_metres, is_in_degrees, with_metres
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 
@@ -90,7 +90,7 @@ def find_piece(how: Reading, shape: tuple[int, int], grid: dict[str, Any], where
 def grid_of_piece(grid: dict[str, Any], shape: tuple[int, int], piece: Piece) -> dict[str, Any]:
     """`grid` with the corners of a piece; what is left of incomplete corners goes.
 
-    So do pixel sizes of a grid in degrees: they are metres at its centre, which is another now.
+    Pixel sizes of a grid in degrees are metres at its centre, which is another now.
     shape: (H, W) of the whole.
     """
     corners = _corners(grid)
@@ -104,9 +104,10 @@ def grid_of_piece(grid: dict[str, Any], shape: tuple[int, int], piece: Piece) ->
         "x2": x1 + side_x * piece.columns.stop,
         "y2": y2 - side_y * piece.rows.start,
     }
-    is_in_degrees = max(abs(y1), abs(y2)) <= 90 and max(abs(x1), abs(x2)) <= 540
-    gone = PIXEL_SIZES if is_in_degrees else ()
-    return {name: value for name, value in {**grid, **edges}.items() if name not in gone}
+    gone = PIXEL_SIZES if is_in_degrees(str(grid.get("projection", ""))) else ()
+    kept = {name: value for name, value in {**grid, **edges}.items() if name not in gone}
+    height = piece.rows.stop - piece.rows.start
+    return with_metres(kept, (height, piece.columns.stop - piece.columns.start))
 
 
 def describe_piece(how: Reading, piece: Piece) -> tuple[str, ...]:

@@ -1,11 +1,10 @@
 """The four radar images that one forecast starts from, as --data and its companions name them."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from ldcast.data.archive import RainEvent, parse_time, past_event, read_event
-from ldcast.data.reading_flags import reading_of
+from ldcast.data.reading_flags import reader_with, reading_of
 from ldcast.data.services import READERS, read_frames
 from ldcast.errors import InputError
 from ldcast.forecasting.folder import frames_of_folder
@@ -18,11 +17,11 @@ def past_of(flags: argparse.Namespace) -> RainEvent:
     Raises InputError where --data does not have them.
     """
     issue_time = parse_time(flags.issue_time) if flags.issue_time else None
-    how = reading_of(flags)
+    read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
     if not flags.reader:
-        event = read_event(f"synthetic:{flags.seed}" if flags.data is None else flags.data, how)
+        event = read(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
     else:
-        path, read = Path(flags.data), partial(READERS[flags.reader], how=how)
+        path = Path(flags.data)
         _check_exists(path)
         if path.is_file() or path.suffix.lower() == ".zarr":
             event = read_frames([path], read)

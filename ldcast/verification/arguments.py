@@ -3,7 +3,7 @@
 import argparse
 
 from ldcast.data.crops import CROP_STEP
-from ldcast.data.reading_flags import add_reading_flags
+from ldcast.data.reading_flags import add_reading_flags, reading_of
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 
@@ -39,4 +39,5 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         if value is not None and value < low:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} {value}: expected at least {low}")
+    reading_of(flags)
     return flags

@@ -26,7 +26,7 @@ REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = (
-    *("models", "diffusion", "latent_nowcaster.py", "nowcaster.py", "request.py"),
+    *("models", "diffusion", "motion", "latent_nowcaster.py", "nowcaster.py", "request.py"),
     *("rain.py", "seeds.py", "device.py", "config.py"),
 )
 
