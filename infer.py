@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,12 +27,16 @@ from tqdm import tqdm
 from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
-from ldcast.data.archive import RainEvent, format_time, notes_of, parse_time, past_event, read_event
-from ldcast.data.services import READERS, read_frames
+from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
+from ldcast.data.cadence import times_before_rounding
+from ldcast.data.reading_flags import reader_with, reading_of
+from ldcast.data.services import READERS
 from ldcast.device import amp_dtype, choose_device
+from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
+from ldcast.forecasting.reading import past_of
 from ldcast.machine.half_precision import check_half_precision
 from ldcast.motion import forecast_quality
 from ldcast.processes import Processes, join_processes, process_device
@@ -42,7 +45,7 @@ from ldcast.products.files import write_forecast
 from ldcast.products.forecast import Forecast, check_grid
 from ldcast.products.plot import plot_forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
-from ldcast.products.summary import summarise
+from ldcast.products.summary import describe_gaps, summarise
 from ldcast.request import check_window, count_frames
 from ldcast.stopping import Stopped, StopRequest
 from ldcast.watch import (
@@ -55,28 +58,6 @@ from ldcast.watch import (
 
 POLL_SECONDS = 2
 PATIENCE = timedelta(hours=6)  # of a process for the members of another
-
-
-def read_past(flags: argparse.Namespace) -> RainEvent:
-    """The four frames to start from, (4, H, W) float32 mm/h."""
-    if flags.reader:
-        path = Path(flags.data)
-        if not path.exists():
-            raise InputError(
-                f"--data {path}: expected a file or folder that exists; with --reader, spans are "
-                "not for choosing frames: give --issue-time"
-            )
-        is_store = path.suffix == ".zarr"
-        files = [path] if path.is_file() or is_store else visible_files(path)
-        event = read_frames(files, READERS[flags.reader])
-    else:
-        event = read_event(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
-    check_grid(event.grid)
-    return past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
-
-
-def visible_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def make_forecast(
@@ -124,6 +105,7 @@ def make_forecast(
         quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
         statistics=replace(statistics, **own.entries()),
         is_calibrated=calibration is not None,
+        past_time_as_read=times_before_rounding(past),
     )
 
 
@@ -186,7 +168,7 @@ def check_precision(flags: argparse.Namespace, model: LDCast, processes: Process
 def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     """From --data to --out, a summary, and --plot."""
     with processes.failing_together():
-        past = read_past(flags)
+        past = past_of(flags)
         find_borders(flags, past)  # bad ones are found now
         model, calibration = load(flags, processes.device)
         check_precision(flags, model, processes)
@@ -202,6 +184,8 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     write_forecast(forecast, flags.out, flags.format)
     for note in notes_of([past]):
         print(f"note: {note}")
+    for warning in warn_of_few_steps(forecast.num_sampling_steps):
+        print(warning)
     view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
     print(summarise(*view, past.grid, calibrated_chances(flags, forecast)))
     if calibration and calibration.warning:
@@ -218,9 +202,13 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
         check_precision(flags, model, processes)
-        feed = FrameFeed(flags.watch, READERS.get(flags.reader, read_event), flags.keep, log)
+        read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
+        feed = FrameFeed(flags.watch, read, flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
+        for line in warn_of_few_steps(model.config.diffusion.num_sampling_steps):
+            log(line)
         newest = np.datetime64(0, "s")  # that a picture was drawn of
+        said: set[str] = set()  # notes
         while True:
             stop.interrupting()
             more_files_wait = feed.look()
@@ -232,6 +220,9 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
             try:
                 past = feed.event(issue_time)
                 check_grid(past.grid)
+                for note in [note for note in past.notes if note not in said]:
+                    said.add(note)
+                    log(f"note: {note}")
                 forecast = make_forecast(
                     flags, model, calibration, past, processes, stop.interrupting
                 )
@@ -245,6 +236,8 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
                 shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
             seconds = time.perf_counter() - start
             log(f"{format_time(issue_time)}: {flags.members} members in {seconds:.0f} s, {path}")
+            for line in describe_gaps(past.rain_rate):
+                log(line)
             if flags.plot and issue_time > newest:
                 newest = issue_time
                 try:

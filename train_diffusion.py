@@ -44,6 +44,7 @@ from ldcast.model_folder import (
     read_description,
 )
 from ldcast.models import AutoencoderKL
+from ldcast.motion import fill_gaps
 from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device
 from ldcast.rain import RainScale, drop_impossible_rain, to_model_units
@@ -97,9 +98,11 @@ def training_loss(
 
     encoder: the frozen autoencoder. latent_nowcaster: called as `LatentNowcaster` is.
     generators: one per example, for its diffusion step and noise.
-    Each latent cell counts by its share of pixels with data.
+    Each latent cell counts by its share of pixels with data. Gaps of the past are filled as for a
+    forecast.
     """
     past, future = rain_rate.split([PAST_FRAMES, FUTURE_FRAMES], dim=2)
+    past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])[:, None]
     z_past, z_future = (encode(encoder, to_model_units(x, rain_scale)) for x in (past, future))
     return latent_nowcaster(z_past, z_future, generators, weight=valid_share(future))
 
@@ -240,7 +243,8 @@ def main(argv: list[str] | None = None) -> int:
             total=loop.iterations, desc="diffusion", disable=None if processes.is_main else True
         ) as bar,
     ):
-        for note in [*notes_of(train_events + validation_events), *precision_notes]:
+        notes = notes_of(train_events + validation_events) + precision_notes
+        for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)

@@ -25,7 +25,8 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
-from ldcast.data.archive import RainEvent, notes_of, read_event
+from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.folders import check_writable
@@ -100,6 +101,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     # ---- checks, before anything is made
     flags = parse_arguments(argv)
+    how = reading_of(flags)
     if flags.plot:
         check_output_path(flags.plot, (".png",))
         require_matplotlib()
@@ -108,8 +110,8 @@ def main(argv: list[str] | None = None) -> None:
     forecaster = model_forecaster(flags.model, flags.members, flags.steps, device, flags.amp)
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
-    events = [read_event(spec) for spec in flags.data]
-    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+    events = read_events(flags.data, how)
+    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, print)
     names = name_files(cases)
     lone = ""
     if len(names) == 1:

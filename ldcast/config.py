@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ldcast.diffusion.schedule import SPACINGS
 from ldcast.errors import InputError
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.rain import RainScale
@@ -21,6 +22,7 @@ class DiffusionConfig(Settings):
     prediction: str = setting("noise", "what the denoiser predicts", choices=("noise", "v"))
     sampler: str = setting("plms", "default sampler", choices=("plms",))
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
+    spacing: str = setting("published", "of few sampling steps", choices=tuple(SPACINGS))
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ SMALL_DIFFUSION = DiffusionTraining(
         channels=32, num_analysis_blocks=2, num_forecast_blocks=2, num_heads=4, head_channels=16
     ),
     denoiser=DenoiserConfig(channels=32, channel_multipliers=(1, 1, 2), num_res_blocks=1),
-    diffusion=DiffusionConfig(prediction="v", num_sampling_steps=20),
+    diffusion=DiffusionConfig(prediction="v", num_sampling_steps=20, spacing="full_range"),
     optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=200, decay_after=2000),
     data=DataConfig(crop_picker="uniform"),
     loop=LoopConfig(
@@ -193,7 +195,7 @@ TINY_DIFFUSION = DiffusionTraining(
         channels=8, num_analysis_blocks=1, num_forecast_blocks=1, num_heads=2, head_channels=4
     ),
     denoiser=DenoiserConfig(channels=8, channel_multipliers=(1, 1, 2), num_res_blocks=1),
-    diffusion=DiffusionConfig(num_sampling_steps=4),
+    diffusion=DiffusionConfig(num_sampling_steps=4, spacing="full_range"),
     optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=10, decay_after=1000),
     data=DataConfig(crop_size=64),
     loop=LoopConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from ldcast.config import LEAD_MINUTES, MINUTES_PER_FRAME
 from ldcast.data.archive import past_event
+from ldcast.data.cadence import round_event, times_before_rounding
 from ldcast.data.gridded import event_from_dataarray
 from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
@@ -40,8 +42,10 @@ def predict_xarray(
             'variable, as in dataset["rainfall_rate"]'
         )
     require_packages(".nc")  # before the work
-    event = event_from_dataarray(rain)
+    event = round_event(event_from_dataarray(rain))
     past = past_event(event)
+    for note in past.notes:
+        warnings.warn(note, stacklevel=3)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
     members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)
     num_frames = count_frames(lead_minutes)
@@ -51,6 +55,7 @@ def predict_xarray(
         issue_time=past.time[-1],
         lead_minutes=MINUTES_PER_FRAME * np.arange(1, num_frames + 1),
         grid=event.grid,
+        past_time_as_read=times_before_rounding(past),
         seed=seed,
         model=str(model.trained_on.get("name", "LDCast")),
         sampler=diffusion.sampler,

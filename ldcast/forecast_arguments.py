@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ldcast.data.archive import spec_source
+from ldcast.data.reading_flags import add_reading_flags, reading_of
 from ldcast.data.services import READERS, require_reader
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
@@ -37,6 +38,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
         "default: synthetic rain of --seed",
     )
     add("--reader", choices=READERS, help="how to read --data or what comes in to --watch")
+    add_reading_flags(add)
     add("--issue-time", metavar="TIME", help="UTC, as 2016-07-11T22:00; default: the newest")
     add("--lead-minutes", type=int, default=100, help="of the last frame (%(default)s)")
     add("--members", type=int, default=8, help="ensemble members (%(default)s)")
@@ -90,6 +92,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise InputError("--borders are for a picture: name one by --plot")
     if flags.reader:
         require_reader(flags.reader)
+    reading_of(flags)
     for path in flags.borders:
         read_lines(path)
     if flags.plot:

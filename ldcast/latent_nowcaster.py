@@ -99,7 +99,7 @@ def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcast
         denoiser,
         training_sampler=DDPMLoss(schedule, loss_norm, target=config.diffusion.prediction),
         inference_sampler=SAMPLERS[config.diffusion.sampler](
-            schedule, config.diffusion.num_sampling_steps
+            schedule, config.diffusion.num_sampling_steps, config.diffusion.spacing
         ),
         prediction=config.diffusion.prediction,
     )

@@ -35,6 +35,7 @@ from ldcast.model_folder import (
 )
 from ldcast.models import AutoencoderKL
 from ldcast.models.slices import decode_in_slices, encode_in_slices
+from ldcast.motion import fill_gaps
 from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
 from ldcast.request import (
     MAX_WINDOW_PIXELS,
@@ -88,6 +89,7 @@ class LDCast(nn.Module):
                 schedule=nowcaster.training_sampler.schedule.name,
                 prediction=nowcaster.prediction,
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
+                spacing=nowcaster.inference_sampler.spacing,
             ),
         )
 
@@ -156,7 +158,8 @@ class LDCast(nn.Module):
         """Ensemble forecast, float32 mm/h, (num_members, T, H, W), frames 5 minutes apart.
 
         past: (4, H, W) mm/h, oldest first, any float type, NaN = no data. A NumPy array gives an
-            array, a tensor gives a tensor on its own device. Any H and W.
+            array, a tensor gives a tensor on its own device. Any H and W. What an earlier frame
+            lacks of the newest one's data is filled from the others by `fill_gaps`.
         seed: member m's noise comes from its own generator, keyed by (seed, m).
         num_sampling_steps: exactly as many; None takes the model's default.
         noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's; 5
@@ -172,12 +175,13 @@ class LDCast(nn.Module):
             together, instead of the whole field; for fields that memory does not hold.
         first_member: number of the first of the `num_members` members, for a part of an ensemble.
         Returns NaN where the newest past frame has no data; `forecast_quality` says where else the
-        past tells nothing.
+        past tells nothing, or has a gap that nothing could fill.
         Raises InputError for wrong shapes or types, negative or infinite rain, no data at all, and
         as soon as the networks give values that are not finite.
         """
         past_rain = as_tensor(past)
         check_past(past_rain)
+        past_rain = fill_gaps(past_rain).rain_rate
         num_frames = count_frames(lead_minutes)
         num_rounds = -(-num_frames // FUTURE_FRAMES)
         height, width = past_rain.shape[1:]
@@ -299,7 +303,7 @@ class LDCast(nn.Module):
         """
         sampler = self._inference_sampler(num_sampling_steps)
         if name is not None:
-            sampler = SAMPLERS[name](sampler.schedule, sampler.num_sampling_steps)
+            sampler = SAMPLERS[name](sampler.schedule, sampler.num_sampling_steps, sampler.spacing)
         self.latent_nowcaster.inference_sampler = sampler
 
     def _inference_sampler(self, num_sampling_steps: int | None) -> Sampler:

@@ -18,6 +18,7 @@ import numpy as np
 from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
 from ldcast.errors import InputError
 from ldcast.nowcaster import LDCast
+from ldcast.quiet import import_contained
 
 
 def forecast(
@@ -72,7 +73,7 @@ def register(name: str = "ldcast") -> None:
     Raises InputError where pysteps is missing or the name belongs to another method.
     """
     try:
-        from pysteps.nowcasts import interface
+        interface = import_contained("pysteps.nowcasts.interface")
     except ImportError:
         raise InputError("this needs pysteps; install it with: pip install pysteps") from None
     methods = interface._nowcast_methods  # pysteps 1.x has no other way in

@@ -1,9 +1,11 @@
 """Keeps from the process what a package does to it without being asked."""
 
 import contextlib
+import importlib
 import io
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 
@@ -22,3 +24,12 @@ def contained(package: str) -> Iterator[None]:
             yield
     finally:
         np.random.set_state(random_state)  # noqa: NPY002
+
+
+def import_contained(name: str) -> ModuleType:
+    """The module `name`, imported without what its package prints, warns of and seeds then.
+
+    The one way in which pysteps is imported: it prints where its configuration lies.
+    """
+    with contained(name.partition(".")[0]):
+        return importlib.import_module(name)

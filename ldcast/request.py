@@ -118,19 +118,17 @@ def as_tensor(past: np.ndarray | Tensor) -> Tensor:
 
 
 def check_past(past: Tensor) -> None:
-    """Raises InputError unless past is (4, H, W) mm/h with some data in every frame."""
+    """Raises InputError unless past is (4, H, W) mm/h with data in its newest frame and before."""
     if past.ndim != 3 or past.shape[0] != PAST_FRAMES or not past.numel():
         raise InputError(
             f"got past rain of shape {tuple(past.shape)}, expected ({PAST_FRAMES}, H, W): "
             f"{PAST_FRAMES} frames 5 minutes apart, oldest first"
         )
     check_rain_rate(past)
-    for age, frame in enumerate(past.flip(0)):
-        if torch.isnan(frame).all():
-            raise InputError(
-                f"the past frame of {MINUTES_PER_FRAME * age} minutes ago holds no data at all, "
-                "only NaN: choose another time"
-            )
+    is_blank = past.isnan().flatten(1).all(1)
+    if is_blank[-1] or is_blank[:-1].all():
+        which = "newest past frame holds" if is_blank[-1] else "past frames before the newest hold"
+        raise InputError(f"the {which} no data at all, only NaN: choose another time")
 
 
 def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:

@@ -79,13 +79,21 @@ def _seed_sequence(key: tuple[int, ...]) -> np.random.SeedSequence:
 
 
 def _checked(key: tuple[int, ...]) -> list[int]:
-    try:
-        numbers = [operator.index(number) for number in key]
-    except TypeError:
-        numbers = []
-    if not numbers or not all(0 <= number < KEY_LIMIT for number in numbers):
+    numbers = [_index(number) for number in key]
+    if not numbers or None in numbers:
+        is_seed_wrong = numbers and numbers[0] is None
+        what = f"got seed {key[0]!r}" if is_seed_wrong else f"random key {key}"
         raise InputError(
-            f"random key {key}: expected one or more integers from 0 to 2**64 - 1; "
-            "use a seed that is not negative"
+            f"{what}: expected one of the integers from 0 to 2**64 - 1; use a seed that is not "
+            "negative"
         )
     return numbers
+
+
+def _index(number: int) -> int | None:
+    """An integer of any type as int; None of what cannot be in a key."""
+    try:
+        index = operator.index(number)
+    except TypeError:
+        return None
+    return index if 0 <= index < KEY_LIMIT else None

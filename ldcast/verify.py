@@ -31,7 +31,8 @@ import numpy as np
 import torch
 
 from ldcast.config import LEAD_MINUTES
-from ldcast.data.archive import RainEvent, notes_of, read_event
+from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
@@ -151,8 +152,8 @@ def main(argv: list[str] | None = None) -> None:
     check_writable(cache.folder, "--cache")
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
-    events = [read_event(spec) for spec in flags.data]
-    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed)
+    events = read_events(flags.data, reading_of(flags))
+    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, notes.append)
     notes += notes_of(events)
     notes += warn_of_few_events(len({case.source for case in cases}))
     notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))

@@ -17,11 +17,15 @@ import numpy as np
 
 from ldcast.config import PAST_FRAMES
 from ldcast.data.archive import CADENCE_MINUTES, RainEvent, format_time
+from ldcast.data.cadence import MAX_OFF, unrounded, with_times
 from ldcast.data.services import join_events
+from ldcast.forecasting.times import ArrivedTimes
 from ldcast.rain import as_float32
 
 AHEAD = np.timedelta64(60 * CADENCE_MINUTES, "s")  # what a clock may be wrong by
 FILES_PER_LOOK = 8
+MAY_MOVE = np.timedelta64(2 * MAX_OFF, "s")  # a time, when it is rounded
+STUCK_MINUTES = 20  # from the file of the newest frame to one that brings none
 _NAME = re.compile(r"forecast_(\d{8}T\d{4})(\.\w+)")
 _LEFTOVER = re.compile(r"\.forecast_.*\.\d+\.(tmp|new|old)")  # as ldcast/files.py names them
 
@@ -44,6 +48,8 @@ class _State(NamedTuple):
 class FrameFeed:
     """The newest frames in a folder, and the issue times whose four frames are all there.
 
+    Times are as read until the four frames are joined: only many of them tell how to round them.
+
     folder: each file in it holds one frame or more; hidden files are left alone.
     read: a file's event; raises for one that cannot be used.
     num_kept: for how many issue times, by the clock, frames are kept: the newest ones.
@@ -65,6 +71,11 @@ class FrameFeed:
         self._told: dict[Path, str] = {}  # what was said last of a file
         self._dropped: set[np.datetime64] = set()  # issue times that are not to be tried again
         self._trouble = ""  # what was said last of the whole folder
+        self._times = ArrivedTimes()
+        self._used: dict[np.datetime64, np.datetime64] = {}  # rounded -> as read, of those kept
+        self._is_faster = False  # frames are left out, and that was said
+        self._news = 0  # when the file was written that brought the newest frame
+        self._is_stuck = False  # files came since, but bring none
 
     def look(self) -> bool:
         """Reads some files that have come and are complete, the newest first.
@@ -75,36 +86,39 @@ class FrameFeed:
         try:
             states = self._list()
         except OSError as error:  # moved away, or its disk is not mounted
-            self._complain(f"cannot look into {self.folder} ({error.strerror}), trying again")
+            line = f"cannot look into {self.folder} ({error.strerror}), trying again"
+            self._complain("folder", line)
             return False
         # A file is complete if nothing was written to it since the last look.
         complete = [path for path, state in states.items() if self._seen.get(path) == state]
         new = [path for path in complete if self._read.get(path) != states[path]]
         again = [path for path in self._again if self._read[path] == states.get(path)]
         batch = [*new, *again][:FILES_PER_LOOK]
-        in_vain = [path for path in batch if not self._take(path)]
+        in_vain = [path for path in batch if not self._take(path, states[path].written)]
         self._again = [path for path in again if path not in batch] + in_vain
         read = self._read | {path: states[path] for path in batch}
         self._read = {path: state for path, state in read.items() if path in states}
         self._seen = states
         self._told = {path: line for path, line in self._told.items() if path in states}
+        self._choose()
         self._forget()
         more_wait = len(new) > FILES_PER_LOOK
         if not more_wait:
-            self._complain(self._wrong_cadence())
+            self._complain(*self._why_none_comes())
         return more_wait
 
     def due(self) -> list[np.datetime64]:
         """Issue times that can be forecast, newest first."""
-        return [time for time in sorted(self._frames, reverse=True) if self._is_due(time)]
+        return [time for time in sorted(self._used, reverse=True) if self._is_due(time)]
 
     def event(self, issue_time: np.datetime64) -> RainEvent:
         """The four frames up to a time that is due, float32.
 
         Raises InputError where they are of different sizes or grids.
         """
-        frames = [self._frames[time].event for time in times_of_past(issue_time)]
-        event = join_events(frames)
+        times = times_of_past(issue_time)
+        frames = [self._frames[self._used[time]].event for time in times]
+        event = with_times(join_events(frames), np.array(times))
         return replace(event, rain_rate=as_float32(event.rain_rate), name=self.folder.name)
 
     def drop(self, issue_time: np.datetime64) -> None:
@@ -128,10 +142,10 @@ class FrameFeed:
         newest = sorted(states, key=lambda path: (states[path], path.name), reverse=True)
         return {path: states[path] for path in newest[: 4 * (self.num_kept + PAST_FRAMES)]}
 
-    def _take(self, path: Path) -> bool:
+    def _take(self, path: Path, written: int) -> bool:
         """Reads a file; False if it should be tried again although nothing was written to it."""
         try:
-            event = self.read(path)
+            event = unrounded(self.read(path))
         except Exception as error:  # a broken file must not end the service, whatever is raised
             self._pass_over(path, str(error))
             # An error of the system, such as a missing permission, may pass; of a format it stays.
@@ -144,6 +158,10 @@ class FrameFeed:
             self._pass_over(path, f"{time} is in the future: is the clock right?")
             return False
         self._take_back(path, event.time)
+        if event.time[-1] > self._times.newest():
+            self._news, self._is_stuck = written, False
+        else:
+            self._is_stuck |= written > self._news + 60 * 10**9 * STUCK_MINUTES
         if not any([self._put(event, index, path) for index in range(len(event.time))]):
             time = format_time(event.time[-1])
             self._pass_over(path, f"all its frames, up to {time}, came before")
@@ -158,19 +176,22 @@ class FrameFeed:
         for time, frame in list(self._frames.items()):
             if frame.path == path and time > times[0] and time not in times:
                 del self._frames[time]  # a wrong time that was mended
+                self._times.discard(time)
             elif frame.path == path and time < times[0]:
                 self._frames[time] = frame._replace(path=None)
 
     def _put(self, event: RainEvent, index: int, path: Path) -> bool:
         """Keeps a frame; False where its time came before in another file, and was of use."""
         time = event.time[index]
-        issue_times = {time + self._minutes(later) for later in range(PAST_FRAMES)}
+        dropped = {issue_time for issue_time in self._dropped if _may_be_of(time, issue_time)}
         before = self._frames.get(time)
-        if before and before.path not in (None, path) and not issue_times & self._dropped:
+        if before and before.path not in (None, path) and not dropped:
             return False
         # By an index, so a copy: a view would hold all frames of the file.
-        self._frames[time] = _Frame(event.select(np.array([index])), path)
-        self._dropped -= issue_times
+        frame = event.select(np.array([index]))
+        self._frames[time] = _Frame(replace(frame, time_as_read=frame.time), path)
+        self._times.add(time)
+        self._dropped -= dropped
         return True
 
     def _pass_over(self, path: Path, why: str) -> None:
@@ -179,21 +200,34 @@ class FrameFeed:
             self._told[path] = line
             self.tell(line)
 
-    def _complain(self, line: str) -> None:
-        """Of the whole folder; an empty line means that nothing is wrong any more."""
-        if line not in ("", self._trouble):
+    def _complain(self, trouble: str, line: str) -> None:
+        """Of the whole folder, once until it is over; empty texts where nothing is wrong."""
+        if trouble not in ("", self._trouble):
             self.tell(line)
-        self._trouble = line
+        self._trouble = trouble
 
-    def _wrong_cadence(self) -> str:
-        """A line where there are frames enough but none follows another after 5 minutes."""
-        gaps = np.diff(sorted(self._frames))
-        if len(self._frames) < PAST_FRAMES or gaps.min() <= self._minutes(1):
-            return ""
-        return (
-            f"no forecast from {self.folder}: no two of its frames are {CADENCE_MINUTES} minutes "
-            f"apart, expected {PAST_FRAMES} such in a row"
-        )
+    def _choose(self) -> None:
+        """Which frames are used; of a feed that brings more, the others go."""
+        used = self._times.used()
+        faster = self._times.faster()
+        if faster:
+            kept = set(used.values())
+            self._frames = {time: frame for time, frame in self._frames.items() if time in kept}
+            if not self._is_faster:
+                self.tell(f"{self.folder}: {faster}")
+            self._is_faster = True
+        self._used = {rounded: time for rounded, time in used.items() if time in self._frames}
+
+    def _why_none_comes(self) -> tuple[str, str]:
+        """What is wrong with the feed, by a name, and a line on it; empty texts for nothing."""
+        if self._is_stuck:
+            return "stuck", (
+                f"no new forecast from {self.folder}: files came for {STUCK_MINUTES} minutes "
+                f"without a frame after {format_time(self._times.newest())}, expected one each "
+                f"{CADENCE_MINUTES} minutes"
+            )
+        trouble, why = self._times.why_none()
+        return trouble, f"no forecast from {self.folder}: {why}"
 
     def _forget(self) -> None:
         if not self._frames:
@@ -201,16 +235,25 @@ class FrameFeed:
         # Four and one that may be ahead of the clock are kept anyhow.
         newest = sorted(self._frames)[-PAST_FRAMES - 1 :]
         oldest = min(newest[0], newest[-1] - self._minutes(self.num_kept + PAST_FRAMES - 2))
+        oldest -= MAY_MOVE
         self._frames = {time: frame for time, frame in self._frames.items() if time >= oldest}
+        self._used = {time: read for time, read in self._used.items() if read in self._frames}
         self._dropped = {time for time in self._dropped if time >= oldest}
+        self._times.forget(oldest)
 
     def _is_due(self, issue_time: np.datetime64) -> bool:
         times = times_of_past(issue_time)
-        return issue_time not in self._dropped and all(time in self._frames for time in times)
+        return issue_time not in self._dropped and all(time in self._used for time in times)
 
     @staticmethod
     def _minutes(num_frames: int) -> np.timedelta64:
         return np.timedelta64(60 * CADENCE_MINUTES * num_frames, "s")
+
+
+def _may_be_of(time: np.datetime64, issue_time: np.datetime64) -> bool:
+    """Whether a frame, by its time as read, may be among the four of an issue time."""
+    off = [abs(needed - time) for needed in times_of_past(issue_time)]
+    return min(off) <= MAY_MOVE
 
 
 def _state(path: Path) -> _State:

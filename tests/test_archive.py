@@ -1,5 +1,6 @@
 """Event files: what is read, what is refused and with which words, and how events are cut."""
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,33 @@ def test_grid_takes_scalars_only_and_keeps_times(save):
     assert event.grid == {"x1": -3.5, "issued": issued}
 
 
+DEGREES = {"x1": 5.0, "y1": 51.0, "x2": 5.05, "y2": 51.07}  # sides of 0.01
+
+
+@pytest.mark.parametrize(
+    ("grid", "sides"),
+    [
+        ({"projection": "+proj=longlat +datum=WGS84"}, (701.4, 1112.5)),
+        (
+            {"projection": "EPSG:4326", "pixel_size_m": 0.01, "pixel_size_y_m": 0.01},
+            (701.4, 1112.5),
+        ),
+        ({"projection": "EPSG:4326 (degrees in x1..y2)", "pixel_size_m": 805.0}, (805.0, None)),
+        ({"projection": "+proj=laea", "pixel_size_m": 0.01}, (0.01, None)),
+        ({"projection": "+proj=longlat", "y1": 88.0, "y2": 90.1}, (None, None)),
+        ({"projection": "+proj=ob_tran +o_proj=longlat"}, (None, None)),
+        ({"projection": "+proj=longlat", "x1": "west"}, (None, None)),
+    ],
+)
+def test_pixels_in_degrees_are_given_in_metres(save, grid, sides):
+    event = make_event()
+    path = save(rain_rate=event.rain_rate, time=event.time, **{**DEGREES, **grid})
+    read = read_event(path).grid
+    for name, side in zip(("pixel_size_m", "pixel_size_y_m"), sides, strict=True):
+        assert read.get(name) == (None if side is None else pytest.approx(side, abs=0.1))
+    assert read["x2"] == 5.05
+
+
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "copy.npz"
     write_event(make_event(), path)
@@ -120,7 +148,9 @@ def test_time_of_any_unit_is_read_in_seconds(save):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match=r"no event file .*nothing\.npz: expected PATH"):
         read_event(tmp_path / "nothing.npz")
-    with pytest.raises(InputError, match="is a folder: name the event files in it"):
+    with pytest.raises(
+        InputError, match="is a folder, expected a file; name a file, or a folder that"
+    ):
         read_event(tmp_path)
 
 
@@ -296,6 +326,79 @@ def test_past_frames_at_an_issue_time_and_around_gaps():
     past = past_event(event)  # 7 8 9 | 11: the newest four in a row are 2 to 5
     assert past.rain_rate[:, 0, 0].tolist() == [2, 3, 4, 5] and past.time[-1] == minutes(25)[0]
     assert past_event(event, num_frames=3).time[-1] == minutes(45)[0]
+
+
+def blank(event: RainEvent, *frames: int) -> RainEvent:
+    event.rain_rate[list(frames)] = np.nan
+    return event
+
+
+@pytest.mark.parametrize(
+    ("event", "minute", "note"),
+    [
+        (make_event(12), 55, ""),
+        (
+            blank(make_event(12), 11),
+            50,
+            "forecast from 2020-06-01T00:50, not from the 1 newer frame up to 2020-06-01T00:55: "
+            "they lack what a forecast starts from, with 2020-06-01T00:55 without data",
+        ),
+        (blank(make_event(12), 9), 40, "with 2020-06-01T00:45 without data"),
+        (
+            blank(make_event(12), 8, 9, 10, 11),
+            35,
+            "not from the 4 newer frames .* with 4 frames from 2020-06-01T00:40 to "
+            "2020-06-01T00:55 without data",
+        ),
+        (without_frames(make_event(12), 10), 45, "with 2020-06-01T00:50 missing"),
+        (
+            without_frames(blank(make_event(12), 11), 9),
+            40,
+            "with 2020-06-01T00:55 without data and 2020-06-01T00:45 missing",
+        ),
+    ],
+)
+def test_past_goes_back_to_where_all_frames_hold_data(event, minute, note):
+    past = past_event(event)
+    assert past.time[-1] == minutes(minute)[0] and not np.isnan(past.rain_rate).any()
+    assert len(past.notes) == bool(note) and re.search(note, "".join(past.notes))
+
+
+def test_a_frame_with_any_data_holds_data():
+    event = make_event()
+    event.rain_rate[5, 1:] = np.nan
+    past = past_event(replace(event, notes=("of the reader",)))
+    assert past.time[-1] == minutes(25)[0] and past.notes == ("of the reader",)
+
+
+@pytest.mark.parametrize(
+    ("frames", "minute"),
+    [
+        ((0, 3), 25),  # 00:15 is in all of them, 00:00 in the first alone
+        ((0, 3, 5), 20),  # the newest frame must hold data
+        ((2, 5), 20),
+        ((1, 3, 5), 20),
+        (range(6), 25),
+    ],
+)
+def test_past_without_four_full_frames_has_as_many_as_there_are(frames, minute):
+    """Whether they are enough is for the forecast to say."""
+    assert past_event(blank(make_event(), *frames)).time[-1] == minutes(minute)[0]
+
+
+def test_an_issue_time_that_is_asked_for_may_have_gaps():
+    past = past_event(blank(make_event(), 3), np.datetime64("2020-06-01T00:20"))
+    assert past.time[-1] == minutes(20)[0] and past.notes == ()
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_an_issue_time_ahead_of_the_clock_is_said(is_asked_for):
+    start = np.datetime64("now", "s") - np.timedelta64(600, "s")  # 20 minutes for four frames
+    event = replace(make_event(), time=start + np.arange(NUM_FRAMES) * np.timedelta64(300, "s"))
+    past = past_event(event, event.time[-1] if is_asked_for else None)
+    (note,) = past.notes
+    assert re.search(r"issue time .* is 1[45] minutes ahead of the clock", note)
+    assert past_event(event, event.time[3] - np.timedelta64(300, "s"), 3).notes == ()
 
 
 def test_past_frames_are_a_copy():

@@ -62,3 +62,23 @@ def test_cases_know_the_size_of_a_pixel():
     assert case.pixel_km == 1
     (case,) = draw_cases([make_event(rain_rate, pixel_size_m=2000)], 1, CROP, seed=0)
     assert case.pixel_km == 2
+
+
+def test_cases_whose_past_cannot_be_filled_are_left_out_and_counted():
+    """Every third image is blank: the newest of some pasts, an earlier one, filled, of others."""
+    rain_rate = np.tile(synthetic_event(0, 1, 48, 48).rain_rate, (60, 1, 1))
+    rain_rate[::3] = np.nan
+    said = []
+    cases = draw_cases([make_event(rain_rate)], 4, CROP, 0, said.append)
+    assert all((case.window.first_frame + 3) % 3 for case in cases)
+    (line,) = said
+    assert "of 32 drawn cases: more than half of a past frame is without data" in line
+    num_left_out = int(line.split()[2])
+    assert 5 < num_left_out < 20
+    assert draw_cases([make_event(rain_rate)], 4, CROP, 0) == cases  # nothing need be said
+
+
+def test_nothing_is_said_where_every_case_has_its_past():
+    said = []
+    draw_cases([synthetic_event(0, 30, 48, 48)], 4, CROP, 0, said.append)
+    assert said == []

@@ -125,7 +125,8 @@ def test_real_files_of_a_service(tmp_path, capsys):
     assert run(*paths, "--reader", "knmi", "--out", tmp_path / "knmi.npz") == 0
     said = capsys.readouterr()
     assert "6 frames, 2010-08-26T00:00 to 2010-08-26T00:25, 765 x 700 pixels of 1000 m" in said.out
-    assert "note" not in said.out and said.err == ""
+    assert "rain rates are made from amounts of 5 minutes" in said.out
+    assert said.out.count("note: ") == 1 and said.err == ""
     event = read_event(tmp_path / "knmi.npz")
     with np.load(DATA / "train" / "knmi_20100826.npz") as known:
         np.testing.assert_array_equal(event.rain_rate, known["rain_rate"][:6])

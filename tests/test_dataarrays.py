@@ -64,6 +64,15 @@ def test_a_dataarray_gives_a_dataarray_with_its_coordinates() -> None:
     assert (forecast.quality.sel(x=500, y=31500) == 2).all()  # no data
 
 
+def test_times_with_seconds_are_rounded() -> None:
+    given = radar()
+    seconds = np.arange(given.sizes["time"]) % 3 * np.timedelta64(9, "s")
+    late = given.assign_coords(time=given.time + seconds)
+    settings = {"num_sampling_steps": 1, "lead_minutes": 5}
+    forecast = MODEL.predict_xarray(late, 1, **settings)
+    np.testing.assert_array_equal(forecast.time, MODEL.predict_xarray(given, 1, **settings).time)
+
+
 def test_a_part_of_an_ensemble_has_the_numbers_of_its_members() -> None:
     settings = {"num_sampling_steps": 1, "lead_minutes": 5}
     whole = MODEL.predict_xarray(radar(), 3, **settings)
@@ -106,3 +115,22 @@ def test_its_projection_is_kept() -> None:
 def test_what_is_no_rain_of_four_frames_is_refused(change, message) -> None:
     with pytest.raises(InputError, match=message):
         MODEL.predict_xarray(change(radar()))
+
+
+def test_rates_made_from_amounts_are_said() -> None:
+    """Of an xarray Dataset's variable, which does not bring the time bounds along."""
+    rates, settings = radar(), {"num_members": 1, "num_sampling_steps": 1, "lead_minutes": 5}
+    amounts = (rates / 12).assign_attrs(
+        units="mm", standard_name="rainfall_amount", grid_mapping="crs"
+    )
+    with pytest.warns(UserWarning, match="amounts of 5 minutes, the spacing of the frames") as said:
+        forecast = MODEL.predict_xarray(amounts, **settings)
+    assert said[0].filename == __file__
+    np.testing.assert_allclose(forecast, MODEL.predict_xarray(rates, **settings), atol=1e-3)
+    with pytest.raises(InputError, match="intervals of its frames overlap"):
+        MODEL.predict_xarray(amounts.assign_attrs(accumulation_period="1 hour"), **settings)
+
+
+def test_a_wrong_seed_is_named() -> None:
+    with pytest.raises(InputError, match="got seed -1: expected one of the integers from 0"):
+        MODEL.predict_xarray(radar(), num_members=1, seed=-1)

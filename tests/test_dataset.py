@@ -47,6 +47,7 @@ def make_forecast(grid: dict[str, Any], num_members: int = 2, **changes: Any) ->
         "num_sampling_steps": 50,
         "quality": np.where(np.isnan(rain_rate[0]), 2, 1).astype(np.uint8),
         "statistics": ensemble_statistics(rain_rate, (0.1, 5), (0.1, 0.5), use_means=True),
+        "past_time_as_read": np.array(["2016-07-11T23:35:03", "2016-07-11T23:49:58"], "M8[s]"),
     }
     return Forecast(**{**made, **changes})
 
@@ -273,6 +274,7 @@ def test_round_trip(forecast: Forecast, path: Path) -> None:
     back = read_forecast(path)
     for name in ("rain_rate", "lead_minutes", "quality", "time"):
         np.testing.assert_array_equal(getattr(back, name), getattr(forecast, name))
+    np.testing.assert_array_equal(back.past_time_as_read, forecast.past_time_as_read)
     assert back.rain_rate.dtype == np.float32
     assert back.statistics.entries().keys() == forecast.statistics.entries().keys()
     for name, values in forecast.statistics.entries().items():

@@ -23,6 +23,9 @@ from ldcast.products.forecast import (
 from ldcast.products.statistics import STATISTICS_AXES, Statistics, ensemble_statistics
 
 GRID = {"pixel_size_m": 1000.0, "projection": "+proj=somerc", "corners": np.array([1.5, 2.5])}
+TIMES_AS_READ = np.array(
+    [f"2016-07-11T23:{time}" for time in ("35:00", "39:48", "45:07", "50:30")], "datetime64[s]"
+)
 
 
 @pytest.fixture
@@ -46,6 +49,7 @@ def with_statistics(forecast: Forecast) -> Forecast:
         forecast,
         quality=np.where(np.isnan(forecast.rain_rate[0]), 2, 1).astype(np.uint8),
         statistics=ensemble_statistics(forecast.rain_rate, (0.1, 5), (0.5,), use_means=True),
+        past_time_as_read=TIMES_AS_READ,
     )
 
 
@@ -84,6 +88,7 @@ def test_statistics_and_quality_come_back(forecast: Forecast, tmp_path: Path) ->
     for name, values in full.statistics.entries().items():
         np.testing.assert_array_equal(getattr(back.statistics, name), values)
     np.testing.assert_array_equal(back.quality, full.quality)
+    np.testing.assert_array_equal(back.past_time_as_read, TIMES_AS_READ)
     assert back.quality.dtype == np.uint8
     assert back.grid.keys() == GRID.keys()
     assert set(OPTIONAL_ENTRIES) <= load(tmp_path / "forecast.npz").keys()

@@ -10,6 +10,7 @@ import pytest
 from ldcast.data.archive import RainEvent, check_cadence, read_event
 from ldcast.data.gridded import event_from_dataarray, read_gridded
 from ldcast.data.grids import in_metres
+from ldcast.data.services import read_frames
 from ldcast.errors import InputError
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
@@ -188,7 +189,8 @@ def test_rain_is_found_by_its_standard_name(tmp_path):
         (
             {"rain": make(standard_name=""), "dbz": make(standard_name="", units="dBZ")},
             r"no variable with a standard_name of rain; it has rain \(mm h-1\), dbz \(dBZ\), "
-            r"expected one of rainfall_rate, .*; reflectivity: convert it by mm/h = ",
+            r"expected one of rainfall_rate, .*; if rain is a rate of rain, set its attribute "
+            r"standard_name to rainfall_rate.*; reflectivity becomes rain by --zr A B",
         ),
         (
             {"rain": make(), "sum": make(standard_name="rainfall_amount", units="mm")},
@@ -290,6 +292,115 @@ def test_time_bounds_tell_interval_and_end(tmp_path, units, factors):
     np.testing.assert_array_equal(part.rain_rate, event.rain_rate[1:])
 
 
+def running(
+    rain: "xarray.DataArray", minutes: int, since: np.datetime64 | None = None
+) -> "xarray.Dataset":
+    """Intervals of so many minutes that end at each frame's time, or all begin at `since`."""
+    dataset = with_bounds(rain, [0] * NUM_FRAMES)
+    dataset["time_bnds"][:, 0] = since or rain.time.values - minutes * np.timedelta64(60, "s")
+    return dataset
+
+
+AMOUNT = {"standard_name": "rainfall_amount", "units": "mm"}
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize(
+    ("attrs", "minutes", "since"),
+    [
+        (AMOUNT, 60, None),
+        (AMOUNT, 0, START - np.timedelta64(5, "m")),
+        (AMOUNT, 6, None),
+        ({"cell_methods": "time: mean"}, 60, None),
+        ({"cell_methods": "area: mean time: sum (interval: 5 min)"}, 60, None),
+        ({"cell_methods": "time: y: x: maximum"}, 10, None),
+    ],
+)
+def test_intervals_that_overlap_are_refused(tmp_path, suffix, attrs, minutes, since):
+    path = tmp_path / f"radar{suffix}"
+    dataset = running(make(**attrs), minutes, since)
+    dataset.to_zarr(path) if suffix == ".zarr" else dataset.to_netcdf(path)
+    with pytest.raises(InputError, match="intervals of its frames overlap: the rain up to 2020-06"):
+        read_gridded(path)
+    with pytest.raises(InputError, match="overlap"):
+        read_event(f"{path}@2020-06-01T00:05/")
+    assert len(read_event(f"{path}@2020-06-01T00:10/").time) == 1
+
+
+def test_frames_of_several_files_may_not_overlap(tmp_path):
+    paths = [tmp_path / f"{index}.nc" for index in range(NUM_FRAMES)]
+    for index, path in enumerate(paths):
+        running(make(**AMOUNT), 60).isel(time=[index]).to_netcdf(path)
+    with pytest.raises(InputError, match="overlap"):
+        read_frames(paths, read_gridded)
+    for index, path in enumerate(paths):
+        running(make(**AMOUNT), 5).isel(time=[index]).to_netcdf(path)
+    check(read_frames(paths, read_gridded), 12 * rates())
+
+
+@pytest.mark.parametrize(
+    ("attrs", "minutes", "starts", "note"),
+    [
+        (AMOUNT, 5, 5, "rain rates are made from amounts of 5 minutes"),
+        (AMOUNT, 1, 1, "rain rates are made from amounts of 1 minutes"),
+        ({"cell_methods": "time: mean"}, 5, 5, ""),
+        ({"cell_methods": "time: point"}, 60, None, "bounds of its rain rates overlap"),
+        ({}, 60, None, "bounds of its rain rates overlap"),
+        ({}, 5, None, ""),
+    ],
+)
+def test_other_intervals_are_kept_and_said(tmp_path, attrs, minutes, starts, note):
+    running(make(**attrs), minutes).to_netcdf(tmp_path / "radar.nc")
+    event = read_gridded(tmp_path / "radar.nc")
+    check(event, rates() * (60 / minutes if attrs is AMOUNT else 1))
+    if starts is None:
+        assert event.interval_start is None
+    else:
+        np.testing.assert_array_equal(event.time - event.interval_start, 60 * starts)
+    assert len(event.notes) == bool(note) and note in "".join(event.notes)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "minutes"),
+    [
+        ({}, 5),  # the spacing of the frames
+        ({"accutime": 5.0}, 5),
+        ({"accutime": 1}, 1),
+        ({"accumulation_period": "PT1M"}, 1),
+        ({"accumulation_time": "90 seconds"}, 1.5),
+        ({"accumulation_interval": "0.1 hr"}, None),
+        ({"accumulation_period": "1 hour"}, None),
+        ({"accutime": 60}, None),
+        ({"accumulation_period": "see the manual"}, 5),
+        ({"cell_methods": "time: sum (interval: 1 hour)"}, None),
+        ({"cell_methods": "time: sum (interval: 10 min comment: gauges)"}, None),
+        ({"cell_methods": "time: sum (interval: 1 min)"}, 5),
+        ({"cell_methods": "time: sum"}, 5),
+    ],
+)
+def test_intervals_without_bounds(attrs, minutes):
+    rain = make(**AMOUNT, **attrs)
+    if minutes is None:
+        with pytest.raises(InputError, match="overlap"):
+            event_from_dataarray(rain)
+        return
+    event = event_from_dataarray(rain)
+    check(event, rates() * 60 / minutes)
+    (note,) = event.notes
+    assert note.startswith(f"rain rates are made from amounts of {minutes:g} minutes")
+    assert note.endswith("the spacing of the frames") == (minutes == 5 and "accutime" not in attrs)
+
+
+@pytest.mark.parametrize("method", ["mean", "point", "sum"])
+def test_means_of_samples_that_are_further_apart_than_frames_overlap(method):
+    rain = make(cell_methods=f"time: {method} (interval: 1 hour)")
+    if method == "point":
+        check(event_from_dataarray(rain))
+    else:
+        with pytest.raises(InputError, match="overlap"):
+            event_from_dataarray(rain)
+
+
 def test_bounds_may_be_reversed(tmp_path):
     dataset = with_bounds(make(standard_name="rainfall_amount", units="mm"), [5, 5, 5])
     dataset["time_bnds"] = dataset["time_bnds"][:, ::-1]
@@ -387,7 +498,8 @@ def test_one_frame_with_its_time_beside_it():
 @pytest.mark.parametrize(
     ("time", "message"),
     [
-        ([0, 1, 2], r"time is int64, expected datetime64"),
+        ([0, 1, 2], r"time has no units, expected such as 'minutes since .*set its attribute unit"),
+        (list("abc"), "time holds texts, expected numbers with units such as 'minutes since"),
         (START + np.array([0, 600, 300]) * np.timedelta64(1, "s"), "T00:10 is followed by"),
     ],
 )
@@ -412,7 +524,9 @@ def test_axes_by_other_names_and_attributes():
     rain["valid"].attrs["axis"] = "T"
     check(event_from_dataarray(rain))
     del rain["valid"].attrs["axis"]
-    with pytest.raises(InputError, match="valid, north, east of rain, none is the time axis"):
+    with pytest.raises(
+        InputError, match=r"of rain, none is the time axis, .*with standard_name time; set"
+    ):
         event_from_dataarray(rain)
     rain = make()
     del rain["y"].attrs["standard_name"], rain["x"].attrs["standard_name"]
@@ -552,6 +666,82 @@ def test_wkt_that_has_no_proj_text_is_kept():
     assert pyproj.CRS(event_from_dataarray(rain).grid["projection"]) == pyproj.CRS(wkt)
 
 
+LAEA_M = 4e6 + 2000 * np.arange(WIDTH), 3e6 - 2000 * np.arange(HEIGHT)  # x, y
+DEGREES = 7 + 0.25 * np.arange(WIDTH), 47 - 0.5 * np.arange(HEIGHT)
+
+
+def without_units(x: np.ndarray, y: np.ndarray, **crs: object) -> "xarray.DataArray":
+    rain = make().assign_coords(x=x, y=y, crs=xarray.DataArray(0, attrs=crs))
+    assert "units" not in rain["x"].attrs and "units" not in rain["y"].attrs
+    return rain
+
+
+def wkt(text: str) -> str:
+    return pytest.importorskip("pyproj", reason="reads WKT").CRS(text).to_wkt()
+
+
+IN_KM = "+proj=stere +lat_0=90 +ellps=WGS84 +units=km"
+RADIUS_IN_KM = "+proj=stere +lat_0=90 +a=6378.137 +b=6356.752"
+
+
+@pytest.mark.parametrize("form", ["crs_wkt", "spatial_ref", "cf"])
+def test_coordinates_without_units_are_in_the_metres_of_their_crs(form):
+    crs = pytest.importorskip("pyproj", reason="reads WKT").CRS("EPSG:3035")
+    attrs = {key: value for key, value in crs.to_cf().items() if key != "crs_wkt"}
+    grid = event_from_dataarray(
+        without_units(*LAEA_M, **(attrs if form == "cf" else {form: crs.to_wkt()}))
+    ).grid
+    assert [grid[name] for name in CORNERS] == [3999000, 2993000, 4009000, 3001000]
+    assert grid["pixel_size_m"] == grid["pixel_size_y_m"] == 2000
+
+
+@pytest.mark.parametrize("attrs", [{"crs_wkt": IN_KM}, {"proj4": IN_KM}, {"proj4": RADIUS_IN_KM}])
+def test_coordinates_without_units_are_in_the_kilometres_of_their_crs(attrs):
+    attrs = {key: wkt(text) if key == "crs_wkt" else text for key, text in attrs.items()}
+    pytest.importorskip("pyproj", reason="reads PROJ text")
+    x, y = LAEA_M
+    grid = event_from_dataarray(without_units(x / 1000, y / 1000, **attrs)).grid
+    assert [grid[name] for name in CORNERS] == [3999000, 2993000, 4009000, 3001000]
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"grid_mapping_name": "latitude_longitude"},
+        {"proj4": "+proj=longlat +datum=WGS84"},
+        {"crs_wkt": "EPSG:4326"},
+    ],
+)
+def test_coordinates_without_units_are_in_the_degrees_of_their_crs(attrs):
+    if "crs_wkt" in attrs:
+        attrs = {"crs_wkt": wkt(attrs["crs_wkt"])}
+    pytest.importorskip("pyproj", reason="reads grid mappings")
+    grid = event_from_dataarray(without_units(*DEGREES, **attrs)).grid
+    assert [grid[name] for name in CORNERS] == [6.875, 45.25, 8.125, 47.25]
+    assert grid["pixel_size_m"] == pytest.approx(19270, rel=1e-3)  # 0.25 degrees at 46.25 N
+
+
+def test_one_coordinate_without_units():
+    rain = without_units(*LAEA_M, crs_wkt=wkt("EPSG:3035"))
+    rain = rain.assign_coords(x=("x", LAEA_M[0] / 1000, {"units": "km"}))
+    grid = event_from_dataarray(rain).grid
+    assert [grid[name] for name in CORNERS] == [3999000, 2993000, 4009000, 3001000]
+
+
+@pytest.mark.parametrize(
+    ("code", "x", "y", "message"),
+    [
+        ("EPSG:3035", LAEA_M[0] / 1000, LAEA_M[1] / 1000, "metre, do not fit steps of 2 from 3000"),
+        ("EPSG:3035", *DEGREES, "metre, do not fit steps of 0.5 from 47"),
+        ("EPSG:4326", *LAEA_M, r"degree, do not fit steps of 2000 .*units to m, km or degrees"),
+        ("EPSG:2263", *LAEA_M, "has units 'us survey foot', expected m, km or degrees"),
+    ],
+)
+def test_units_of_a_crs_that_cannot_be(code, x, y, message):
+    with pytest.raises(InputError, match=message):
+        event_from_dataarray(without_units(x, y, crs_wkt=wkt(code)))
+
+
 def in_km(rain: "xarray.DataArray", *axes: str) -> "xarray.DataArray":
     for axis in axes:
         rain = rain.assign_coords({axis: (axis, rain[axis].values / 1000, {"units": "km"})})
@@ -610,7 +800,7 @@ def test_the_named_grid_mapping_is_taken():
     assert event_from_dataarray(rain).grid["projection"] == STEREO
 
 
-def test_degrees_stay_degrees_without_a_pixel_size():
+def test_degrees_stay_degrees_and_their_pixels_are_in_metres_at_the_centre():
     rain = make().rename(y="lat", x="lon")
     rain = rain.assign_coords(
         lat=("lat", [45.0, 45.5, 46.0, 46.5], {"units": "degrees_north"}),
@@ -620,4 +810,6 @@ def test_degrees_stay_degrees_without_a_pixel_size():
     check(event, rates()[:, ::-1])
     assert [event.grid[name] for name in CORNERS] == [6.875, 44.75, 8.125, 46.75]
     assert event.grid["projection"] == "+proj=longlat +datum=WGS84 +no_defs"
-    assert "pixel_size_m" not in event.grid
+    # A degree at 45.75 N on WGS84: 77.81 km of longitude, 111.15 km of latitude.
+    assert event.grid["pixel_size_m"] == pytest.approx(0.25 * 77_810, abs=2)
+    assert event.grid["pixel_size_y_m"] == pytest.approx(0.5 * 111_145, abs=5)

@@ -16,6 +16,7 @@ from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting.reading import past_of
 from ldcast.products.ensemble import THRESHOLDS
 
 
@@ -104,7 +105,7 @@ def test_amp_bf16_changes_little(call) -> None:
 
 
 def test_without_data_the_seed_makes_the_rain() -> None:
-    past = infer.read_past(parse_flags("", ["--seed", "7"]))
+    past = past_of(parse_flags("", ["--seed", "7"]))
     assert past.name == "synthetic:7"
     assert past.rain_rate.shape == (4, 256, 256)
     assert past.time.tolist() == synthetic_event(7).time[-4:].tolist()

@@ -361,14 +361,23 @@ def watch_here(
 def test_a_frame_that_cannot_be_forecast_does_not_end_the_service(
     watch_here, event, capsys
 ) -> None:
-    """All pixels without data: predict refuses it once, and the next frame is forecast."""
+    """The newest without any data: predict refuses it once, and the time before is forecast."""
     rain_rate = event.rain_rate.copy()
-    rain_rate[1] = np.nan
+    rain_rate[-1] = np.nan
+    write_event(RainEvent(rain_rate, event.time, GRID), "incoming/frames.npz")
+    assert watch_here() == 0
+    assert capsys.readouterr().out.count("no forecast from ") == 1
+    assert len(list(Path("forecasts").iterdir())) == 2
+
+
+def test_a_gap_in_an_earlier_frame_is_filled_and_said(watch_here, event, capsys) -> None:
+    rain_rate = event.rain_rate.copy()
+    rain_rate[1, :, :20] = np.nan
     write_event(RainEvent(rain_rate, event.time, GRID), "incoming/frames.npz")
     assert watch_here() == 0
     output = capsys.readouterr().out
-    assert output.count("no forecast from ") == 2  # two of three have the empty frame
-    assert len(list(Path("forecasts").iterdir())) == 1
+    assert output.count("Gaps in earlier images, ") == 2  # two of three begin with that image
+    assert len(list(Path("forecasts").iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -392,6 +401,19 @@ def test_half_precision_frames_are_forecast(watch_here, event) -> None:
     write_event(RainEvent(half, event.time, GRID), "incoming/frames.npz")
     assert watch_here() == 0
     assert len(list(Path("forecasts").iterdir())) == 3
+
+
+def test_the_service_reads_pieces_and_rounds_times(watch_here, event, capsys) -> None:
+    seconds = np.arange(len(event.time)) % 3 * np.timedelta64(9, "s")
+    write_event(RainEvent(event.rain_rate, event.time + seconds, GRID), "incoming/frames.npz")
+    assert watch_here("--crop", "3", "5", "32", "16") == 0
+    paths = sorted(Path("forecasts").iterdir())
+    assert len(paths) == 3
+    forecast = read_forecast(paths[-1])
+    assert forecast.rain_rate.shape[2:] == (32, 16)
+    assert forecast.issue_time == event.time[-1]
+    assert forecast.past_time_as_read.tolist() == (event.time + seconds)[-4:].tolist()
+    assert capsys.readouterr().out.count("past_time_as_read") == 1  # the note
 
 
 def test_newer_forecasts_of_another_time_do_not_make_it_work_for_nothing(

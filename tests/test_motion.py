@@ -8,12 +8,12 @@ from ldcast.motion import (
     NO_FORECAST,
     UPSTREAM_OBSERVED,
     UPSTREAM_UNKNOWN,
-    _trace_back,
     forecast_quality,
     interior_mask,
     mean_motion,
     motion_field,
 )
+from ldcast.motion.quality import _trace_back
 
 
 def moving_rain(
@@ -102,7 +102,7 @@ def test_what_has_left_the_domain_on_its_way_is_unknown():
     motion = torch.zeros(2, 9, 9)
     motion[1, :, :3] = 5.0  # the first step back from column 2 leads outside
     motion[1, :, 0] = -5.0  # and were it clamped to column 0, the second would lead back in
-    is_observed = _trace_back(torch.ones(9, 9, dtype=torch.bool), motion, 2)
+    (is_observed,) = _trace_back(torch.ones(1, 9, 9, dtype=torch.bool), motion, 2)
     assert not is_observed[:, 4, 2].any()
 
 

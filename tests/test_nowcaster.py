@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ldcast import LatentNowcaster, LDCast, NoiseSchedule
 from ldcast.diffusion import DDPMLoss, PLMSSampler
 from ldcast.errors import InputError
+from ldcast.motion import fill_gaps
 from ldcast.nowcaster import build
 from ldcast.rain import to_model_units
 from ldcast.request import pad_to_multiple
@@ -566,11 +567,27 @@ def test_a_denoiser_that_overflows_is_stopped_at_once():
     assert len(asked) < NUM_CALLS
 
 
-def test_a_past_frame_without_any_data_is_refused():
+@pytest.mark.parametrize(
+    ("blank", "message"),
+    [([3], "the newest past frame holds no data"), ([0, 1, 2], "before the newest hold no data")],
+)
+def test_a_past_without_data_where_it_must_have_some_is_refused(blank, message):
     past = rain(16, 16)
-    past[1] = torch.nan
-    with pytest.raises(InputError, match="past frame of 10 minutes ago holds no data"):
+    past[blank] = torch.nan
+    with pytest.raises(InputError, match=message):
         tiny_model().predict(past, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_gaps_of_earlier_frames_are_filled_before_the_networks_see_them(model, dtype):
+    past = rain().to(dtype)
+    past[1, :, :20] = past[2] = torch.nan
+    filled = fill_gaps(past)
+    assert filled.rain_rate.dtype == dtype and filled.was_gap.sum() > filled.is_gap.sum()
+    expected = model.predict(filled.rain_rate.nan_to_num(nan=0.0), num_members=1)
+    assert_close(model.predict(past, num_members=1), expected, REBATCHED)
+    as_dry = model.predict(past.nan_to_num(nan=0.0), num_members=1)
+    assert relative_error(as_dry, expected) > 0.05
 
 
 def test_counts_may_be_numpy_integers():

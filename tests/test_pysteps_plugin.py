@@ -66,6 +66,7 @@ def test_a_folder_is_loaded_and_settings_reach_predict(precip, tmp_path) -> None
     ("changes", "word"),
     [
         ({"timestep": 10}, "time step of 10 minutes"),
+        ({"seed": -1}, "got seed -1: expected one of the integers from 0 to"),
         ({"timesteps": 0}, "got timesteps 0"),
         ({"timesteps": [0.5, 1]}, "got timesteps"),
         ({"timesteps": [2, 1]}, "rising"),

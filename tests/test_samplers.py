@@ -16,8 +16,8 @@ from golden_arrays import (
 )
 from torch import Tensor
 
-from ldcast.diffusion import DDPMLoss, NoiseSchedule, PLMSSampler
-from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.diffusion import DDPMLoss, NoiseSchedule, PLMSSampler, warn_of_few_steps
+from ldcast.diffusion.schedule import SCHEDULES, SPACINGS
 from ldcast.nowcaster import build
 from ldcast.published.names import conditioner_name, denoiser_name
 from ldcast.seeds import keyed_generators
@@ -162,6 +162,36 @@ def gaussian_error(num: int, deviation: float) -> float:
 @pytest.mark.parametrize(("num", "tolerance"), [(10, 0.2), (50, 0.01), (250, 0.002)])
 def test_plms_gives_gaussian_data_their_deviation(deviation, num, tolerance):
     assert gaussian_error(num, deviation) < tolerance
+
+
+@pytest.mark.parametrize("spacing", list(SPACINGS))
+@pytest.mark.parametrize("num", [*range(1, 13), 15, 19, 20, 50])
+def test_plms_is_not_carried_away_by_what_is_predicted_where_no_noise_is_left(num, spacing):
+    """Noise that cannot be known where little of it is left: any guess, here 0.5, must not matter.
+
+    Where the noise is, this denoiser knows that all data are 0.
+    """
+
+    def denoiser(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+        sigma = (1 - SCHEDULE.alpha_bar[int(diffusion_step[0])].item()) ** 0.5
+        return z_noisy / sigma if sigma > 0.05 else torch.full_like(z_noisy, 0.5)
+
+    z = PLMSSampler(SCHEDULE, num, spacing)(denoiser, normal(*SHAPE))
+    assert z.abs().max() < 0.3  # 77 with one step where the two noises are averaged
+
+
+@pytest.mark.parametrize("num", range(3, 10))
+def test_few_steps_of_plms_give_gaussian_data_most_of_their_deviation(num):
+    assert gaussian_error(num, 1.0) < (0.3 if num == 3 else 0.05)
+
+
+def test_unknown_spacings_are_refused():
+    with pytest.raises(ValueError, match="got spacing 'wide', expected one of"):
+        PLMSSampler(SCHEDULE, 4, "wide")
+
+
+def test_few_steps_are_warned_of():
+    assert [len(warn_of_few_steps(num)) for num in (1, 9, 10, 50)] == [1, 1, 0, 0]
 
 
 def test_plms_keeps_nothing_between_calls():

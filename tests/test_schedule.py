@@ -91,6 +91,17 @@ def test_grid_of_few_steps_is_even_from_981_to_1(num):
     assert (grid[0], grid[-1]) == (981, 1)
 
 
+def test_full_range_starts_where_hardly_any_signal_is_left():
+    schedule = NoiseSchedule.sqrt_linear()
+    for num in range(1, 1001):
+        grid = schedule.sampling_grid(num, "full_range")
+        assert len(set(grid)) == num and grid == sorted(grid, reverse=True)
+        assert schedule.alpha_bar[grid[0]].sqrt() < 0.044
+        assert grid == schedule.sampling_grid(num) or 10 <= num < 20
+    assert schedule.sampling_grid(10, "full_range")[::9] == [981, 1]
+    assert schedule.alpha_bar[schedule.sampling_grid(10)[0]].sqrt() > 0.06  # as published
+
+
 def test_grids_of_one_step_and_of_all():
     schedule = NoiseSchedule.sqrt_linear()
     assert schedule.sampling_grid(1) == [981]

@@ -57,6 +57,12 @@ def test_other_keys_are_refused(key):
         keyed_generator(*key)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, None, "1"])
+def test_a_wrong_seed_is_named_alone(seed):
+    with pytest.raises(InputError, match=rf"^got seed {seed!r}: expected .* from 0 to 2\*\*64 - 1"):
+        keyed_rng(seed, seeds.STREAM_MEMBER, 7)
+
+
 def test_generator_uses_63_bits():
     drawn = [keyed_generator(index).initial_seed() for index in range(64)]
     assert 2**62 < max(drawn) < 2**63

@@ -11,15 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stages import LOOP, SCRIPTS, Stage, same_gradients, same_tensors, state
+from tiny_models import tiny_model
 
 import infer
 import train_autoenc
 import train_diffusion
 from ldcast import LDCast
+from ldcast.data.archive import read_event, write_event
+from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.folders import lock_folder
+from ldcast.motion import fill_gaps
+from ldcast.seeds import keyed_generators
 from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
+from train_diffusion import training_loss
 
 # ---- a run and what it leaves --------------------------------------------------------------------
 
@@ -104,6 +110,36 @@ def test_without_anything_to_hold_out_one_line_says_so(
     averaged = {n.removeprefix("ema."): t for n, t in state(out).items() if n.startswith("ema.")}
     assert all(torch.equal(saved[name], tensor) for name, tensor in averaged.items())
     assert any(not torch.equal(state(out)[name], averaged[name]) for name in averaged)
+
+
+def test_blank_images_end_no_training(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the images of the validation part are blank, and half of the newest past one."""
+    event = read_event(event_path)
+    event.rain_rate[28::2] = np.nan
+    event.rain_rate[31, :, :40] = np.nan
+    write_event(event, tmp_path / "gaps.npz")
+    stage = Stage("diffusion", tmp_path / "gaps.npz", autoencoder_run)
+    stage.inputs += ["--forecast-score.num-cases", "2"]
+    out = stage.run(tmp_path / "run", 1)
+    assert "drawn cases: more than half of a past frame is without data" in capsys.readouterr().out
+    assert all(np.isfinite(line.get("val_crps_ema", 0)) for line in read_metrics(out))
+
+
+def test_the_loss_of_a_past_with_a_gap_is_that_of_the_filled_one() -> None:
+    model = tiny_model()
+    rain_rate = torch.from_numpy(synthetic_event(3, 24, 64, 64).rain_rate).float()
+
+    def loss(rain_rate: torch.Tensor) -> float:
+        generators = keyed_generators(0, indices=[0])
+        networks = model.autoencoder, model.latent_nowcaster
+        return training_loss(*networks, model.rain_scale, rain_rate[None, None], generators).item()
+
+    gapped = rain_rate.clone()
+    gapped[1, :, :40] = torch.nan
+    filled = torch.cat([fill_gaps(gapped[:4]).rain_rate, rain_rate[4:]])
+    assert loss(gapped) == loss(filled) != loss(gapped.nan_to_num(nan=0.0))
 
 
 # ---- the same run again --------------------------------------------------------------------------

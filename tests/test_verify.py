@@ -90,7 +90,9 @@ def test_the_command_writes_the_scores_of_every_model(folder, tmp_path, capsys):
     against = [line for line in shown.out.splitlines() if "against persistence" in line]
     assert f"pooled {skill:+.2f}" in against[0]
     assert "1 event, expected at least 5: no intervals" in shown.out
-    assert [note[:7] for note in table["notes"]] == ["1 event", "crops o"]
+    few_steps, *notes = table["notes"]
+    assert few_steps.startswith(f"{tiny}: warning: 2 sampling steps are too few")
+    assert [note[:7] for note in notes] == ["1 event", "crops o"]
 
 
 def test_two_models_and_two_events_side_by_side(folder, tmp_path, capsys):

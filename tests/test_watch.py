@@ -10,6 +10,7 @@ import pytest
 
 from ldcast import watch
 from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.services import READERS
 from ldcast.errors import InputError
 from ldcast.watch import (
     FrameFeed,
@@ -147,9 +148,14 @@ def test_a_clock_may_be_ahead_by_one_frame(feed, minutes, is_read) -> None:
     assert len(feed.lines) == (not is_read)
 
 
+def this_minute() -> np.datetime64:
+    """Without seconds, which would be rounded near whole 5 minutes."""
+    return np.datetime64("now").astype("datetime64[m]").astype("datetime64[s]")
+
+
 def test_a_frame_that_is_ahead_makes_no_other_old(tmp_path) -> None:
     feed = Feed(tmp_path, num_kept=1)
-    now = np.datetime64("now")
+    now = this_minute()
     for number, time in enumerate((now + STEP // 2, *(now - np.arange(4) * STEP))):
         write_event(
             RainEvent(np.ones((1, 8, 6), np.float32), np.array([time])), tmp_path / f"{number}.npz"
@@ -161,7 +167,7 @@ def test_a_frame_that_is_ahead_makes_no_other_old(tmp_path) -> None:
 def test_an_hour_of_frames_from_a_clock_ahead_makes_no_others_old(tmp_path) -> None:
     """UTC+1 by mistake in some files, and few frames are kept."""
     feed = Feed(tmp_path, num_kept=1)
-    now = np.datetime64("now")
+    now = this_minute()
     for number in reversed(range(12)):
         for name, time in (("right", now), ("ahead", now + np.timedelta64(1, "h"))):
             event = RainEvent(np.ones((1, 8, 6), np.float32), np.array([time - number * STEP]))
@@ -491,3 +497,160 @@ def test_only_leftovers_of_forecasts_are_removed(tmp_path) -> None:
         (tmp_path / name / "zarr.json").touch()
     clear_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+# ---- times ---------------------------------------------------------------------------------------
+
+
+def bring_at(feed: Feed, *seconds: float) -> None:
+    """Frames so many seconds after the start, of as many mm/h as minutes, a file each."""
+    for second in seconds:
+        rain_rate = np.full((1, 8, 6), second // 60 % 400, np.float32)
+        event = RainEvent(rain_rate, np.array([START + np.timedelta64(int(second), "s")]))
+        write_event(event, feed.folder / f"at{int(second):06}.npz")
+
+
+def due_seconds(feed: Feed) -> list[int]:
+    feed.look()
+    return [int((time - START) / np.timedelta64(1, "s")) for time in feed.feed.due()]
+
+
+@pytest.mark.parametrize("read", [read_event, READERS["npz"]])
+@pytest.mark.parametrize(
+    ("seconds", "due"),
+    [
+        ((4, 298, 630, 875, 1203), [1200, 900]),
+        ((20, 320, 620, 920), [900]),
+        ((122, 418, 721, 1019), [1020]),  # another grid
+        ((31, 331, 631, 931), [931]),  # exact
+    ],
+)
+def test_times_with_seconds_are_rounded(feed, monkeypatch, read, seconds, due) -> None:
+    monkeypatch.setattr(feed.feed, "read", read)
+    bring_at(feed, *seconds)
+    assert due_seconds(feed) == due and feed.lines == []
+    event = feed.feed.event(feed.feed.due()[0])
+    assert event.time[-1] == START + np.timedelta64(due[0], "s")
+    as_read = [START + np.timedelta64(second, "s") for second in seconds[-4:]]
+    assert event.time_as_read.tolist() == [time.item() for time in as_read]
+    assert bool(event.notes) == (as_read[0] != event.time[0])
+
+
+def test_seconds_cost_none_of_the_frames_that_are_kept(tmp_path) -> None:
+    feed = Feed(tmp_path, num_kept=3)
+    bring_at(feed, *(300 * index + (-9, 8)[index == 19] for index in range(1, 20)))
+    assert due_seconds(feed) == [5700, 5400, 5100]
+
+
+def test_a_frame_nearer_to_the_time_takes_its_place(feed) -> None:
+    bring_at(feed, 20, 300, 600, 900)
+    assert due_seconds(feed) == [900]
+    bring_at(feed, 0)
+    assert due_seconds(feed) == [900]
+    assert feed.feed.event(START + 3 * STEP).time_as_read[0] == START
+
+
+def test_what_was_dropped_is_due_again_by_a_frame_with_seconds(feed) -> None:
+    bring_at(feed, 3, 300, 600, 900)
+    assert due_seconds(feed) == [900]
+    feed.feed.drop(START + 3 * STEP)
+    assert due_seconds(feed) == []
+    bring_at(feed, 1)
+    assert due_seconds(feed) == [900]
+
+
+@pytest.mark.parametrize(
+    ("step", "every_nth", "apart"), [(60, "fifth", "1 minute"), (150, "second", "2.5 minutes")]
+)
+@pytest.mark.parametrize("jitter", [0, 4, 9])
+def test_of_a_faster_feed_some_frames_are_used(tmp_path, step, every_nth, apart, jitter) -> None:
+    feed = Feed(tmp_path, num_kept=3)
+    seen = set()
+    for index in range(3600 // step):
+        bring_at(feed, max(index * step + jitter * (index % 3 - 1), 0))
+        seen |= set(due_seconds(feed))
+        assert len(feed.feed._frames) <= 300 // step + 6  # those between are not held
+    assert sorted(seen) == list(range(900, 3600, 300))
+    assert feed.lines == [f"{tmp_path}: frames are {apart} apart: every {every_nth} one is used"]
+    event = feed.feed.event(START + 11 * STEP)
+    assert np.abs(event.rain_rate[:, 0, 0] - [40, 45, 50, 55]).max() <= 1
+
+
+def test_a_faster_feed_that_was_there_before_is_used_on_whole_5_minutes(feed) -> None:
+    bring_at(feed, *range(60, 3000, 60))
+    assert due_seconds(feed) == list(range(2700, 900, -300))
+
+
+def test_a_feed_that_becomes_faster_goes_on(feed) -> None:
+    bring_at(feed, *range(120, 1500, 300))
+    assert due_seconds(feed) == [1320, 1020]
+    for second in range(1380, 3000, 60):
+        bring_at(feed, second)
+        feed.look()
+    assert due_seconds(feed)[:2] == [2820, 2520]
+    assert len(feed.lines) == 1
+
+
+@pytest.mark.parametrize("num_kept", [1, 50])
+@pytest.mark.parametrize("first", [0, 30])
+@pytest.mark.parametrize("minutes", [1.5, 2, 3, 4, 6, 7, 10, 15])
+def test_a_cadence_of_no_use_is_said_once(tmp_path, minutes, first, num_kept) -> None:
+    feed = Feed(tmp_path, num_kept)
+    for index in range(20):
+        bring_at(feed, first + 60 * minutes * index)
+        assert due_seconds(feed) == []
+        if index < 3:
+            assert feed.lines == []
+    assert len(feed.lines) == 1
+    assert f"5 minutes apart, but {minutes:g} minutes; expected 4 such in a row" in feed.lines[0]
+
+
+def test_a_feed_whose_cadence_changes_is_said_and_goes_on(feed) -> None:
+    bring_at(feed, *range(0, 1500, 300))
+    assert due_seconds(feed) == [1200, 900]
+    for second in range(1320, 2500, 120):
+        bring_at(feed, second)
+        feed.look()
+    assert len(feed.lines) == 1 and "but 2 minutes" in feed.lines[0]
+    bring_at(feed, *range(3000, 4200, 300))
+    assert due_seconds(feed)[0] == 3900 and len(feed.lines) == 1
+
+
+def test_frames_that_never_complete_four_are_said_once(feed) -> None:
+    for number in (0, 1, 3, 4, 6, 7):
+        feed.bring(number)
+        feed.look()
+    assert feed.lines == []  # an outage may look so
+    for number in (9, 10, 12, 13, 15):
+        feed.bring(number)
+        feed.look()
+    assert len(feed.lines) == 1 and "no 4 are 5 minutes apart" in feed.lines[0]
+    feed.bring(14)
+    assert feed.look() == [15] and len(feed.lines) == 1
+
+
+def test_an_outage_is_no_wrong_cadence(feed) -> None:
+    for number in (0, 1, 2, 20, 21, 22, 50, 51, 52):
+        feed.bring(number)
+        assert feed.look() == []
+    feed.bring(53)
+    assert feed.look() == [53]
+    for number in (80, 81, 82, 100, 101):
+        feed.bring(number)
+        assert feed.look() == [53]
+    assert all("no 4 are" in line for line in feed.lines) and len(feed.lines) == 1
+
+
+def test_files_that_bring_no_newer_frame_are_said_once(feed) -> None:
+    feed.bring_as("latest.npz", 0)
+    feed.look()
+    written = feed.folder.joinpath("latest.npz").stat().st_mtime
+    for minutes in (10, 19, 21, 30, 40):
+        feed.bring_as("latest.npz", 0)
+        os.utime(feed.folder / "latest.npz", (written + 60 * minutes,) * 2)
+        feed.look()
+        assert len(feed.lines) == (minutes > 20)
+    assert "without a frame after 2016-07-11T22:00" in feed.lines[0]
+    feed.bring_as("latest.npz", 1)
+    feed.look()
+    assert len(feed.lines) == 1

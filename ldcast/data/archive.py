@@ -3,12 +3,21 @@
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from ldcast.data.cadence import (
+    describe_faster,
+    frame_step,
+    in_minutes,
+    is_faster,
+    is_usable,
+    round_event,
+)
 from ldcast.data.checks import (
     FROM_DBZ,
     checked_rain_rate,
@@ -16,6 +25,9 @@ from ldcast.data.checks import (
     format_time,
     mm_per_hour,
 )
+from ldcast.data.formats import next_step
+from ldcast.data.grids import with_metres
+from ldcast.data.pieces import cut
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
@@ -23,6 +35,8 @@ from ldcast.rain import as_float32
 
 CADENCE_MINUTES = 5
 GRIDDED_SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr")
+
+_CLOCK_MINUTES = 1  # that a clock may be wrong by without a word
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?")
 _SPAN = re.compile(r"(?P<path>.+)@(?P<start>[\dTZ:-]*)/(?P<end>[\dTZ:-]*)")
@@ -49,8 +63,9 @@ class RainEvent:
         copied into forecasts.
     name: short, for messages and tables.
     source: where it was read from, the same for all its spans; empty where it was not read.
-    interval_start: (T,) datetime64[s], where the frames are amounts of rain made into rates: when
-        the interval of each began, which ends at `time`. None for rates.
+    interval_start: (T,) datetime64[s], where the frames are amounts of rain made into rates, or
+        means: when the interval of each began, which ends at `time`; NaT for a frame of an instant.
+        None where all are.
     time_as_read: (T,) datetime64[s], the times before they were rounded; None where none was.
     notes: what the user should know of how it was read, one line each.
     """
@@ -79,19 +94,22 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
         `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
         not included; either may be left out); of NetCDF and Zarr only that span is loaded.
+    how: its piece is cut out.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
-    values within rounding below zero set to 0.
+    values within rounding below zero set to 0. Times within 30 s of the 5-minute grid are rounded
+    to it; START and END choose by those.
     Raises InputError if the file or the span is not what is described here.
     """
     source, start, end = _split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
-        event = _synthetic_event(synthetic["seed"])
+        event = cut(_synthetic_event(synthetic["seed"]), how)
     elif _is_gridded(Path(source)):
         from ldcast.data.gridded import read_gridded  # imports RainEvent from here
 
         event = read_gridded(Path(source), how, start, end)
     else:
-        event = read_npz(Path(source), how)
+        event = cut(read_npz(Path(source), how), how)
+    event = round_event(event)
     return _select_span(event, start, end) if start or end else event
 
 
@@ -147,8 +165,11 @@ def write_event(event: RainEvent, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".npz":
         raise InputError(f"cannot write an event to '{path}': expected a name that ends in .npz")
+    as_read = {} if event.time_as_read is None else {"time_as_read": event.time_as_read}
     with open_atomically(path) as file:
-        np.savez_compressed(file, rain_rate=event.rain_rate, time=event.time, **event.grid)
+        np.savez_compressed(
+            file, rain_rate=event.rain_rate, time=event.time, **as_read, **event.grid
+        )
 
 
 def check_cadence(event: RainEvent, minutes: int = CADENCE_MINUTES) -> None:
@@ -177,24 +198,31 @@ def past_event(
 ) -> RainEvent:
     """The frames that a forecast starts from, oldest first; the last one's time is its issue time.
 
-    issue_time: time of the newest frame to use; None for the newest frame that has all the frames
-        before it, 5 minutes apart.
-    Returns num_frames frames, rain_rate float32; a copy.
+    issue_time: time of the newest frame to use; None for the newest that holds data, as do all the
+        frames before it, 5 minutes apart. Where there is none such, fewer of them hold data. Of
+        frames that are closer, those between are left out.
+    Returns num_frames frames, rain_rate float32; a copy. Its notes say which frames were left out
+    or passed over and why, and where the issue time is ahead of the clock.
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
-    if len(event.time) < num_frames:
+    if issue_time is None and len(event.time) < num_frames:
         raise InputError(
             f"{event.name}: got {len(event.time)} frames, expected {num_frames} to start from; "
-            "choose a longer span"
+            "give more frames"
         )
     ages = np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames - 1, -1, -1)
+    notes = list(event.notes)
     if issue_time is None:
         issue_time = _newest_issue_time(event, ages)
+        notes += _note_of_newer(event, issue_time, ages)
     issue_time = np.datetime64(issue_time, "s")
     _check_past(event, issue_time, ages)
+    notes += _note_of_clock(issue_time)
     past = event.select(np.searchsorted(event.time, issue_time - ages))
-    return replace(past, rain_rate=as_float32(past.rain_rate))
+    left_out = describe_faster(frame_step(event.time))
+    notes += [left_out] if left_out else []
+    return replace(past, rain_rate=as_float32(past.rain_rate), notes=tuple(notes))
 
 
 def hold_out(
@@ -217,6 +245,16 @@ def hold_out(
         train.append(_slice_event(event, 0, cut))
         validation.append(_slice_event(event, cut, num_frames))
     return train, validation
+
+
+def list_frames(times: Sequence[np.datetime64]) -> str:
+    """Of when frames are, for messages: up to three times, or how many from the first to the last.
+
+    times: datetime64[s].
+    """
+    if len(times) <= 3:
+        return ", ".join(map(format_time, times))
+    return f"{len(times)} frames from {format_time(times[0])} to {format_time(times[-1])}"
 
 
 def parse_time(text: str) -> np.datetime64:
@@ -305,24 +343,28 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
             "expected rain_rate (time, y, x) in mm/h and time (datetime64, UTC)"
         )
     rain_rate, time = arrays.pop("rain_rate"), arrays.pop("time")
+    as_read = arrays.pop("time_as_read", None)
     grid = {key: _scalar(value) for key, value in arrays.items() if value.ndim == 0}
     _check_units(grid.get("units", "mm/h"), path)
     return RainEvent(
         rain_rate=checked_rain_rate(rain_rate, path),
         time=checked_time(time, len(rain_rate), path),
-        grid=grid,
+        grid=with_metres(grid, rain_rate.shape[1:]),
         name=path.stem,
         source=str(path.resolve()),
+        time_as_read=None if as_read is None else checked_time(as_read, len(rain_rate), path),
     )
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name the event files in it, such as {path}/*.npz")
+        raise InputError(f"{path} is a folder, expected a file; {next_step(path)}")
     if not path.exists():
         raise InputError(f"no event file {path}: expected {_FORMS}")
     with open(path, "rb") as stream:
         if not zipfile.is_zipfile(stream):
+            if step := next_step(path):
+                raise InputError(f"{path} is not an .npz file; {step}")
             raise InputError(
                 f"{path} is not an .npz file, or its end is missing; {_WRITE_AGAIN}; {_CONVERT}"
             )
@@ -350,18 +392,83 @@ def _check_units(units: Any, path: Path) -> None:
 
 
 def _newest_issue_time(event: RainEvent, ages: np.ndarray) -> np.datetime64:
+    """The newest time whose frames are all there and hold data; else with as many as there are.
+
+    A forecast needs data in the newest frame more than in the others.
+    """
     complete = np.isin(event.time[:, None] - ages, event.time).all(axis=1)
     if not complete.any():
-        check_cadence(event)  # raises: without a break there would be a complete frame
-    return event.time[complete][-1]
+        _refuse_cadence(event, len(ages))
+    best, most = event.time[complete][-1], (False, 0)
+    for issue_time in event.time[complete][::-1]:
+        has_data = [_holds_data(event, time) for time in issue_time - ages]
+        if all(has_data):
+            return issue_time
+        if (found := (has_data[-1], sum(has_data))) > most:
+            best, most = issue_time, found
+    return best
+
+
+def _holds_data(event: RainEvent, time: np.datetime64) -> bool:
+    return not np.isnan(event.rain_rate[np.searchsorted(event.time, time)]).all()
+
+
+def _note_of_newer(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> list[str]:
+    """Why there is no forecast from the frames after the issue time; no line where none is."""
+    newer = event.time[event.time > issue_time]
+    if len(newer) == 0:
+        return []
+    needed = np.unique(newer[:, None] - ages)
+    is_there = np.isin(needed, event.time)
+    blank = [time for time in needed[is_there] if not _holds_data(event, time)]
+    missing = needed[~is_there]
+    causes = [f"{list_frames(blank)} without data"] if blank else []
+    causes += [f"{list_frames(missing)} missing"] if len(missing) else []
+    return [
+        f"forecast from {format_time(issue_time)}, not from the {len(newer)} newer "
+        f"frame{'s' if len(newer) > 1 else ''} up to {format_time(newer[-1])}: they lack what a "
+        f"forecast starts from, with {' and '.join(causes)}"
+    ]
+
+
+def _note_of_clock(issue_time: np.datetime64) -> list[str]:
+    ahead = (issue_time - np.datetime64("now", "s")) / np.timedelta64(1, "m")
+    if ahead <= _CLOCK_MINUTES:
+        return []
+    return [
+        f"issue time {format_time(issue_time)} is {ahead:.0f} minutes ahead of the clock: are the "
+        "data's times UTC, and is the clock right?"
+    ]
+
+
+def _refuse_cadence(event: RainEvent, num_frames: int) -> NoReturn:
+    """Of frames that no forecast can start from: of another cadence throughout, or with gaps."""
+    wanted = f"{num_frames} frames {CADENCE_MINUTES} minutes apart"
+    time, step = event.time, frame_step(event.time)
+    if is_faster(step) and is_usable(step):
+        raise InputError(
+            f"{event.name}: its {len(time)} frames, {in_minutes(step)} apart from "
+            f"{format_time(time[0])} to {format_time(time[-1])}, are too few or have gaps, "
+            f"expected {wanted} among them; give more frames"
+        )
+    steps = np.diff(time) / np.timedelta64(1, "s")
+    wrong = int(np.flatnonzero(steps != 60 * CADENCE_MINUTES)[0])  # else all would be complete
+    is_even = (steps == steps[0]).all()
+    remedy = "convert it" if is_even else "give frames without such breaks"
+    raise InputError(
+        f"{event.name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
+        f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected 5 minutes, "
+        f"or a part of them such as 1 or 2.5, and {wanted} in a row; {remedy}"
+    )
 
 
 def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:
     if issue_time not in event.time:
         nearest = event.time[np.abs(event.time - issue_time).argmin()]
         raise InputError(
-            f"{event.name} has no frame at issue time {format_time(issue_time)}; "
-            f"the nearest is {format_time(nearest)}"
+            f"{event.name} has no frame at issue time {format_time(issue_time)}; the nearest is "
+            f"{format_time(nearest)}, of frames from {format_time(event.time[0])} to "
+            f"{format_time(event.time[-1])}"
         )
     needed = issue_time - ages
     missing = needed[~np.isin(needed, event.time)]

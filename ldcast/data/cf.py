@@ -31,6 +31,7 @@ _METRES = {
 }
 _PROJ_TEXTS = ("proj4", "proj4_params", "proj4_string", "proj4text")
 _WKT_TEXTS = ("crs_wkt", "spatial_ref")
+_SMALLEST_PIXEL = 20.0  # m, of a radar image; smaller ones are km taken for metres
 _UNEVEN = 0.01  # of the spacing; coordinates in float32 are off by less
 
 
@@ -54,15 +55,21 @@ def with_axes(rain: "DataArray", where: str) -> "DataArray":
     return rain.transpose(*axes)
 
 
+def time_dimension(rain: "DataArray") -> Any | None:
+    """The dimension of time, None if it has none; of several the first."""
+    return next((name for name in rain.dims if _is_axis(rain, name, "time")), None)
+
+
 def oriented(rain: "DataArray", where: str) -> tuple["DataArray", dict[str, Any]]:
     """`rain` (time, y, x) with row 0 in the north and column 0 in the west, and its `grid`.
 
     The grid has the outer corners `x1 y1 x2 y2`, metres, `pixel_size_m` and `pixel_size_y_m`, and
     `projection` where a grid mapping is among the coordinates of `rain`. In degrees, corners stay
-    so and no pixel size is given, since pixels have none in common; without a grid mapping they are
-    taken for degrees of WGS84.
-    Raises InputError for coordinates that lack units or are not evenly spaced.
+    so, and the pixel sizes are metres at the domain's centre; without a grid mapping they are taken
+    for degrees of WGS84. Coordinates without units have those of the grid mapping.
+    Raises InputError for coordinates that lack units in both or are not evenly spaced.
     """
+    rain = _with_units(rain, where)
     _, y_axis, x_axis = rain.dims
     is_metric = {_units(rain, axis, where) in _METRES for axis in (x_axis, y_axis)}
     if len(is_metric) > 1:
@@ -75,10 +82,10 @@ def oriented(rain: "DataArray", where: str) -> tuple["DataArray", dict[str, Any]
     if y[0] < y[-1]:
         rain = rain.isel({y_axis: slice(None, None, -1)})
     (x1, x2), (y1, y2) = _outer(x), _outer(y)
-    projection = _projection(rain, where)
-    if is_metric == {True}:
-        return rain, metric_grid(rain.shape[1:], (x1, y1, x2, y2), None, projection, where)
-    return rain, {"projection": projection or LONGLAT, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    in_degrees = is_metric == {False}
+    projection = _projection(rain, where) or (LONGLAT if in_degrees else None)
+    corners = x1, y1, x2, y2
+    return rain, metric_grid(rain.shape[1:], corners, None, projection, where, in_degrees)
 
 
 def _is_axis(rain: "DataArray", name: Any, kind: str) -> bool:
@@ -96,8 +103,56 @@ def _find_axis(rain: "DataArray", kind: str, where: str) -> Any:
     raise InputError(
         f"{where}: of the dimensions {', '.join(map(str, rain.dims))} of {rain.name}, "
         f"{' and '.join(map(str, found)) or 'none'} is the {kind} axis, expected one that has a "
-        f"coordinate with standard_name {' or '.join(_AXES[kind][:2])}"
+        f"coordinate with standard_name {' or '.join(_AXES[kind][: 1 if kind == 'time' else 2])}; "
+        "set this attribute, or add the coordinate by assign_coords in xarray"
     )
+
+
+def _with_units(rain: "DataArray", where: str) -> "DataArray":
+    """`rain` whose x and y have units, from the grid mapping where they state none."""
+    bare = [axis for axis in rain.dims[1:] if not str(rain[axis].attrs.get("units", ""))]
+    mapping = _grid_mapping(rain) if bare else None
+    if mapping is None:
+        return rain
+    units = _units_of_mapping(mapping, where)
+    for axis in bare:
+        _check_plausible(rain, axis, units, where)
+        rain = rain.assign_coords({axis: rain[axis].assign_attrs(units=units)})
+    return rain
+
+
+def _units_of_mapping(mapping: dict[str, Any], where: str) -> str:
+    """Of its axes, as pyproj calls them: metre, kilometre, degree, or what no rain is in.
+
+    PROJ text in metres may have an Earth's radius in km, and then so are its coordinates.
+    """
+    texts = [str(mapping[name]) for name in _PROJ_TEXTS if name in mapping]
+    if texts and not any(mapping.get(name) for name in _WKT_TEXTS):
+        if metres_per_unit(texts[0]) != 1:
+            return "km"
+        mapping = {"crs_wkt": texts[0]}  # pyproj tells one from the other
+    crs = _flat(_crs(mapping, {}, where))
+    return str(crs.axis_info[0].unit_name) if crs.axis_info else "none"
+
+
+def _check_plausible(rain: "DataArray", axis: Any, units: str, where: str) -> None:
+    """Raises InputError where coordinates cannot be in the units that a grid mapping has.
+
+    The km of some files have a grid mapping in metres, and metres one in degrees.
+    """
+    values = rain[axis].to_numpy()
+    if values.dtype.kind not in "fiu" or len(values) < 2:
+        return  # refused elsewhere
+    step = abs(float(values[-1]) - float(values[0])) / (len(values) - 1)
+    is_possible = np.abs(values).max() <= 360 if units.startswith("degree") else True
+    if units in _METRES:
+        is_possible = step * _METRES[units] >= _SMALLEST_PIXEL
+    if not is_possible:
+        raise InputError(
+            f"{where}: {axis} has no units, and those of its grid mapping, {units}, do not fit "
+            f"steps of {step:g} from {values[0]:g} to {values[-1]:g}; set its attribute units to "
+            "m, km or degrees"
+        )
 
 
 def _units(rain: "DataArray", axis: Any, where: str) -> str:
@@ -163,7 +218,7 @@ def _projection_text(crs: "CRS", texts: list[str]) -> str:
     """The first of the PROJ texts, or pyproj's own, that says all of `crs`; else WKT."""
     from pyproj.exceptions import CRSError
 
-    crs = (crs.sub_crs_list[0] if crs.is_compound else crs).to_2d()  # rain has no height
+    crs = _flat(crs)
     own = ""
     with contextlib.suppress(CRSError):  # PROJ text has no words for it
         own = crs.to_proj4().replace(" +type=crs", "")
@@ -172,6 +227,11 @@ def _projection_text(crs: "CRS", texts: list[str]) -> str:
             return in_metres(text)
     # Kilometres can be undone in PROJ text alone.
     return in_metres(own) if metres_per_unit(own) != 1 else crs.to_wkt()
+
+
+def _flat(crs: "CRS") -> "CRS":
+    """Without the height, which rain does not have."""
+    return (crs.sub_crs_list[0] if crs.is_compound else crs).to_2d()
 
 
 def _says_all(text: str, crs: "CRS") -> bool:

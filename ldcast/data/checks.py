@@ -15,6 +15,7 @@ FROM_DBZ = (
     "b = 1.53, with no echo as 0 and no data as NaN"
 )
 
+_JITTER = np.timedelta64(30, "s")  # of the ends of intervals
 _MAX_IMPOSSIBLE = 1e-3  # share of the pixels with data; clutter stays far below
 _MM_PER_DEPTH = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "kgm-2": 1.0, "kg/m2": 1.0}
 _PER_HOUR = {"s": 3600, "sec": 3600, "min": 60, "h": 1, "hr": 1, "hour": 1, "d": 1 / 24}
@@ -131,6 +132,42 @@ def checked_time(time: np.ndarray, num_frames: int, path: Path | str) -> np.ndar
 def rounded_to_seconds(time: np.ndarray) -> np.ndarray:
     """`time` as datetime64[s]; a time stored in floats may be 20:49:59.999999 instead of 20:50."""
     return (time + np.timedelta64(500, "ms")).astype("datetime64[s]")
+
+
+def check_apart_in_time(interval_start: np.ndarray, time: np.ndarray, where: Path | str) -> None:
+    """Raises InputError where an interval begins before the frame before it ends, by over 30 s.
+
+    That is so in running sums, such as those of an hour every 5 minutes, and in sums since a start:
+    the rate of their interval is not the rate of the 5 minutes before its end.
+    interval_start, time: (T,) datetime64[s], begin and end of each; NaT where there is no interval.
+    """
+    overlapping = np.flatnonzero(has_overlap(interval_start, time))
+    if len(overlapping):
+        index = overlapping[0] + 1
+        start, end, end_before = interval_start[index], time[index], time[index - 1]
+        raise InputError(
+            f"{where}: the intervals of its frames overlap: the rain up to {format_time(end)} fell "
+            f"since {format_time(start)}, in {_minutes(end - start):g} minutes, but the frame "
+            f"before is of {format_time(end_before)}; expected intervals that begin where the one "
+            "before ends, as sums of 5 minutes every 5 minutes do; choose such a product, or rates"
+        )
+
+
+def has_overlap(interval_start: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(T - 1,) bool: whether the interval of the later of two frames begins before the earlier."""
+    return interval_start[1:] < time[:-1] - _JITTER
+
+
+def amounts_note(interval_start: np.ndarray, time: np.ndarray) -> str:
+    """For the user: that rates were made from amounts, and of how long, to a tenth of a minute."""
+    minutes = _minutes(time - interval_start).round(1)  # a second too few is no other interval
+    shortest, longest = minutes.min(), minutes.max()
+    span = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
+    return f"rain rates are made from amounts of {span} minutes"
+
+
+def _minutes(span: np.timedelta64 | np.ndarray) -> np.ndarray:
+    return span / np.timedelta64(1, "m")
 
 
 def format_time(time: np.datetime64) -> str:

@@ -7,6 +7,7 @@ READER: mch (MeteoSwiss, GIF of AQC), fmi (FMI, PGM), knmi (KNMI, HDF5 of accumu
 (ODIM HDF5 with one composite); these need pysteps and h5py. xarray (NetCDF and Zarr) and npz (event
 files) go by the suffix. The files are put in order of time; they must be of one grid, and each time
 may occur once. Rain above 500 mm/h in files of weather services, NetCDF and Zarr becomes no data.
+Reflectivity in NetCDF and Zarr becomes rain by --zr.
 """
 
 import argparse
@@ -18,8 +19,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ldcast.data.archive import RainEvent, check_cadence, write_event
+from ldcast.data.archive import RainEvent, check_cadence, notes_of, write_event
 from ldcast.data.checks import format_time
+from ldcast.data.formats import is_zarr, looks_like
+from ldcast.data.reading import AS_STATED, Reading
+from ldcast.data.reading_flags import add_reading_flags, reader_with, reading_of
 from ldcast.data.services import READERS, read_frames, reader_name
 from ldcast.errors import InputError, run_script
 from ldcast.products.forecast import check_output_path
@@ -28,14 +32,14 @@ from ldcast.rain import RainScale, is_wet
 WET_THRESHOLD = RainScale().wet_threshold
 
 
-def convert(paths: Sequence[Path], name: str) -> RainEvent:
+def convert(paths: Sequence[Path], name: str, how: Reading = AS_STATED) -> RainEvent:
     """The frames of all files as one event of float16, with texts on where they are from.
 
-    name: of `READERS`. Raises InputError as `read_frames` does.
+    name: of `READERS`. Raises InputError as `read_frames` and `check_used` do.
     """
 
     def read(path: Path) -> RainEvent:  # float16 at once: a day of large images must fit
-        event = READERS[name](path)
+        event = reader_with(READERS[name], how)(path)
         return replace(event, rain_rate=event.rain_rate.astype(np.float16))
 
     event = read_frames(tqdm(paths, desc="read", unit="file", disable=None), read)
@@ -74,6 +78,7 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="in any order")
     add("--reader", choices=READERS, metavar="READER", help="default: by the suffix")
+    add_reading_flags(add)
     add("--out", type=Path, required=True, metavar="EVENT.npz", help="event file to write")
     return parser.parse_args(argv)
 
@@ -82,10 +87,12 @@ def choose_reader(files: Sequence[Path]) -> str:
     """The reader that all suffixes agree on."""
     names = {reader_name(path) for path in files}
     if len(names) > 1 or None in names:
+        unknown = [path for path in files if reader_name(path) is None]
+        known = looks_like(unknown[0]) if unknown else ""
         suffixes = ", ".join(sorted({f"'{path.suffix}'" for path in files}))
         raise InputError(
             f"the suffix {suffixes} does not tell the format, expected --reader with one of "
-            f"{', '.join(READERS)}"
+            f"{', '.join(READERS)}{f'; {known}' if known else ''}"
         )
     return names.pop()
 
@@ -96,17 +103,21 @@ def check_paths(flags: argparse.Namespace) -> None:
     for path in flags.files:
         if not path.exists():
             raise InputError(f"{path} is missing, expected a file of radar rain")
+        if path.is_dir() and not is_zarr(path):
+            raise InputError(f"{path} is a folder: name the files in it, such as {path}/*")
         if path.resolve() == flags.out.resolve():
             raise InputError(f"--out {flags.out} is one of the files to read: name another")
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_flags(argv)
-    name = flags.reader or choose_reader(flags.files)
     check_paths(flags)
-    event = convert(flags.files, name)
+    name = flags.reader or choose_reader(flags.files)
+    event = convert(flags.files, name, reading_of(flags))
     write_event(event, flags.out)
     print(f"wrote {flags.out}: {describe(event)}")
+    for note in notes_of([event]):
+        print(f"note: {note}")
     try:
         check_cadence(event)
     except InputError as note:  # other cadences are fine in an event file

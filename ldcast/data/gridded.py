@@ -1,10 +1,11 @@
 """Rain from NetCDF, Zarr and xarray, found by its CF standard name and converted by its units.
 
 Rates and amounts with the standard names of `RATES` and `AMOUNTS` are read. An amount fell in the
-interval that the time bounds tell or, without them, since the frame before.
+interval that the time bounds tell or, without them, an attribute or the spacing of the frames.
 Source: CF Conventions 1.11; CF Standard Name Table.
 """
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldcast.data.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.archive import RainEvent, frames_in_span
-from ldcast.data.cf import oriented, with_axes
+from ldcast.data.cadence import rounded_times
+from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
     MAX_RAIN_RATE,
+    amounts_note,
+    check_apart_in_time,
     checked_rain_rate,
     checked_time,
+    has_overlap,
     millimetres,
     mm_per_hour,
     rounded_to_seconds,
 )
+from ldcast.data.chunks import Written, unwritten_is_no_data, zero_is_a_value
+from ldcast.data.formats import looks_like
+from ldcast.data.importers import relation_text
+from ldcast.data.pieces import cut_unloaded
 from ldcast.data.reading import AS_STATED, Reading
+from ldcast.data.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.errors import InputError
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -38,9 +49,17 @@ AMOUNTS = (
     "rainfall_amount",
 )
 
+_MINUTES = ("accutime",)  # attributes with the minutes of an amount: pysteps writes this one
+_DURATIONS = ("accumulation_period", "accumulation_time", "accumulation_interval")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(
+    r"(pt)?(?P<number>\d+(\.\d+)?)\s*(?P<unit>s|sec|second|m|min|minute|h|hr|hour|d|day)s?"
+)
+
 
 def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str = "") -> RainEvent:
-    """The event in a NetCDF file or a Zarr folder; only the frames of the span are loaded.
+    """The event in a NetCDF file or a Zarr folder; only the frames of the span and the
+    piece that `how` asks for are loaded.
 
     start, end: ISO times as in PATH@START/END, end not included; empty for no bound.
     Returns what `event_from_dataarray` does, of the one variable with a standard name of rain. Its
@@ -49,9 +68,15 @@ def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str
     `event_from_dataarray` does.
     """
     with _open(path) as dataset:
-        rain = _rain_variable(dataset, path)
-        event = _event(rain, str(path), _time_bounds(dataset, rain, path), (start, end))
-    return replace(event, name=path.stem, source=str(path.resolve()))
+        rain = _rain_variable(dataset, path, how.zr)
+        written, notes = None, []
+        if (time_axis := time_dimension(rain)) is not None:
+            dataset, written, notes = without_unwritten_end(dataset, rain, time_axis, path)
+            rain = dataset[rain.name]
+        bounds = _time_bounds(dataset, rain, path)
+        event = _event(rain, str(path), bounds, (start, end), how, written)
+    notes += event.notes
+    return replace(event, name=path.stem, source=str(path.resolve()), notes=tuple(notes))
 
 
 def event_from_dataarray(rain: "DataArray") -> RainEvent:
@@ -71,27 +96,59 @@ def _event(
     where: str,
     bounds: np.ndarray | None = None,
     span: tuple[str, str] = ("", ""),
+    how: Reading = AS_STATED,
+    written: Written | None = None,
 ) -> RainEvent:
-    """where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame."""
+    """The event, without frames at its end that hold nothing.
+
+    where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame.
+    written: what the chunks of a store tell; None where nothing does.
+    """
     rain, grid = oriented(with_axes(rain, where), where)
+    rain, grid, notes = cut_unloaded(rain, grid, how, where)
     time_axis = rain.dims[0]
-    _check_calendar(rain[time_axis], where)
+    _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
-    factors = _factors(rain, time, bounds, where)
+    factors, start = _factors(rain, time, bounds, where, how.zr)
     if any(span):
-        frames = slice(*frames_in_span(time, *span, where))
+        frames = slice(*frames_in_span(rounded_times(time), *span, where))
         rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
+        start, bounds = (None if part is None else part[frames] for part in (start, bounds))
+        written = written and written.select(frames)
+    if start is not None:
+        check_apart_in_time(start, time, where)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
-    return RainEvent(
-        rain_rate=checked_rain_rate(_load(rain, factors, where), where),
+    rain_rate, by = _load(rain, factors, where), ""
+    if _is_reflectivity(rain):
+        rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), how.zr, where)
+        by = f" by {relation_text(how.zr)}"
+    event = RainEvent(
+        rain_rate=checked_rain_rate(rain_rate, where),
         time=time,
         grid={
             **grid,
-            "processing": f"{what} to mm/h; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
+            "processing": f"{what} to mm/h{by}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
         },
         name=str(rain.name or "rain"),
+        interval_start=start,
+        notes=(*notes, *_notes(rain, time, start, bounds)),
     )
+    return without_empty_end(event, rain, written)
+
+
+def _notes(
+    rain: "DataArray", time: np.ndarray, start: np.ndarray | None, bounds: np.ndarray | None
+) -> tuple[str, ...]:
+    if start is not None and _is_amount(rain):
+        is_spacing = bounds is None and _stated_interval(rain) is None
+        return (amounts_note(start, time) + ", the spacing of the frames" * is_spacing,)
+    if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
+        return (
+            "the time bounds of its rain rates overlap, but no cell_methods say that they are "
+            "means; they are taken for those of an instant",
+        )
+    return ()
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -116,9 +173,10 @@ def _open(path: Path) -> "Dataset":
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
-            return xarray.open_dataset(
-                path,
-                engine="zarr" if path.is_dir() else None,
+            engine = "zarr" if path.is_dir() else None
+            raw = xarray.open_dataset(path, engine=engine, decode_cf=False, cache=False)
+            return xarray.decode_cf(
+                zero_is_a_value(raw, path) if path.is_dir() else unwritten_is_no_data(raw),
                 decode_coords="all",  # grid mappings, too, become coordinates
                 decode_timedelta=False,
             )
@@ -127,29 +185,48 @@ def _open(path: Path) -> "Dataset":
         if "unable to decode time units" in said:
             mend = "mend units and calendar of the time, such as minutes since 2020-01-01, standard"
         else:
-            mend = "fetch it again, or: pip install netCDF4 zarr"
+            mend = looks_like(path, other_than="xarray") or (
+                "fetch it again, or: pip install netCDF4 zarr"
+            )
         raise InputError(
             f"{path} is no NetCDF or Zarr that can be read ({type(why).__name__}: {said[:200]}); "
             f"{mend}"
         ) from why
 
 
-def _rain_variable(dataset: "Dataset", path: Path) -> "DataArray":
+def _rain_variable(dataset: "Dataset", path: Path, zr: tuple[float, float] | None) -> "DataArray":
+    """The variable of rain; where a relation is named, that of reflectivity if there is one."""
     fields = [field for field in dataset.data_vars.values() if field.ndim >= 2]
-    found = [field for field in fields if _text(field, "standard_name") in RATES + AMOUNTS]
+    rain = [field for field in fields if _text(field, "standard_name") in RATES + AMOUNTS]
+    reflectivity = [field for field in fields if _is_reflectivity(field)]
+    found, what = (reflectivity, "reflectivity") if zr and reflectivity else (rain, "rain")
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(map(_describe, found))
         raise InputError(
-            f"{path} has {len(found)} variables of rain, {names}, expected one; leave the others "
+            f"{path} has {len(found)} variables of {what}, {names}, expected one; leave the others "
             "out, by xarray's drop_vars for instance"
         )
-    mend = f"; reflectivity: {FROM_DBZ}" if any(map(_is_reflectivity, fields)) else ""
     raise InputError(
         f"{path} has no variable with a standard_name of rain; it has "
         f"{', '.join(map(_describe, fields)) or 'none of two dimensions'}, expected one of "
-        f"{', '.join(RATES + AMOUNTS)}{mend}"
+        f"{', '.join(RATES + AMOUNTS)}; {_name_it(fields, reflectivity, path)}"
+    )
+
+
+def _name_it(fields: "list[DataArray]", reflectivity: "list[DataArray]", path: Path) -> str:
+    """What to do about a variable of rain that is not called so."""
+    if not fields:
+        return looks_like(path, other_than="xarray") or "name a file that has rain (time, y, x)"
+    rates = [field for field in fields if mm_per_hour(_text(field, "units"))]
+    if reflectivity and not rates:
+        return BY_ZR
+    name = (rates or fields)[0].name
+    return (
+        f"if {name} is a rate of rain, set its attribute standard_name to rainfall_rate, as in "
+        f'dataset["{name}"].attrs["standard_name"] = "rainfall_rate" in xarray'
+        f"{f'; {BY_ZR}' if reflectivity else ''}"
     )
 
 
@@ -165,8 +242,9 @@ def _describe(field: "DataArray") -> str:
 
 
 def _is_reflectivity(field: "DataArray") -> bool:
-    is_named = "reflectivity" in _text(field, "standard_name")
-    return is_named or "dbz" in _text(field, "units").lower()
+    name, units = _text(field, "standard_name"), _text(field, "units")
+    is_named = "reflectivity" in name and "differential" not in name
+    return is_named or "dbz" in units.lower() or is_reflectivity_unit(units)
 
 
 def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarray | None:
@@ -186,7 +264,19 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarra
     return None
 
 
-def _check_calendar(time: "DataArray", where: str) -> None:
+def _check_times(time: "DataArray", where: str) -> None:
+    """Raises InputError where xarray found no times of the standard calendar."""
+    if time.dtype.kind in "fiu":
+        units = _text(time, "units")
+        raise InputError(
+            f"{where}: {time.name} has {f'units {units!r}' if units else 'no units'}, expected "
+            "such as 'minutes since 2024-07-11 12:00:00', of UTC; set its attribute units"
+        )
+    if time.dtype.kind in "SUT" or isinstance(time.values.flat[0], str | bytes):
+        raise InputError(
+            f"{where}: {time.name} holds texts, expected numbers with units such as 'minutes since "
+            "2024-07-11 12:00:00', of UTC; convert it, by numpy's datetime64 for instance"
+        )
     if time.dtype == object:  # what xarray makes of times that datetime64 cannot hold
         calendar = time.encoding.get("calendar") or getattr(time.values[0], "calendar", "unknown")
         raise InputError(
@@ -200,12 +290,24 @@ def _check_calendar(time: "DataArray", where: str) -> None:
 
 
 def _factors(
-    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
-) -> np.ndarray:
-    """(T,) float64, by which each frame is multiplied to be in mm/h."""
+    rain: "DataArray",
+    time: np.ndarray,
+    bounds: np.ndarray | None,
+    where: str,
+    zr: tuple[float, float] | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(T,) float64, by which each frame is multiplied to be in mm/h; and `interval_start`.
+
+    Reflectivity stays as it is.
+    """
     name, units = _text(rain, "standard_name"), _text(rain, "units")
     if _is_reflectivity(rain):
-        raise InputError(f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}")
+        if zr is None:
+            raise InputError(
+                f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
+                f"file, {BY_ZR}"
+            )
+        return np.ones(len(time)), None
     if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
@@ -218,30 +320,84 @@ def _factors(
             "standard_name, but not by its units; mend the one that is wrong"
         )
     if rate is not None:
-        return np.full(len(time), rate)
+        return np.full(len(time), rate), _mean_start(rain, time, bounds)
     if amount is not None:
-        return amount / _hours(time, bounds, where)
+        start = _interval_start(rain, time, bounds, where)
+        return amount / ((time - start) / np.timedelta64(1, "h")), start
     raise InputError(
         f"{where}: {rain.name} has {f'units {units!r}' if units else 'no units'}, expected a rate "
         "such as mm h-1, kg m-2 s-1 or m s-1, or an amount such as mm; set its attribute units"
     )
 
 
-def _hours(time: np.ndarray, bounds: np.ndarray | None, where: str) -> np.ndarray:
-    """(T,) or (1,): in which each frame's amount fell."""
-    spans = np.diff(time) if bounds is None else bounds[:, 1] - bounds[:, 0]
-    hours = spans / np.timedelta64(1, "h")
-    if bounds is None and (len(hours) == 0 or (hours != hours[0]).any()):
+def _is_amount(rain: "DataArray") -> bool:
+    return millimetres(_text(rain, "units")) is not None
+
+
+def _interval_start(
+    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
+) -> np.ndarray:
+    """(T,) datetime64[s]: since when each frame's amount fell."""
+    if bounds is not None:
+        if (bounds[:, 0] == bounds[:, 1]).any():
+            raise InputError(
+                f"{where}: the time bounds of an amount of rain are equal, expected start and end "
+                "of the interval; mend them, or convert to mm h-1"
+            )
+        return bounds[:, 0]
+    if (stated := _stated_interval(rain)) is not None:
+        return time - stated
+    spans = np.diff(time)
+    if len(spans) == 0 or (spans != spans[0]).any():
         raise InputError(
             f"{where}: it has amounts of rain without time bounds, and {len(time)} frames that are "
             "not evenly spaced tell no interval; add bounds to time, or convert to mm h-1"
         )
-    if (hours <= 0).any():
-        raise InputError(
-            f"{where}: the time bounds of an amount of rain are equal, expected start and end of "
-            "the interval; mend them, or convert to mm h-1"
-        )
-    return hours if bounds is not None else np.full(len(time), hours[0])
+    return time - max(spans[0], _sampled_every(rain) or spans[0])
+
+
+def _mean_start(
+    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None
+) -> np.ndarray | None:
+    """(T,) datetime64[s]: since when each rate is the mean; None of rates of an instant."""
+    if _method(rain) in ("", "point"):
+        return None
+    if bounds is not None:
+        return bounds[:, 0]
+    sampled = _sampled_every(rain)
+    return None if sampled is None else time - sampled
+
+
+def _sampled_every(rain: "DataArray") -> np.timedelta64 | None:
+    """The spacing of the samples that were summed or averaged, where cell_methods state it.
+
+    The interval of the sum or mean is no shorter.
+    """
+    found = re.search(r"\(\s*interval:([^)]*?)(comment:|\))", _text(rain, "cell_methods"))
+    return _duration(found[1]) if found else None
+
+
+def _stated_interval(rain: "DataArray") -> np.timedelta64 | None:
+    """In which an amount fell, by the attributes that some writers have for it."""
+    given = [_duration(_text(rain, name)) for name in _DURATIONS]
+    minutes = [_duration(f"{_text(rain, name)} min") for name in _MINUTES]
+    return next((found for found in (*given, *minutes) if found is not None), None)
+
+
+def _duration(text: str) -> np.timedelta64 | None:
+    """Of "1 hour", "60 min", "PT1H", ...; None of anything else, and of nothing."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if not found or not float(found["number"]):
+        return None
+    return np.timedelta64(round(float(found["number"]) * _SECONDS[found["unit"][0]]), "s")
+
+
+def _method(rain: "DataArray") -> str:
+    """What cell_methods say was done along time: "mean", "point", ...; empty without."""
+    names = "|".join({"time", re.escape(str(rain.dims[0]).lower())})
+    methods = _text(rain, "cell_methods").lower()
+    found = re.search(rf"(?:^|\s)(?:{names}):\s*(?:\w+:\s*)*(?P<method>\w+)", methods)
+    return found["method"] if found else ""
 
 
 def _load(rain: "DataArray", factors: np.ndarray, where: str) -> np.ndarray:

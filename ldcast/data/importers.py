@@ -5,10 +5,10 @@ data as NaN, the time, and the grid in metres. What is above 500 mm/h becomes no
 training: clutter, or a code that does not mean rain.
 """
 
+import contextlib
 import gzip
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldcast.data.archive import RainEvent
-from ldcast.data.checks import MAX_RAIN_RATE, checked_rain_rate
-from ldcast.data.grids import in_metres, metric_grid
+from ldcast.data.checks import MAX_RAIN_RATE, amounts_note, checked_rain_rate
+from ldcast.data.formats import kind_of, looks_like
+from ldcast.data.grids import in_metres, is_in_degrees, metric_grid
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
-from ldcast.quiet import contained
+from ldcast.quiet import contained, import_contained
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     import h5py
@@ -31,11 +32,15 @@ FMI_NO_ECHO = -32.0  # dBZ; the code 0, below anything measured
 _MCH_NAME = re.compile(r"AQC(?P<time>\d{9})\D_00005\b")  # year, day of year, hour, minute
 _KNMI_FORMULA = re.compile(r"GEO=(?P<gain>[\d.]+)\*PV\+(?P<offset>[\d.]+)")
 _GZIP_MAGIC = b"\x1f\x8b"
+_DIGITS = {"%Y": "YYYY", "%j": "DDD", "%d": "DD", "%H": "HH", "%S": "SS", "%y": "YY", "%m": "MM"}
+_DIGITS["%M"] = "MM"  # minutes
 
 
 def read_mch(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """MeteoSwiss's AQC, as GIF: mm in 5 minutes. The time is in the name, AQCyyjjjhhmmV_00005.*."""
-    with reading(path, "a GIF of MeteoSwiss's AQC") as importers:
+    with reading(path, "a GIF of MeteoSwiss's AQC"):
+        importers = require_importers()
+        refuse_relation(path, how, "amounts of rain")
         named = _MCH_NAME.search(path.name)
         if not named:
             raise InputError(
@@ -45,20 +50,22 @@ def read_mch(path: Path, how: Reading = AS_STATED) -> RainEvent:
         amount, _, metadata = importers.import_mch_gif(
             str(path), product="AQC", unit="mm", accutime=5.0
         )
-        time = parse_utc(named["time"], "%y%j%H%M")
+        time = parse_digits(named["time"], "%y%j%H%M", path)
+    start = time - np.timedelta64(5, "m")
     # The importer's docstring says mm/h; its table is in mm.
-    return service_event(path, 12 * amount, time, metadata, "AQC in mm per 5 minutes x 12")
+    return service_event(path, 12 * amount, time, metadata, "AQC in mm per 5 minutes x 12", start)
 
 
 def read_fmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
-    """FMI's reflectivity composite, as PGM, gzipped or not; Z = 223 R^1.53."""
-    with reading(path, "a PGM of FMI") as importers:
+    """FMI's reflectivity composite, as PGM, gzipped or not; Z = 223 R^1.53 unless `how` has one."""
+    with reading(path, "a PGM of FMI"):
+        importers = require_importers()
         with open(path, "rb") as file:
             is_gzipped = file.read(2) == _GZIP_MAGIC
         comments = _pgm_comments(path, is_gzipped)
         dbz, _, metadata = importers.import_fmi_pgm(str(path), gzipped=is_gzipped)
-        time = parse_utc(comments["obstime"], "%Y%m%d%H%M")
-    relation = metadata["zr_a"], metadata["zr_b"]
+        time = parse_digits(comments["obstime"], "%Y%m%d%H%M", path)
+    relation = how.zr or (metadata["zr_a"], metadata["zr_b"])
     rain_rate = rain_from_dbz(dbz, relation, has_echo=~(dbz <= FMI_NO_ECHO))
     return service_event(
         path, rain_rate, time, metadata, f"dBZ by {relation_text(relation)}, no echo as 0"
@@ -70,9 +77,11 @@ def read_knmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
 
     KNMI gives projection and corners in km; here they are in metres.
     """
-    with reading(path, "KNMI's HDF5 of accumulated rain") as importers:
+    with reading(path, "KNMI's HDF5 of accumulated rain"):
+        importers = require_importers()
         import h5py
 
+        refuse_relation(path, how, "amounts of rain")
         with h5py.File(path) as file:
             _check_knmi_product(file, path)
             start, end = _knmi_span(file["overview"].attrs)
@@ -83,49 +92,79 @@ def read_knmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
     if metadata["cartesian_unit"] == "km":
         scale_lengths(metadata, 1000.0)
     source = f"0.01 mm per {minutes:g} minutes x {60 / minutes:g}"
-    return service_event(path, amount * (60 / minutes), end, metadata, source)
+    return service_event(path, amount * (60 / minutes), end, metadata, source, start)
 
 
 # ---- shared by all -------------------------------------------------------------------------------
 
 
-@contextmanager
-def reading(path: Path, what: str) -> Iterator[ModuleType]:
-    """pysteps's importers, contained; whatever goes wrong becomes one line that names the file."""
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Contains pysteps; whatever goes wrong in the block becomes one line that names the file."""
     if not path.is_file():
         raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}, expected {what}")
     with contained("pysteps"):
-        importers = require_importers()
         try:
-            yield importers
+            yield
         except InputError:
             raise
         except Exception as why:  # of a dozen kinds, from h5py, Pillow, gzip and the importers
             raise InputError(
-                f"{path} is not {what}, or it is damaged ({type(why).__name__}: {why}); name "
-                "another --reader or fetch it again"
+                f"{path} is not {what}, or it is damaged ({type(why).__name__}: {why}); "
+                f"{_next_step(path)}"
             ) from why
+
+
+def _next_step(path: Path) -> str:
+    known = kind_of(path)
+    if known and not known.readers:
+        return looks_like(path)
+    return "; ".join(filter(None, (looks_like(path), "name another --reader or fetch it again")))
 
 
 def require_importers() -> ModuleType:
     """pysteps's importers. Raises InputError where they, or what they need, are missing."""
+    # pysteps does without the others, until it reads.
+    return _extras("h5py", "PIL", "pyproj", "pysteps.io.importers")[-1]
+
+
+def require_hdf5() -> None:
+    """Raises InputError where what reads HDF5 and places it without pysteps is missing."""
+    _extras("h5py", "pyproj")
+
+
+def _extras(*names: str) -> list[ModuleType]:
     try:
-        import h5py  # noqa: F401 - pysteps does without, until it reads
-        import PIL  # noqa: F401
-        import pyproj  # noqa: F401
-        from pysteps.io import importers
+        return [import_contained(name) for name in names]
     except Exception as error:  # also ValueError, where compiled for another NumPy
         raise InputError(
             f"files of weather services need pysteps, h5py and pyproj ({error}); install them "
             "with: pip install pysteps h5py pyproj"
         ) from error
-    return importers
+
+
+def refuse_relation(path: Path, how: Reading, what: str) -> None:
+    """Raises InputError where a Z-R relation is asked for, and the file is not of reflectivity."""
+    if how.zr:
+        raise InputError(
+            f"{path} holds no reflectivity, expected it for {relation_text(how.zr)}: it holds "
+            f"{what}; leave out the Z-R relation"
+        )
 
 
 def service_event(
-    path: Path, rain_rate: np.ndarray, time: np.datetime64, metadata: dict[str, Any], how: str
+    path: Path,
+    rain_rate: np.ndarray,
+    time: np.datetime64,
+    metadata: dict[str, Any],
+    how: str,
+    start: np.datetime64 | None = None,
 ) -> RainEvent:
-    """rain_rate: (H, W) mm/h. metadata: the importer's, lengths in metres. how: it was read."""
+    """The event of one frame.
+
+    rain_rate: (H, W) mm/h. metadata: the importer's, lengths in metres or degrees. how: it was
+    read. start: of the interval in which the amount fell that the rate was made from.
+    """
     if rain_rate.ndim != 2:
         raise InputError(f"{path} has an image of shape {rain_rate.shape}, expected (y, x)")
     missing = [name for name in ("projection", "x1", "y1", "x2", "y2") if name not in metadata]
@@ -145,13 +184,17 @@ def service_event(
         pixel_size=None if None in sides else tuple(map(float, sides)),
         projection=in_metres(metadata["projection"]),
         path=path,
+        in_degrees=is_in_degrees(metadata["projection"]),
     )
+    interval_start = None if start is None else np.array([start])
     return RainEvent(
         rain_rate=rain_rate,
         time=np.array([time]),
         grid={**grid, "processing": f"{how}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h"},
         name=path.stem,
         source=str(path.resolve()),
+        interval_start=interval_start,
+        notes=() if start is None else (amounts_note(interval_start, np.array([time])),),
     )
 
 
@@ -183,14 +226,31 @@ def minutes_between(start: np.datetime64, end: np.datetime64, path: Path) -> flo
     return minutes
 
 
+def parse_digits(text: str, form: str, path: Path) -> np.datetime64:
+    """A time whose fields stand side by side, UTC.
+
+    form: as of strptime, which alone would read '1230' by %H%M%S as 12:03:00.
+    Raises InputError unless each field has all its digits, and for times that there are not.
+    """
+    digits = re.sub("%.", lambda field: _DIGITS[field[0]], form)
+    if re.fullmatch(re.sub("[A-Z]", "[0-9]", digits), text):
+        with contextlib.suppress(ValueError):  # the right form, but no such time
+            return parse_utc(text, form)
+    raise InputError(
+        f"{path}: its time is {text!r}, expected all digits of {digits} and a time that there is, "
+        f"such as {datetime(2024, 7, 11, 12, 30).strftime(form)!r}; mend it"
+    )
+
+
 def parse_utc(text: str, form: str) -> np.datetime64:
     return np.datetime64(datetime.strptime(text, form), "s")
 
 
 def attribute_text(value: Any) -> str:
-    """An HDF5 attribute, which may be bytes, a text or an array of one of them."""
+    """An HDF5 attribute, which may be bytes, padded, a text or an array of one of them."""
     value = np.asarray(value).ravel()[0]
-    return value.decode() if isinstance(value, bytes) else str(value)
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    return text.strip(" \0")
 
 
 # ---- FMI -----------------------------------------------------------------------------------------

@@ -1,8 +1,15 @@
 """Noise schedule and samplers; knows nothing of networks, data or files."""
 
 from ldcast.diffusion.ddpm import DDPMLoss
-from ldcast.diffusion.plms import PLMSSampler
+from ldcast.diffusion.plms import PLMSSampler, warn_of_few_steps
 from ldcast.diffusion.sampler import Denoiser, Sampler
 from ldcast.diffusion.schedule import NoiseSchedule
 
-__all__ = ["DDPMLoss", "Denoiser", "NoiseSchedule", "PLMSSampler", "Sampler"]
+__all__ = [
+    "DDPMLoss",
+    "Denoiser",
+    "NoiseSchedule",
+    "PLMSSampler",
+    "Sampler",
+    "warn_of_few_steps",
+]

@@ -167,6 +167,7 @@ def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
         quality=dataset.quality.values if "quality" in dataset else None,
         statistics=Statistics(**statistics),
         is_calibrated=bool(attributes.get("calibrated", False)),
+        past_time_as_read=_as_times(attributes.get("past_time_as_read")),
     )
 
 
@@ -217,12 +218,25 @@ def _description(forecast: Forecast) -> dict[str, Any]:
         # Without the time of writing, so that the same forecast gives the same file.
         "history": f"forecast by infer.py of LDCast, issue time {issue_time}Z",
         **made,
+        **_as_text(forecast.past_time_as_read),
         **{
             # NetCDF allows no slash in a name.
             INPUT_PREFIX + name.replace("/", "_"): _attribute(value)
             for name, value in forecast.grid.items()
         },
     }
+
+
+def _as_text(past_time_as_read: np.ndarray | None) -> dict[str, str]:
+    """The attribute of ISO times, UTC, where there are any."""
+    if past_time_as_read is None:
+        return {}
+    return {"past_time_as_read": " ".join(np.datetime_as_string(past_time_as_read, unit="s"))}
+
+
+def _as_times(text: str | None) -> np.ndarray | None:
+    """What `_as_text` made a text of."""
+    return None if text is None else np.array(text.split(), "datetime64[s]")
 
 
 def _attribute(value: Any) -> Any:

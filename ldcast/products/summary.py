@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from ldcast.config import MINUTES_PER_FRAME
+from ldcast.motion import fill_gaps
 from ldcast.rain import RainScale, is_wet
 
 WET_MM_H, LIKELY_MM_H, HEAVY_MM_H = RainScale().wet_threshold, 1.0, 10.0
@@ -19,6 +22,8 @@ SPREADS = ((0.8, "small"), (0.5, "moderate"), (0.0, "large"))
 # Wet share of the domain below which it counts as dry, and shift of the rain's centre, as a share
 # of the domain, below which the rain counts as staying where it is.
 DRY_SHARE, MOVE_SHARE = 0.005, 0.1
+# Of the pixels with data, the share of a gap that is worth a line.
+MENTIONED_SHARE = 0.01
 
 SHOWN_LEADS = (15, 30, 60, 100)
 # Thirds of the domain, row by row; the eight directions, clockwise.
@@ -58,6 +63,7 @@ def summarise(
     if not np.isfinite(now).any() or not np.isfinite(rain).any():
         return "\n".join([*lines, "No data: the newest radar image is empty; no forecast."])
     lines += _describe_now(now)
+    lines += describe_gaps(past)
     last_lead = f"+{lead_minutes[-1]} min"
     if not is_wet(rain, WET_MM_H).any():
         return "\n".join([*lines, f"Forecast: no rain in any member up to {last_lead}."])
@@ -66,6 +72,28 @@ def summarise(
     if len(rain) > 1:
         lines.append(_describe_spread(rain[:, -1], last_lead))
     return "\n".join(lines)
+
+
+def describe_gaps(past: np.ndarray) -> list[str]:
+    """A line on what earlier images lacked and how much of it was filled; none below 1 percent.
+
+    past: (4, H, W) mm/h, oldest frame first, NaN = no data. Shares are of the newest image's data.
+    """
+    filled = fill_gaps(torch.from_numpy(past))
+    num_pixels = np.isfinite(past[-1]).sum()
+    was_gap, is_gap = (mask.flatten(1).sum(1).numpy() for mask in (filled.was_gap, filled.is_gap))
+    ages = MINUTES_PER_FRAME * np.arange(len(past) - 1, -1, -1)
+    shares = [
+        f"{_percent(num / num_pixels)} of {age} min before"
+        for age, num in zip(ages, was_gap, strict=True)
+        if num >= MENTIONED_SHARE * num_pixels
+    ]
+    if not shares:
+        return []
+    line = f"Gaps in earlier images, {', '.join(shares)}: filled from the other images"
+    if is_gap.max() >= MENTIONED_SHARE * num_pixels:
+        line += f", but for {_percent(is_gap.max() / num_pixels)} (quality past_incomplete)"
+    return [f"{line}."]
 
 
 def choose_leads(lead_minutes: np.ndarray, wanted: Sequence[int] = SHOWN_LEADS) -> list[int]:

@@ -60,10 +60,11 @@ class FixedCases:
         amp: str,
     ) -> None:
         num_draws = CANDIDATES_PER_CASE * settings.num_cases
-        candidates = draw_candidates(events, num_draws, data.crop_size, seed)
+        self.notes: list[str] = []  # on cases that could not be drawn
+        candidates = draw_candidates(events, num_draws, data.crop_size, seed, self.notes.append)
         if not candidates:
             raise InputError(
-                "no validation window has data in half of its newest past frame: choose other "
+                "no validation window has data in half of each past frame: choose other "
                 "--validation-data or a smaller --crop-size"
             )
         *candidates, wettest = candidates

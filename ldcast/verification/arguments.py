@@ -3,6 +3,7 @@
 import argparse
 
 from ldcast.data.crops import CROP_STEP
+from ldcast.data.reading_flags import add_reading_flags, reading_of
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 
@@ -19,6 +20,7 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files")
+    add_reading_flags(add)
     add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
     add("--cases", type=int, default=32, metavar="N", help="forecasts per model (%(default)s)")
     add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
@@ -37,4 +39,5 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         if value is not None and value < low:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} {value}: expected at least {low}")
+    reading_of(flags)
     return flags

@@ -1,5 +1,6 @@
 """Which forecasts are judged: a small, reproducible set of crops that stands for all of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from ldcast.data.archive import RainEvent, check_distinct
 from ldcast.data.crops import UniformPicker, Window, read_window, wet_share
 from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError
+from ldcast.motion import fill_gaps
 from ldcast.rain import valid_mask
 from ldcast.seeds import STREAM_CASE, keyed_rng
 
@@ -37,17 +39,23 @@ class Case:
     source: str = ""
 
 
-def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: int) -> list[Case]:
+def draw_cases(
+    events: list[RainEvent],
+    num_cases: int,
+    crop_size: int,
+    seed: int,
+    say: Callable[[str], None] | None = None,
+) -> list[Case]:
     """Different cases, driest first: `draw_candidates`, thinned by `spread_over`.
 
     No wetness is favoured: a mean over the cases estimates the mean over all windows, as plain
     draws do, but hangs less on chance. Windows may overlap, so cases from few events are far from
     independent.
 
-    crop_size: pixels.
+    crop_size: pixels. say: as for `draw_candidates`.
     Raises InputError as `draw_candidates` does, and where there are too few windows.
     """
-    candidates = draw_candidates(events, CANDIDATES_PER_CASE * num_cases, crop_size, seed)
+    candidates = draw_candidates(events, CANDIDATES_PER_CASE * num_cases, crop_size, seed, say)
     if len(candidates) < num_cases:
         raise InputError(
             f"found {len(candidates)} different cases, expected {num_cases}: give more --data, "
@@ -57,22 +65,30 @@ def draw_cases(events: list[RainEvent], num_cases: int, crop_size: int, seed: in
 
 
 def draw_candidates(
-    events: list[RainEvent], num_draws: int, crop_size: int, seed: int
+    events: list[RainEvent],
+    num_draws: int,
+    crop_size: int,
+    seed: int,
+    say: Callable[[str], None] | None = None,
 ) -> list[Case]:
     """Different cases, driest first, of windows drawn uniformly over all windows of all events.
 
-    Dropped are repeated windows and those whose newest past frame lacks more than half of its data,
-    so there may be fewer cases than draws.
+    Dropped are repeated windows and those of which a past frame lacks more than half of its data,
+    after `fill_gaps`, so there may be fewer cases than draws.
+    say: takes a line on how many were dropped for their gaps, if any were.
     Raises InputError for events that share a frame or that `UniformPicker` refuses.
     """
     check_distinct(events)
     picker = UniformPicker(events, CASE_FRAMES, crop_size)
     candidates: dict[Window, Case] = {}
+    num_dropped = 0
     for index in range(num_draws):
         rng = keyed_rng(seed, STREAM_CASE, index)
         window = picker(rng)
         rain_rate = read_window(events, window, CASE_FRAMES, crop_size)[0]
-        if valid_mask(rain_rate[PAST_FRAMES - 1]).float().mean() < MIN_VALID_SHARE:
+        past = fill_gaps(rain_rate[:PAST_FRAMES]).rain_rate
+        if valid_mask(past).float().mean(dim=(1, 2)).min() < MIN_VALID_SHARE:
+            num_dropped += 1
             continue
         event = events[window.event]
         candidates[window] = Case(
@@ -83,6 +99,11 @@ def draw_candidates(
             seed=int(rng.integers(2**31)),
             pixel_km=float(event.grid.get("pixel_size_m", 1000.0)) / 1000,
             source=event.source or event.name,
+        )
+    if num_dropped and say is not None:
+        say(
+            f"left out {num_dropped} of {num_draws} drawn cases: more than half of a past frame is "
+            "without data that could be filled in"
         )
     return sorted(candidates.values(), key=lambda case: case.wet_share)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldcast.config import FUTURE_FRAMES
 from ldcast.device import amp_dtype
+from ldcast.diffusion import warn_of_few_steps
 from ldcast.files import open_atomically
 from ldcast.machine.half_precision import check_half_precision
 from ldcast.model_folder import fingerprint
@@ -27,7 +28,7 @@ REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = (
-    *("models", "diffusion", "latent_nowcaster.py", "nowcaster.py", "request.py"),
+    *("models", "diffusion", "motion", "latent_nowcaster.py", "nowcaster.py", "request.py"),
     *("rain.py", "seeds.py", "device.py", "config.py"),
 )
 
@@ -72,7 +73,11 @@ def model_forecaster(
     """
     model = LDCast.from_pretrained(folder, device)
     dtype, networks = amp_dtype(amp, device), model.networks().values()
-    notes = check_half_precision(networks, device, dtype, with_gradients=False)
+    num_sampling_steps = num_sampling_steps or model.config.diffusion.num_sampling_steps
+    notes = [
+        *check_half_precision(networks, device, dtype, with_gradients=False),
+        *warn_of_few_steps(num_sampling_steps),
+    ]
 
     def forecast(past: Tensor, case: Case) -> Tensor:
         return model.predict(past, num_members, case.seed, num_sampling_steps, amp=amp)
@@ -81,7 +86,7 @@ def model_forecaster(
         "weights": fingerprint(folder),
         "settings": to_dict(model.config),
         "num_members": num_members,
-        "num_sampling_steps": num_sampling_steps or model.config.diffusion.num_sampling_steps,
+        "num_sampling_steps": num_sampling_steps,
         "precision": str(dtype),
         "device": device.type,
         "torch": torch.__version__,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
-from ldcast.quiet import contained
+from ldcast.quiet import contained, import_contained
 from ldcast.rain import is_wet
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import PACKAGE, Forecaster, code_fingerprint
@@ -55,16 +55,16 @@ def pysteps_baselines(num_members: int) -> list[Forecaster]:
     data and NaN elsewhere; STEPS draws from the case's seed alone.
     Raises ImportError where pysteps or OpenCV, which its Lucas-Kanade needs, is missing.
     """
-    with contained("pysteps"):
-        try:
-            import cv2
-            import pysteps  # noqa: F401 - it prints a line, which is contained here
-            import scipy
-        except Exception as error:  # also ValueError, where compiled for another NumPy
-            raise ImportError(
-                f"extrapolation and STEPS need pysteps and OpenCV ({error}); install them with: "
-                "pip install pysteps opencv-python-headless"
-            ) from error
+    try:
+        import cv2
+        import scipy
+
+        import_contained("pysteps")
+    except Exception as error:  # also ValueError, where compiled for another NumPy
+        raise ImportError(
+            f"extrapolation and STEPS need pysteps and OpenCV ({error}); install them with: "
+            "pip install pysteps opencv-python-headless"
+        ) from error
     identity = {
         "pysteps": importlib.metadata.version("pysteps"),
         "opencv": cv2.__version__,

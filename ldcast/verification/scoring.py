@@ -10,7 +10,7 @@ from ldcast.config import PAST_FRAMES
 from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.crops import read_window
 from ldcast.errors import InputError
-from ldcast.motion import interior_mask, mean_motion
+from ldcast.motion import fill_gaps, interior_mask, mean_motion
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import as_float32, valid_mask
 from ldcast.verification.cases import CASE_FRAMES, Case
@@ -103,11 +103,12 @@ def read_case(
 ) -> tuple[Tensor, Tensor]:
     """Past (4, H, W) and observation (20, H, W), mm/h.
 
+    Gaps of the past are filled as `LDCast.predict` does, for every forecaster alike.
     The observation is NaN where it is not scored: without data then, or in the newest past frame.
     """
     rain_rate = read_window(events, case.window, CASE_FRAMES, crop_size)[0].to(device)
     past, observation = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
-    return past, observation.where(valid_mask(past[-1]), torch.nan)
+    return fill_gaps(past).rain_rate, observation.where(valid_mask(past[-1]), torch.nan)
 
 
 def _read_around(

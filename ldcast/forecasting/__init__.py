@@ -1,0 +1,1 @@
+"""One forecast from file to file."""

@@ -1,0 +1,39 @@
+"""The four radar images that one forecast starts from, as --data and its companions name them."""
+
+import argparse
+from pathlib import Path
+
+from ldcast.data.archive import RainEvent, parse_time, past_event, read_event
+from ldcast.data.reading_flags import reader_with, reading_of
+from ldcast.data.services import READERS, read_frames
+from ldcast.errors import InputError
+from ldcast.forecasting.folder import frames_of_folder
+from ldcast.products.forecast import check_grid
+
+
+def past_of(flags: argparse.Namespace) -> RainEvent:
+    """The four frames to start from, (4, H, W) float32 mm/h.
+
+    Raises InputError where --data does not have them.
+    """
+    issue_time = parse_time(flags.issue_time) if flags.issue_time else None
+    read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
+    if not flags.reader:
+        event = read(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
+    else:
+        path = Path(flags.data)
+        _check_exists(path)
+        if path.is_file() or path.suffix.lower() == ".zarr":
+            event = read_frames([path], read)
+        else:
+            event = frames_of_folder(path, read, issue_time)
+    check_grid(event.grid)
+    return past_event(event, issue_time)
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise InputError(
+            f"--data {path}: expected a file or folder that exists; with --reader, spans are not "
+            "for choosing frames: give --issue-time"
+        )

@@ -1,0 +1,30 @@
+"""The motion of rain, rain carried along it, and what that tells of a forecast."""
+
+from ldcast.motion.carrying import carry
+from ldcast.motion.field import mean_motion, motion_field
+from ldcast.motion.gaps import fill_gaps
+from ldcast.motion.quality import (
+    MIN_INTERIOR_SHARE,
+    NO_FORECAST,
+    PAST_INCOMPLETE,
+    QUALITY_MEANINGS,
+    UPSTREAM_OBSERVED,
+    UPSTREAM_UNKNOWN,
+    forecast_quality,
+    interior_mask,
+)
+
+__all__ = [
+    "MIN_INTERIOR_SHARE",
+    "NO_FORECAST",
+    "PAST_INCOMPLETE",
+    "QUALITY_MEANINGS",
+    "UPSTREAM_OBSERVED",
+    "UPSTREAM_UNKNOWN",
+    "carry",
+    "fill_gaps",
+    "forecast_quality",
+    "interior_mask",
+    "mean_motion",
+    "motion_field",
+]

@@ -1,0 +1,58 @@
+"""Following air along a motion field: where it was, and rain carried with it."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ldcast.rain import valid_mask
+
+MIN_WEIGHT = 0.5  # of the four pixels around a point, what must have data to know its rain
+
+
+def positions_upstream(motion: Tensor) -> Iterator[Tensor]:
+    """Where the air of each pixel was 1, 2, ... frames before, without end: (2, H, W), rows first.
+
+    motion: (2, H, W), down and right in pixels per frame, the same at all times; outside the domain
+        it is that of the nearest pixel. With its sign changed: where the air will be.
+    """
+    height, width = motion.shape[-2:]
+    axes = (
+        torch.arange(size, device=motion.device, dtype=motion.dtype) for size in (height, width)
+    )
+    position = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    while True:
+        row, column = position.round().long()
+        position = position - motion[:, row.clamp(0, height - 1), column.clamp(0, width - 1)]
+        yield position
+
+
+def pixels_at(position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixel nearest to each position (2, H, W): row, column, whether it is in the domain."""
+    height, width = position.shape[-2:]
+    row, column = position.round().long()
+    is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return row.clamp(0, height - 1), column.clamp(0, width - 1), is_inside
+
+
+def carry(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
+    """Rain (H, W) mm/h as it is `num_frames` later, or earlier if below 0, if it moves unchanged.
+
+    rain_rate: (H, W) mm/h, NaN = no data. motion: as for `positions_upstream`.
+    Returns float32; NaN where the air comes from outside the domain or from where there is no data.
+    Source: semi-Lagrangian advection, Germann and Zawadzki 2002 (Monthly Weather Review 130); here
+    between pixels by bilinear interpolation of the rain rate.
+    """
+    direction = 1 if num_frames > 0 else -1
+    upstream = positions_upstream(motion * direction)
+    for _ in range(abs(num_frames)):
+        position = next(upstream)
+    height, width = rain_rate.shape
+    last = position.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
+    grid = (2 * position / last - 1).flip(0).permute(1, 2, 0)  # (H, W, 2): x, then y, in -1..1
+    is_valid = valid_mask(rain_rate)
+    fields = torch.stack([rain_rate.float().nan_to_num(nan=0.0), is_valid.float()])
+    total, weight = nn.functional.grid_sample(
+        fields[None], grid[None].float(), mode="bilinear", align_corners=True
+    )[0]
+    return torch.where(weight >= MIN_WEIGHT, total / weight.clamp(min=MIN_WEIGHT), torch.nan)
