@@ -107,7 +107,9 @@ def main(argv: list[str] | None = None) -> None:
         require_matplotlib()
     check_not_bundled(flags.model)
     device = choose_device(flags.device)
-    forecaster = model_forecaster(flags.model, flags.members, flags.steps, device, flags.amp)
+    forecaster = model_forecaster(
+        flags.model, flags.members, flags.steps, device, flags.amp, flags.sampler
+    )
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
     events = read_events(flags.data, how)

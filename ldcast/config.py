@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ldcast.diffusion.schedule import SPACINGS
+from ldcast.diffusion.registry import all_settings
+from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.rain import RainScale
@@ -18,11 +19,19 @@ LEAD_MINUTES = tuple(MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAM
 class DiffusionConfig(Settings):
     """What the denoiser predicts on which schedule, and how it is sampled by default."""
 
-    schedule: str = setting("sqrt_linear", "noise schedule", choices=("sqrt_linear", "cosine"))
-    prediction: str = setting("noise", "what the denoiser predicts", choices=("noise", "v"))
-    sampler: str = setting("plms", "default sampler", choices=("plms",))
+    schedule: str = setting("sqrt_linear", "noise schedule", choices=tuple(SCHEDULES))
+    prediction: str = setting("noise", "what the denoiser predicts", choices=PREDICTIONS)
+    sampler: str = setting("plms", "default sampler, of ldcast/diffusion/registry.py")
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
-    spacing: str = setting("published", "of few sampling steps", choices=tuple(SPACINGS))
+    sampler_settings: dict = field(
+        default_factory=dict, metadata={"help": "the sampler's own, such as spacing=full_range"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Written out, so that a folder keeps its meaning where a default changes.
+        complete = all_settings(self.sampler, self.sampler_settings)
+        object.__setattr__(self, "sampler_settings", complete)
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,9 @@ SMALL_DIFFUSION = DiffusionTraining(
         channels=32, num_analysis_blocks=2, num_forecast_blocks=2, num_heads=4, head_channels=16
     ),
     denoiser=DenoiserConfig(channels=32, channel_multipliers=(1, 1, 2), num_res_blocks=1),
-    diffusion=DiffusionConfig(prediction="v", num_sampling_steps=20, spacing="full_range"),
+    diffusion=DiffusionConfig(
+        prediction="v", num_sampling_steps=20, sampler_settings={"spacing": "full_range"}
+    ),
     optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=200, decay_after=2000),
     data=DataConfig(crop_picker="uniform"),
     loop=LoopConfig(
@@ -195,7 +206,7 @@ TINY_DIFFUSION = DiffusionTraining(
         channels=8, num_analysis_blocks=1, num_forecast_blocks=1, num_heads=2, head_channels=4
     ),
     denoiser=DenoiserConfig(channels=8, channel_multipliers=(1, 1, 2), num_res_blocks=1),
-    diffusion=DiffusionConfig(num_sampling_steps=4, spacing="full_range"),
+    diffusion=DiffusionConfig(num_sampling_steps=4, sampler_settings={"spacing": "full_range"}),
     optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=10, decay_after=1000),
     data=DataConfig(crop_size=64),
     loop=LoopConfig(

@@ -7,9 +7,9 @@ from ldcast.data.archive import spec_source
 from ldcast.data.reading_flags import add_reading_flags, reading_of
 from ldcast.data.services import READERS, require_reader
 from ldcast.device import AMP_MODES
+from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
 from ldcast.folders import check_writable
-from ldcast.latent_nowcaster import SAMPLERS
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.forecast import check_output_path

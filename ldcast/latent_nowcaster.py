@@ -6,13 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.config import FUTURE_FRAMES, ModelConfig
-from ldcast.diffusion import DDPMLoss, Denoiser, PLMSSampler, Sampler
-from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
+from ldcast.diffusion.registry import build_sampler
+from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
 from ldcast.seeds import draw_noise
-
-SAMPLERS = {"plms": PLMSSampler}
-SAMPLER_NAMES = {sampler: name for name, sampler in SAMPLERS.items()}
 
 
 class LatentNowcaster(nn.Module):
@@ -20,7 +18,8 @@ class LatentNowcaster(nn.Module):
 
     training_sampler: owns the loss, `DDPMLoss`. inference_sampler: `PLMSSampler`. They must share
     one `NoiseSchedule` object.
-    prediction: what the denoiser's output is, "noise" or "v"; samplers always receive noise.
+    prediction: what the denoiser's output is, one of `PREDICTIONS`; samplers receive the clean
+        latent and the noise that it implies.
     """
 
     def __init__(
@@ -34,8 +33,8 @@ class LatentNowcaster(nn.Module):
         super().__init__()
         if training_sampler.schedule is not inference_sampler.schedule:
             raise ValueError("the two samplers must be built on one NoiseSchedule object")
-        if prediction not in ("noise", "v"):
-            raise ValueError(f"got prediction {prediction!r}, expected 'noise' or 'v'")
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"got prediction {prediction!r}, expected one of {PREDICTIONS}")
         self.conditioner = conditioner
         self.denoiser = denoiser
         self.training_sampler = training_sampler
@@ -54,7 +53,7 @@ class LatentNowcaster(nn.Module):
         z_past: (B, C, L_past, h, w), z_future: (B, C, L_future, h, w), clean latents.
         generators: one per example, see `DDPMLoss`. weight: (B, 1, L_future, h, w).
         """
-        denoiser = self.noise_predictor(self.conditioner(z_past))
+        denoiser = self.denoiser_given(self.conditioner(z_past))
         return self.training_sampler(denoiser, z_future, generators, weight)
 
     @torch.no_grad()
@@ -63,24 +62,22 @@ class LatentNowcaster(nn.Module):
         batch, channels, _, height, width = z_past.shape
         shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
         noise = draw_noise(shape, generators, z_past.device)
-        denoiser = self.noise_predictor(self.conditioner(z_past))
+        denoiser = self.denoiser_given(self.conditioner(z_past))
         return self.inference_sampler(denoiser, noise, generators)
 
-    def noise_predictor(self, context: Sequence[Tensor]) -> Denoiser:
-        """The denoiser with its context closed over, answering in noise, float32.
+    def denoiser_given(self, context: Sequence[Tensor]) -> Denoiser:
+        """The denoiser with its context closed over, float32.
 
         context: the conditioner's, for B examples, or for one that all examples share.
         """
         schedule = self.training_sampler.schedule
 
-        def predict_noise(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+        def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
             shared = [level.expand(len(z_noisy), -1, -1, -1, -1) for level in context]
-            prediction = self.denoiser(z_noisy, diffusion_step, shared).float()
-            if self.prediction == "v":
-                return schedule.noise_from_v(z_noisy, prediction, diffusion_step)
-            return prediction
+            output = self.denoiser(z_noisy, diffusion_step, shared).float()
+            return schedule.predict(self.prediction, output, z_noisy, diffusion_step)
 
-        return predict_noise
+        return predict
 
 
 def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
@@ -98,8 +95,11 @@ def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcast
         conditioner,
         denoiser,
         training_sampler=DDPMLoss(schedule, loss_norm, target=config.diffusion.prediction),
-        inference_sampler=SAMPLERS[config.diffusion.sampler](
-            schedule, config.diffusion.num_sampling_steps, config.diffusion.spacing
+        inference_sampler=build_sampler(
+            config.diffusion.sampler,
+            schedule,
+            config.diffusion.num_sampling_steps,
+            config.diffusion.sampler_settings,
         ),
         prediction=config.diffusion.prediction,
     )

@@ -17,15 +17,11 @@ from ldcast.config import (
     ModelConfig,
 )
 from ldcast.device import amp_dtype, autocast, choose_device
-from ldcast.diffusion import Denoiser, Sampler
+from ldcast.diffusion import Denoiser, Prediction, Sampler
+from ldcast.diffusion.registry import build_sampler, name_of, settings_of
 from ldcast.diffusion.windows import cover, denoise_together
 from ldcast.errors import InputError, NonFiniteError
-from ldcast.latent_nowcaster import (
-    SAMPLER_NAMES,
-    SAMPLERS,
-    LatentNowcaster,
-    build_latent_nowcaster,
-)
+from ldcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
 from ldcast.model_folder import (
     load_weights,
     locate,
@@ -77,7 +73,10 @@ class LDCast(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """The settings from which `build` makes the same networks."""
+        """The settings from which `build` makes the same model.
+
+        Raises InputError for a sampler that is not registered.
+        """
         nowcaster = self.latent_nowcaster
         return ModelConfig(
             rain=self.rain_scale,
@@ -85,11 +84,11 @@ class LDCast(nn.Module):
             conditioner=nowcaster.conditioner.config,
             denoiser=nowcaster.denoiser.config,
             diffusion=DiffusionConfig(
-                sampler=SAMPLER_NAMES[type(nowcaster.inference_sampler)],
+                sampler=name_of(nowcaster.inference_sampler),
                 schedule=nowcaster.training_sampler.schedule.name,
                 prediction=nowcaster.prediction,
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
-                spacing=nowcaster.inference_sampler.spacing,
+                sampler_settings=settings_of(nowcaster.inference_sampler),
             ),
         )
 
@@ -116,11 +115,14 @@ class LDCast(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors` into the folder, made if need be."""
-        folder = Path(folder)
+        """Writes `config.json` and `model.safetensors` into the folder, made if need be.
+
+        Raises InputError, before anything is written, for a model that config.json cannot describe.
+        """
+        folder, config = Path(folder), self.config
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(folder, **self.networks())
-        write_description(folder, "nowcaster", self.config, self.trained_on)
+        write_description(folder, "nowcaster", config, self.trained_on)
 
     def networks(self) -> dict[str, nn.Module]:
         """The three networks under the names that files use."""
@@ -160,7 +162,8 @@ class LDCast(nn.Module):
         past: (4, H, W) mm/h, oldest first, any float type, NaN = no data. A NumPy array gives an
             array, a tensor gives a tensor on its own device. Any H and W. What an earlier frame
             lacks of the newest one's data is filled from the others by `fill_gaps`.
-        seed: member m's noise comes from its own generator, keyed by (seed, m).
+        seed: member m's noise comes from its own generator, keyed by (seed, m), and what the
+            sampler draws from another one, so that member 7 is the same alone.
         num_sampling_steps: exactly as many; None takes the model's default.
         noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's; 5
             more latent frames for each further 100 minutes.
@@ -257,11 +260,12 @@ class LDCast(nn.Module):
                 denoiser = None  # frees its context before the next is made
                 denoiser = self._denoiser(past_rain[members.start : members.stop], window)
             noise = member_noise.of(members, round_).to(self.device)
-            z.append(sampler(count(denoiser), noise))
+            generators = member_noise.sampler_generators(members, round_)
+            z.append(sampler(count(denoiser), noise, generators))
         return torch.cat(z)
 
     def _denoiser(self, past_rain: Tensor, window: int | None) -> Denoiser:
-        """Predicts the noise of a whole domain's latents.
+        """The denoiser of a whole domain's latents.
 
         past_rain: (B, 4, H, W) mm/h, B = 1 where there are windows.
         """
@@ -270,13 +274,13 @@ class LDCast(nn.Module):
         z_past = encode_in_slices(self.autoencoder, rain_norm)  # (B, C, 1, h, w)
         nowcaster = self.latent_nowcaster
         if window is None:
-            return nowcaster.noise_predictor(nowcaster.conditioner(z_past))
+            return nowcaster.denoiser_given(nowcaster.conditioner(z_past))
         windows = cover(*z_past.shape[-2:], window // AutoencoderKL.COMPRESSION)
         groups = []
         for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
             group = [windows[index] for index in indices]
             context = nowcaster.conditioner(torch.cat([part.cut(z_past) for part in group]))
-            groups.append((group, nowcaster.noise_predictor(context)))
+            groups.append((group, nowcaster.denoiser_given(context)))
         return denoise_together(groups)
 
     def _decode(self, z: Tensor) -> Tensor:
@@ -299,11 +303,13 @@ class LDCast(nn.Module):
     def use_sampler(self, name: str | None = None, num_sampling_steps: int | None = None) -> None:
         """Makes a sampler of that name and number of steps the default; None keeps what there is.
 
-        Raises InputError for a number of steps that the noise schedule does not have.
+        Another sampler than the model's has its own default settings.
+        Raises InputError for an unknown name, and for a number of steps that the noise schedule
+        does not have.
         """
         sampler = self._inference_sampler(num_sampling_steps)
-        if name is not None:
-            sampler = SAMPLERS[name](sampler.schedule, sampler.num_sampling_steps, sampler.spacing)
+        if name is not None and name != name_of(sampler):
+            sampler = build_sampler(name, sampler.schedule, sampler.num_sampling_steps)
         self.latent_nowcaster.inference_sampler = sampler
 
     def _inference_sampler(self, num_sampling_steps: int | None) -> Sampler:
@@ -332,12 +338,12 @@ class _CallCounter:
         self.progress, self.num_calls, self.num_done = progress, num_calls, 0
 
     def __call__(self, denoiser: Denoiser) -> Denoiser:
-        def counted(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
-            noise_pred = denoiser(z_noisy, diffusion_step)
-            _check_finite(noise_pred)  # at full size the rest would take many minutes
+        def counted(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
+            prediction = denoiser(z_noisy, diffusion_step)
+            _check_finite(prediction.output)  # at full size the rest would take many minutes
             self.num_done += 1
             self.tell()
-            return noise_pred
+            return prediction
 
         return counted
 

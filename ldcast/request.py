@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
 from ldcast.errors import InputError
 from ldcast.rain import check_rain_rate
-from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generator
+from ldcast.seeds import STREAM_MEMBER, STREAM_SAMPLER, draw_noise, keyed_generator
 
 # Members that are denoised at once, and pixels of all of them, if not said otherwise; and pixels of
 # windows, of which there are several only where memory is short. A small example alone takes longer
@@ -45,6 +45,11 @@ class MemberNoise:
             (self.seed, STREAM_MEMBER, self.first_member + member, *later) for member in members
         ]
         return draw_noise((len(members), *self.shape), [keyed_generator(*key) for key in keys])
+
+    def sampler_generators(self, members: range, round_: int) -> list[torch.Generator]:
+        """One for each member, for what a stochastic sampler draws besides the initial noise."""
+        numbers = (self.first_member + member for member in members)
+        return [keyed_generator(self.seed, STREAM_SAMPLER, number, round_) for number in numbers]
 
     def check_given(self, num_members: int, num_rounds: int) -> None:
         """Raises InputError unless what was given is finite and fits."""

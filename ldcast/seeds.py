@@ -24,6 +24,7 @@ STREAM_VALIDATION = 4  # the fixed validation set: windows, diffusion steps and 
 STREAM_CASE = 5  # the cases that verification scores, and the seeds of their forecasts
 STREAM_TIES = 6  # the ranks of observations that equal members
 STREAM_EVENTS = 7  # which events a bootstrap draws again
+STREAM_SAMPLER = 8  # what a stochastic sampler draws for an ensemble member
 
 KEY_LIMIT = 2**64
 

@@ -1,6 +1,7 @@
 """Settings as frozen dataclasses: declared once, checked when built, read from JSON and flags."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -56,7 +57,7 @@ def from_dict(cls: type[SettingsT], values: Mapping[str, Any], path: str = "") -
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            raise InputError(_unknown(path + key, [path + name for name in hints]))
+            raise InputError(unknown_name(path + key, [path + name for name in hints]))
     return cls(**{key: _convert(hints[key], value, path + key) for key, value in values.items()})
 
 
@@ -75,10 +76,11 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def unknown_name(name: str, known: list[str], what: str = "setting") -> str:
+    """A line that names what may have been meant."""
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"unknown setting {name}: {hint}"
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+    return f"unknown {what} {name}: {hint}"
 
 
 class Leaf(NamedTuple):
@@ -123,7 +125,7 @@ def override(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
     values = to_dict(settings)
     for name, change in changes.items():
         if name not in hints:
-            raise InputError(_unknown(name, list(hints)))
+            raise InputError(unknown_name(name, list(hints)))
         if isinstance(change, str):
             change = _parse(change, hints[name], name)
         *parents, leaf = name.split(".")
@@ -135,14 +137,30 @@ def override(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
 
 
 def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{key}={entry}" for key, entry in value.items()) or "none"
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
 
+def _parse_pair(text: str, name: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value an int, a float, true or false where it can be one; else a text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"{name}: got {text!r}, expected NAME=VALUE, more of them after commas")
+    for kind in (int, float, bool):
+        with contextlib.suppress(InputError):
+            return key, _parse(value, kind, name)
+    return key, value
+
+
 def _parse(text: str, hint: Any, name: str) -> Any:
-    """`text` as a value of a type; tuples are written with commas, flags as true or false."""
+    """`text` as a value of a type; tuples are written with commas, flags as true or false,
+    tables as NAME=VALUE with commas."""
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         return tuple(_parse(part, item, name) for part in text.split(",") if part)
+    if hint is dict:
+        return dict(_parse_pair(part, name) for part in text.split(",") if part)
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise InputError(f"{name}: got {text!r}, expected true or false")

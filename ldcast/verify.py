@@ -81,7 +81,9 @@ def make_forecasters(
             raise InputError(f"--model {folder}: a baseline is called so; write ./{folder}")
         if folder in [forecaster.name for forecaster in forecasters]:
             raise InputError(f"--model {folder} is given twice: name each folder once")
-        forecasters.append(model_forecaster(folder, flags.members, flags.steps, device, flags.amp))
+        forecasters.append(
+            model_forecaster(folder, flags.members, flags.steps, device, flags.amp, flags.sampler)
+        )
         notes += [f"{folder}: {note}" for note in forecasters[-1].notes]
     return forecasters, notes
 

@@ -65,7 +65,7 @@ def test_published_sizes_are_the_defaults():
         (OptimizerConfig, {"betas": (0.9,)}, "expected two numbers below 1"),
         (OptimizerConfig, {"betas": (0.9, 1.0)}, "expected two numbers below 1"),
         (DiffusionConfig, {"schedule": "linear"}, "expected one of sqrt_linear, cosine"),
-        (DiffusionConfig, {"sampler": "ddim"}, "expected one of plms"),
+        (DiffusionConfig, {"sampler": "ddim"}, "unknown sampler ddim: known are plms"),
         (OptimizerConfig, {"lr": -1e-4}, "lr: got -0.0001, expected 0 or more"),
     ],
 )

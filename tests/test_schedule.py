@@ -11,13 +11,19 @@ import torch
 from golden_arrays import assert_close, load
 
 from ldcast.diffusion import NoiseSchedule
-from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 
 TABLES = load("schedule")
 UNITS = load("units")
 PUBLISHED_NAME = {"sqrt_linear": "linear", "cosine": "cosine"}
 
-each_schedule = pytest.mark.parametrize("name", list(SCHEDULES))
+each_schedule = pytest.mark.parametrize("name", list(PUBLISHED_NAME))
+
+
+def beta_of(schedule: NoiseSchedule) -> torch.Tensor:
+    """The share of variance that each diffusion step adds."""
+    before = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar[:-1]])
+    return 1 - schedule.alpha_bar / before
 
 
 @each_schedule
@@ -26,7 +32,7 @@ def test_tables_are_as_published(name):
     schedule, published = SCHEDULES[name](), PUBLISHED_NAME[name]
     betas = TABLES[f"{published}.betas_float64"]
     # 1 minus a ratio near 1: float64 leaves 12 digits of a beta of 1e-4.
-    torch.testing.assert_close(schedule.beta, betas, rtol=1e-11, atol=0)
+    torch.testing.assert_close(beta_of(schedule), betas, rtol=1e-11, atol=0)
     stored = TABLES[f"{published}.alphas_cumprod"]
     torch.testing.assert_close(schedule.alpha_bar.float(), stored, rtol=1e-6, atol=0)
 
@@ -51,7 +57,7 @@ def test_alpha_bar_of_sqrt_linear_is_the_product_of_one_minus_beta():
     schedule = NoiseSchedule.sqrt_linear()
     beta = [(0.01 + (0.02**0.5 - 0.01) * k / 999) ** 2 for k in range(1000)]
     expected = np.exp(np.cumsum(np.log1p(-np.array(beta))))
-    assert schedule.alpha_bar.dtype == schedule.beta.dtype == torch.float64
+    assert schedule.alpha_bar.dtype == torch.float64
     np.testing.assert_allclose(schedule.alpha_bar.numpy(), expected, rtol=1e-11)
 
 
@@ -63,7 +69,7 @@ def test_alpha_bar_of_cosine_is_the_squared_cosine():
         np.cos((progress + 0.008) / 1.008 * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2)
     ) ** 2
     np.testing.assert_allclose(schedule.alpha_bar[:-1].numpy(), expected[:-1], rtol=1e-9)
-    assert schedule.beta[-1] == 0.999
+    assert beta_of(schedule)[-1] == pytest.approx(0.999, abs=1e-12)
     assert schedule.alpha_bar.dtype == torch.float64
 
 
@@ -142,8 +148,31 @@ def test_noise_clean_latent_and_velocity_turn_into_one_another(name, step):
     v = signal * noise - sigma * z
     assert_close(schedule.z_from_noise(z_noisy, noise, steps), z, ROUNDING / signal)
     assert_close(schedule.noise_from_z(z_noisy, z, steps), noise, ROUNDING / sigma)
-    assert_close(schedule.v_from_noise(z_noisy, noise, steps), v, ROUNDING / signal)
-    assert_close(schedule.noise_from_v(z_noisy, v, steps), noise, ROUNDING)
+    assert_close(schedule.target("v", z, noise, steps), v, ROUNDING)
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("step", [0, 500, 981, 998, 999])
+def test_each_kind_of_output_implies_the_latent_and_the_noise(kind, name, step):
+    schedule, steps = SCHEDULES[name](), torch.tensor([step, step])
+    generator = torch.Generator().manual_seed(0)
+    z, noise = torch.randn(2, 2, 3, 2, 4, 5, generator=generator)
+    z_noisy, output = schedule.add_noise(z, noise, steps), schedule.target(kind, z, noise, steps)
+    found = schedule.predict(kind, output, z_noisy, steps)
+    assert torch.equal(found.output, output)
+    assert_close(found.noise, noise, ROUNDING)
+    signal = schedule.signal[step].item()
+    if kind != "noise":
+        assert_close(found.z, z, ROUNDING)
+    elif signal > 0:
+        assert_close(found.z, z, ROUNDING / signal)
+
+
+def test_of_straight_lines_no_signal_is_left_at_the_end():
+    schedule = NoiseSchedule.straight()
+    assert (schedule.signal[-1], schedule.sigma[-1]) == (0, 1)
+    torch.testing.assert_close(schedule.signal + schedule.sigma, torch.ones(1000).double())
 
 
 def test_each_example_has_its_own_diffusion_step():
@@ -158,13 +187,27 @@ def test_each_example_has_its_own_diffusion_step():
 def test_schedule_is_frozen():
     schedule = NoiseSchedule.sqrt_linear()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        schedule.beta = torch.ones(3)
+        schedule.signal = torch.ones(3)
 
 
 @pytest.mark.parametrize("beta", [[0.0, 0.1], [0.1, 1.0], [0.1, float("nan")], [[0.1]]])
 def test_impossible_betas_are_refused(beta):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        NoiseSchedule(torch.tensor(beta))
+        NoiseSchedule.from_beta(torch.tensor(beta))
+
+
+@pytest.mark.parametrize(
+    ("signal", "sigma"),
+    [
+        ([0.5, 0.9], [0.1, 0.2]),
+        ([0.9, 0.5], [0.2, 0.1]),
+        ([1.1, 0.5], [0.1, 0.2]),
+        ([[0.9]], [[0.1]]),
+    ],
+)
+def test_impossible_tables_are_refused(signal, sigma):
+    with pytest.raises(ValueError, match="signal must be a vector that falls"):
+        NoiseSchedule(torch.tensor(signal), torch.tensor(sigma))
 
 
 def test_short_schedules_keep_their_grid_inside():

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.diffusion import NoiseSchedule, PLMSSampler
+from ldcast.diffusion import NoiseSchedule, PLMSSampler, Prediction
 from ldcast.diffusion.windows import OVERLAP, Window, cover, denoise_together
 
+SCHEDULE = NoiseSchedule.sqrt_linear()
 SIZES = [(40, 52, 16), (16, 100, 16), (17, 33, 16), (8, 12, 16), (64, 64, 12)]
 
 
@@ -45,17 +46,18 @@ def test_a_field_that_fits_is_one_window_of_weight_one() -> None:
 def denoiser_of(windows: list[Window]) -> object:
     """A denoiser that treats each cell by itself, so windows must make no difference."""
 
-    def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+    def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
         assert len(z_noisy) == len(diffusion_step) == len(windows)
         assert z_noisy.shape[-2:] == windows[0].weight.shape
-        return torch.tanh(z_noisy) * (1 + diffusion_step.reshape(-1, 1, 1, 1, 1) / 1000)
+        noise = torch.tanh(z_noisy) * (1 + diffusion_step.reshape(-1, 1, 1, 1, 1) / 1000)
+        return SCHEDULE.predict("noise", noise, z_noisy, diffusion_step)
 
     return predict
 
 
 def test_a_local_denoiser_gives_what_it_gives_without_windows() -> None:
     z = torch.randn(1, 3, 5, 20, 28, generator=torch.Generator().manual_seed(0))
-    sampler = PLMSSampler(NoiseSchedule.sqrt_linear(), num_sampling_steps=12)
+    sampler = PLMSSampler(SCHEDULE, num_sampling_steps=12)
     windows = cover(20, 28, 12)
     assert len(windows) > 4
     groups = [windows[:3], windows[3:]]
@@ -66,10 +68,15 @@ def test_a_local_denoiser_gives_what_it_gives_without_windows() -> None:
 
 def test_windows_that_disagree_are_blended_without_a_jump() -> None:
     windows = cover(16, 40, 16)
-    levels = [lambda z, step, level=level: torch.full_like(z, level) for level in range(3)]
+    levels = [
+        lambda z, step, level=level: Prediction(*[torch.full_like(z, level)] * 3)
+        for level in range(3)
+    ]
     assert len(windows) == 3
     groups = [([window], level) for window, level in zip(windows, levels, strict=True)]
-    blend = denoise_together(groups)(torch.zeros(1, 1, 1, 16, 40), torch.zeros(1))
+    blends = denoise_together(groups)(torch.zeros(1, 1, 1, 16, 40), torch.zeros(1))
+    blend = blends.noise
+    assert torch.equal(blends.z, blend) and torch.equal(blends.output, blend)
     assert (blend[..., 0] == 0).all()
     assert (blend[..., -1] == 2).all()
     assert blend.diff(dim=-1).abs().max() <= 0.5

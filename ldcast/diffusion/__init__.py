@@ -3,13 +3,14 @@
 from ldcast.diffusion.ddpm import DDPMLoss
 from ldcast.diffusion.plms import PLMSSampler, warn_of_few_steps
 from ldcast.diffusion.sampler import Denoiser, Sampler
-from ldcast.diffusion.schedule import NoiseSchedule
+from ldcast.diffusion.schedule import NoiseSchedule, Prediction
 
 __all__ = [
     "DDPMLoss",
     "Denoiser",
     "NoiseSchedule",
     "PLMSSampler",
+    "Prediction",
     "Sampler",
     "warn_of_few_steps",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldcast.diffusion.sampler import Denoiser
-from ldcast.diffusion.schedule import NoiseSchedule
+from ldcast.diffusion.schedule import PREDICTIONS, NoiseSchedule
 from ldcast.seeds import draw_noise
 
 
@@ -17,16 +17,17 @@ class DDPMLoss:
     """Denoising loss of Ho et al. 2020, equation 14, per example.
 
     norm: "l2" squares the error (as published), "l1" takes its absolute value.
-    target: "noise" compares noise; "v" compares velocities (Salimans and Ho 2022): the error of
-        the noise over sqrt(alpha_bar), so that noisy steps weigh more.
+    target: what the network answers, one of `PREDICTIONS`; the error is that of its own output.
+        "v" (Salimans and Ho 2022) has the error of the noise over the signal, so that noisy steps
+        weigh more.
     """
 
     schedule: NoiseSchedule
     norm: Literal["l1", "l2"] = "l2"
-    target: Literal["noise", "v"] = "noise"
+    target: Literal["noise", "v", "flow"] = "noise"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("norm", ("l1", "l2")), ("target", ("noise", "v"))):
+        for name, allowed in (("norm", ("l1", "l2")), ("target", PREDICTIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"got {name} {getattr(self, name)!r}, expected one of {allowed}")
 
@@ -66,13 +67,8 @@ class DDPMLoss:
     ) -> Tensor:
         """Loss per example (B,) for given noise (like z) and diffusion_step (B,)."""
         z_noisy = self.schedule.add_noise(z, noise, diffusion_step)
-        noise_pred = denoiser(z_noisy, diffusion_step).float()
-        if self.target == "v":
-            prediction = self.schedule.v_from_noise(z_noisy, noise_pred, diffusion_step)
-            truth = self.schedule.v_from_noise(z_noisy, noise, diffusion_step)
-        else:
-            prediction, truth = noise_pred, noise
-        error = prediction - truth
+        output = denoiser(z_noisy, diffusion_step).output.float()
+        error = output - self.schedule.target(self.target, z, noise, diffusion_step)
         error = error.square() if self.norm == "l2" else error.abs()
         if weight is None:
             return error.flatten(1).mean(1)

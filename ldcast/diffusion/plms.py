@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldcast.diffusion.sampler import Denoiser
-from ldcast.diffusion.schedule import SPACINGS, NoiseSchedule
+from ldcast.diffusion.schedule import SPACINGS, NoiseSchedule, Prediction
 
 # Adams-Bashforth weights of the newest prediction and those before it, orders 2 to 4
 # (Liu et al. 2022, equation 12).
@@ -41,7 +41,12 @@ class PLMSSampler:
     def __post_init__(self) -> None:
         if self.spacing not in SPACINGS:
             raise ValueError(f"got spacing {self.spacing!r}, expected one of {tuple(SPACINGS)}")
-        self._grid()  # raises for impossible numbers
+        noisiest = self._grid()[0]  # raises for impossible numbers
+        if self.schedule.signal[noisiest] == 0:
+            raise ValueError(
+                f"PLMS divides by the signal, and at diffusion step {noisiest} none is left: take "
+                "fewer sampling steps, or another sampler"
+            )
 
     @property
     def num_denoiser_calls(self) -> int:
@@ -59,36 +64,32 @@ class PLMSSampler:
         next_steps = [*grid[1:], 0]
         history: list[Tensor] = []  # raw predictions, newest first
         for step, next_step in zip(grid, next_steps, strict=True):
-            noise_pred = _predict(denoiser, z, step)
+            prediction = _predict(denoiser, z, step)
             if not history:
-                noise_mix = self._average_ahead(denoiser, z, noise_pred, step, next_step)
+                noise_mix = self._average_ahead(denoiser, z, prediction, step, next_step)
             else:
                 weights = ADAMS_BASHFORTH[len(history) - 1]
-                predictions = [noise_pred, *history]
+                predictions = [prediction.noise, *history]
                 noise_mix = sum(w * e for w, e in zip(weights, predictions, strict=True))
             z = self._move(z, noise_mix, step, next_step)
-            history = [noise_pred, *history][:3]
+            history = [prediction.noise, *history][:3]
         return z
 
     def _average_ahead(
-        self, denoiser: Denoiser, z: Tensor, noise_pred: Tensor, step: int, next_step: int
+        self, denoiser: Denoiser, z: Tensor, prediction: Prediction, step: int, next_step: int
     ) -> Tensor:
-        """The mean of the predictions here and where `noise_pred` alone would lead, as noise."""
-        z_next = self._move(z, noise_pred, step, next_step)
-        next_pred = _predict(denoiser, z_next, next_step)
+        """The mean of the predictions here and where `prediction` alone would lead, as noise."""
+        z_next = self._move(z, prediction.noise, step, next_step)
+        next_prediction = _predict(denoiser, z_next, next_step)
         if self.num_sampling_steps >= FEW_STEPS:
-            return (noise_pred + next_pred) / 2
-        clean_pred = self._clean(z, noise_pred, step)
-        next_clean_pred = self._clean(z_next, next_pred, next_step)
-        return self.schedule.noise_from_z(z, (clean_pred + next_clean_pred) / 2, _all(step, z))
+            return (prediction.noise + next_prediction.noise) / 2
+        z_clean = (prediction.z + next_prediction.z) / 2
+        return self.schedule.noise_from_z(z, z_clean, _all(step, z))
 
     def _move(self, z_noisy: Tensor, noise: Tensor, step: int, next_step: int) -> Tensor:
         """The deterministic step of DDIM (Song et al. 2021, equation 12 with sigma 0)."""
-        z_clean = self._clean(z_noisy, noise, step)
+        z_clean = self.schedule.z_from_noise(z_noisy, noise, _all(step, z_noisy))
         return self.schedule.add_noise(z_clean, noise, _all(next_step, z_noisy))
-
-    def _clean(self, z_noisy: Tensor, noise: Tensor, step: int) -> Tensor:
-        return self.schedule.z_from_noise(z_noisy, noise, _all(step, z_noisy))
 
     def _grid(self) -> list[int]:
         return self.schedule.sampling_grid(self.num_sampling_steps, self.spacing)
@@ -104,7 +105,7 @@ def warn_of_few_steps(num_sampling_steps: int) -> list[str]:
     ]
 
 
-def _predict(denoiser: Denoiser, z: Tensor, step: int) -> Tensor:
+def _predict(denoiser: Denoiser, z: Tensor, step: int) -> Prediction:
     return denoiser(z, torch.full((len(z),), step, device=z.device))
 
 

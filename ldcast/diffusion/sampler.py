@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.schedule import NoiseSchedule
+from ldcast.diffusion.schedule import NoiseSchedule, Prediction
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""(z_noisy (B, C, L, h, w), diffusion_step (B,) int64) -> noise_pred like z_noisy, float32.
+Denoiser = Callable[[Tensor, Tensor], Prediction]
+"""(z_noisy (B, C, L, h, w), diffusion_step (B,) int64) -> clean latent, noise, and output.
 
 The context is closed over; the weights are those to use.
 """
@@ -20,7 +20,8 @@ class Sampler(Protocol):
 
     Two families: a training sampler takes clean latents and returns a loss per example (B,); an
     inference sampler takes standard normal noise and returns clean latents.
-    generators: one per example or member; samplers that draw nothing ignore them.
+    generators: one CPU generator per example or member, for what the sampler draws besides its
+        input; samplers that draw nothing ignore them.
     Nothing survives the call.
     """
 

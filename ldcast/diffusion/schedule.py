@@ -1,7 +1,8 @@
 """The noise schedule: one frozen object that training and sampling share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,25 +17,58 @@ NUM_DIFFUSION_STEPS = 1000
 SPACINGS = {"published": 10, "full_range": 20}
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseSchedule:
-    """How much of a clean latent is left at each diffusion step.
+# What a network may be trained to answer. With s = signal, n = sigma: z_noisy = s z + n noise,
+# v = s noise - n z (Salimans and Ho 2022, appendix D), flow = noise - z (Lipman et al. 2023;
+# Liu et al. 2023, equation 1, with its sign turned: towards the noise).
+PREDICTIONS = ("noise", "v", "flow")
 
-    With a = alpha_bar[step]: z_noisy = sqrt(a) z + sqrt(1 - a) noise (Ho et al. 2020, equation 4).
-    beta, alpha_bar: (N,) float64, computed on the CPU; arithmetic on latents is float32.
-    name: what config files call it; a "custom" one cannot be saved with a model.
-    Build one with `NoiseSchedule.sqrt_linear()` or `NoiseSchedule.cosine()`.
+
+class Prediction(NamedTuple):
+    """What a denoiser says of noisy latents; each like z_noisy, (B, C, L, h, w) float32.
+
+    z: the clean latent. noise: the noise that it implies. output: the network's own answer, which
+    a training loss compares with its target.
     """
 
-    beta: Tensor
+    z: Tensor
+    noise: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """How much of a clean latent is left at each diffusion step, and how much noise there is.
+
+    z_noisy = signal[step] z + sigma[step] noise (Ho et al. 2020, equation 4).
+    signal, sigma: (N,) float64, computed on the CPU; arithmetic on latents is float32.
+    name: what config files call it; a "custom" one cannot be saved with a model.
+    Build one with `sqrt_linear()`, `cosine()`, `straight()` or `from_beta(...)`.
+    """
+
+    signal: Tensor
+    sigma: Tensor
     name: str = "custom"
-    alpha_bar: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        is_valid = self.beta.ndim == 1 and bool(((self.beta > 0) & (self.beta < 1)).all())
+        tables = torch.stack([self.signal, self.sigma]).double()
+        is_falling = bool((self.signal.diff() < 0).all() and (self.sigma.diff() > 0).all())
+        if (
+            self.signal.ndim != 1
+            or not is_falling
+            or not bool(((tables >= 0) & (tables <= 1)).all())
+        ):
+            raise ValueError(
+                "signal must be a vector that falls, and sigma one that rises, both in 0..1"
+            )
+
+    @classmethod
+    def from_beta(cls, beta: Tensor, name: str = "custom") -> "NoiseSchedule":
+        """The variance-preserving schedule: signal^2 is the product of 1 - beta (N,)."""
+        is_valid = beta.ndim == 1 and bool(((beta > 0) & (beta < 1)).all())
         if not is_valid:
             raise ValueError("beta must be a vector of numbers between 0 and 1")
-        object.__setattr__(self, "alpha_bar", torch.cumprod(1.0 - self.beta.double(), dim=0))
+        alpha_bar = torch.cumprod(1.0 - beta.double(), dim=0)
+        return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), name)
 
     @classmethod
     def sqrt_linear(
@@ -45,7 +79,7 @@ class NoiseSchedule:
             beta_start**0.5, beta_end**0.5, num, dtype=torch.float64, device="cpu"
         )
         is_published = (beta_start, beta_end, num) == (1e-4, 2e-2, NUM_DIFFUSION_STEPS)
-        return cls(root.square(), "sqrt_linear" if is_published else "custom")
+        return cls.from_beta(root.square(), "sqrt_linear" if is_published else "custom")
 
     @classmethod
     def cosine(cls, offset: float = 8e-3, num: int = NUM_DIFFUSION_STEPS) -> "NoiseSchedule":
@@ -54,11 +88,25 @@ class NoiseSchedule:
         signal = torch.cos((progress + offset) / (1 + offset) * torch.pi / 2).square()
         is_published = (offset, num) == (8e-3, NUM_DIFFUSION_STEPS)
         beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
-        return cls(beta, "cosine" if is_published else "custom")
+        return cls.from_beta(beta, "cosine" if is_published else "custom")
+
+    @classmethod
+    def straight(cls, num: int = NUM_DIFFUSION_STEPS) -> "NoiseSchedule":
+        """Straight lines from data to noise, for flow matching; at the last step no signal is left.
+
+        Source: Lipman et al. 2023 (Flow Matching), example II; Liu et al. 2023 (Rectified Flow).
+        """
+        sigma = torch.arange(1, num + 1, dtype=torch.float64, device="cpu") / num
+        return cls(1 - sigma, sigma, "straight" if num == NUM_DIFFUSION_STEPS else "custom")
+
+    @property
+    def alpha_bar(self) -> Tensor:
+        """(N,) float64, the square of the signal."""
+        return self.signal.square()
 
     @property
     def num_diffusion_steps(self) -> int:
-        return len(self.beta)
+        return len(self.signal)
 
     def sampling_grid(self, num: int, spacing: str = "published") -> list[int]:
         """Exactly `num` distinct diffusion steps, noisiest first.
@@ -84,12 +132,38 @@ class NoiseSchedule:
         signal, sigma = self._coefficients(z, diffusion_step)
         return signal * z + sigma * noise
 
-    # The three things a network may predict are linear in one another, given z_noisy.
-    # With s = sqrt(alpha_bar) and n = sqrt(1 - alpha_bar):
-    #   z_noisy = s z + n noise,    v = s noise - n z    (Salimans and Ho 2022, appendix D)
+    def target(self, kind: str, z: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
+        """What a perfect network of that kind, one of `PREDICTIONS`, would answer; like z."""
+        if kind == "noise":
+            return noise
+        if kind == "flow":
+            return noise - z
+        signal, sigma = self._coefficients(z, diffusion_step)
+        return signal * noise - sigma * z
+
+    def predict(
+        self, kind: str, output: Tensor, z_noisy: Tensor, diffusion_step: Tensor
+    ) -> Prediction:
+        """The clean latent and the noise that a network's output of that kind implies.
+
+        Of kind "noise" nothing is known of z where no signal is left; the other kinds are regular
+        everywhere.
+        """
+        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        if kind == "noise":
+            return Prediction((z_noisy - sigma * output) / signal, output, output)
+        # Two linear equations, z_noisy and the output, for z and noise.
+        if kind == "flow":
+            total = signal + sigma
+            z, noise = z_noisy - sigma * output, z_noisy + signal * output
+        else:
+            # In float64, so that it is exactly 1 where variance is preserved.
+            total = _at(self.signal.square() + self.sigma.square(), diffusion_step, z_noisy)
+            z, noise = signal * z_noisy - sigma * output, sigma * z_noisy + signal * output
+        return Prediction(z / total, noise / total, output)
 
     def z_from_noise(self, z_noisy: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
-        """The clean latent that `noise` implies."""
+        """The clean latent that `noise` implies, where some signal is left."""
         signal, sigma = self._coefficients(z_noisy, diffusion_step)
         return (z_noisy - sigma * noise) / signal
 
@@ -98,25 +172,20 @@ class NoiseSchedule:
         signal, sigma = self._coefficients(z_noisy, diffusion_step)
         return (z_noisy - signal * z) / sigma
 
-    def noise_from_v(self, z_noisy: Tensor, v: Tensor, diffusion_step: Tensor) -> Tensor:
-        """The noise that the velocity `v` implies."""
-        signal, sigma = self._coefficients(z_noisy, diffusion_step)
-        return signal * v + sigma * z_noisy
-
-    def v_from_noise(self, z_noisy: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
-        """The velocity that `noise` implies."""
-        signal, sigma = self._coefficients(z_noisy, diffusion_step)
-        return (noise - sigma * z_noisy) / signal
-
     def _coefficients(self, like: Tensor, diffusion_step: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), float32 (B, 1, ...), on the device of `like`."""
-        alpha_bar = self.alpha_bar.to(diffusion_step.device)[diffusion_step]
-        alpha_bar = alpha_bar.reshape(-1, *[1] * (like.ndim - 1))
-        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        return signal.float().to(like.device), sigma.float().to(like.device)
+        """signal and sigma, float32 (B, 1, ...), on the device of `like`."""
+        tables = self.signal, self.sigma
+        return tuple(_at(table, diffusion_step, like) for table in tables)
+
+
+def _at(table: Tensor, diffusion_step: Tensor, like: Tensor) -> Tensor:
+    """A table's entries at diffusion_step (B,): float32 (B, 1, ...), on the device of `like`."""
+    entries = table.to(diffusion_step.device)[diffusion_step]
+    return entries.reshape(-1, *[1] * (like.ndim - 1)).float().to(like.device)
 
 
 SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
     "sqrt_linear": NoiseSchedule.sqrt_linear,
     "cosine": NoiseSchedule.cosine,
+    "straight": NoiseSchedule.straight,
 }

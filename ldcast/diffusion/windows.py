@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.schedule import Prediction
 
 OVERLAP = 1 / 4  # of a window, that it shares with the next one at least
 
@@ -50,17 +51,18 @@ def denoise_together(groups: Sequence[tuple[Sequence[Window], Denoiser]]) -> Den
     groups: windows that go through the networks as one batch, and the denoiser of that batch.
     """
 
-    def predict_noise(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+    def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
         assert len(z_noisy) == 1, f"{len(z_noisy)} members at once, not 1"
-        noise_pred = torch.zeros_like(z_noisy)
+        whole = Prediction(*(torch.zeros_like(z_noisy) for _ in Prediction._fields))
         for windows, denoiser in groups:
             parts = torch.cat([window.cut(z_noisy) for window in windows])
             predictions = denoiser(parts, diffusion_step.expand(len(windows)))
-            for window, prediction in zip(windows, predictions, strict=True):
-                window.cut(noise_pred).add_(prediction * window.weight.to(prediction))
-        return noise_pred
+            for blended, of_windows in zip(whole, predictions, strict=True):
+                for window, part in zip(windows, of_windows, strict=True):
+                    window.cut(blended).add_(part * window.weight.to(part))
+        return whole
 
-    return predict_noise
+    return predict
 
 
 def _cover_axis(length: int, size: int) -> list[tuple[slice, Tensor]]:

@@ -20,6 +20,7 @@ SCHEDULE_TABLES = (
     "sqrt_alphas_cumprod",
     "sqrt_one_minus_alphas_cumprod",
 )
+PUBLISHED_SCHEDULES = ("sqrt_linear", "cosine")  # there called linear and cosine
 NUM_NAMED = 3  # tensors in a message
 
 
@@ -91,23 +92,24 @@ def find_schedule(second: Checkpoint) -> str:
     """
     found = {name: second.tensors[name] for name in SCHEDULE_TABLES if name in second.tensors}
     different = {}
-    for schedule_name, make in SCHEDULES.items():
-        tables = _schedule_tables(make())
+    for schedule_name in PUBLISHED_SCHEDULES:
+        tables = _schedule_tables(SCHEDULES[schedule_name]())
         different[schedule_name] = [n for n in found if not _is_close(found[n], tables[n])]
     nearest = min(different, key=lambda name: len(different[name]))
     if not different[nearest]:
         return nearest
     got = ", ".join(f"{name} {tuple(found[name].shape)}" for name in different[nearest])
     raise InputError(
-        f"got tables of another noise schedule, {got}, expected those of {' or '.join(SCHEDULES)}, "
-        f"({NUM_DIFFUSION_STEPS},) each"
+        f"got tables of another noise schedule, {got}, expected those of "
+        f"{' or '.join(PUBLISHED_SCHEDULES)}, ({NUM_DIFFUSION_STEPS},) each"
     )
 
 
 def _schedule_tables(schedule: NoiseSchedule) -> dict[str, Tensor]:
     alpha_bar = schedule.alpha_bar
     before = torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
-    tables = schedule.beta, alpha_bar, before, alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    beta = 1 - alpha_bar / before
+    tables = beta, alpha_bar, before, schedule.signal, schedule.sigma
     return dict(zip(SCHEDULE_TABLES, tables, strict=True))
 
 

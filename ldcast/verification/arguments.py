@@ -5,6 +5,7 @@ import argparse
 from ldcast.data.crops import CROP_STEP
 from ldcast.data.reading_flags import add_reading_flags, reading_of
 from ldcast.device import AMP_MODES
+from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
 
 LOWEST = {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0, "steps": 1}
@@ -25,6 +26,7 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
     add("--cases", type=int, default=32, metavar="N", help="forecasts per model (%(default)s)")
     add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
     add("--seed", type=int, default=0, help="of the choice of cases and of noise (%(default)s)")
+    add("--sampler", choices=SAMPLERS, help="default: the model's own")
     add("--steps", type=int, metavar="N", help="sampling steps; default: the model's own")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")

@@ -65,22 +65,24 @@ def model_forecaster(
     num_sampling_steps: int | None,
     device: torch.device,
     amp: str,
+    sampler: str | None = None,
 ) -> Forecaster:
     """The model in a folder, loaded, under the name that it is given by.
 
-    num_sampling_steps: None for the model's own. amp: as for `LDCast.predict`.
+    num_sampling_steps, sampler: None for the model's own. amp: as for `LDCast.predict`.
     Raises InputError where the device computes garbage in that precision.
     """
     model = LDCast.from_pretrained(folder, device)
+    model.use_sampler(sampler, num_sampling_steps)
     dtype, networks = amp_dtype(amp, device), model.networks().values()
-    num_sampling_steps = num_sampling_steps or model.config.diffusion.num_sampling_steps
+    num_sampling_steps = model.config.diffusion.num_sampling_steps
     notes = [
         *check_half_precision(networks, device, dtype, with_gradients=False),
         *warn_of_few_steps(num_sampling_steps),
     ]
 
     def forecast(past: Tensor, case: Case) -> Tensor:
-        return model.predict(past, num_members, case.seed, num_sampling_steps, amp=amp)
+        return model.predict(past, num_members, case.seed, amp=amp)
 
     identity = {
         "weights": fingerprint(folder),
