@@ -80,7 +80,7 @@ def training_loss(
     generators: one per example, for its draw from the latent distribution.
     """
     rain_norm = to_model_units(rain_rate, settings.rain)
-    latent_sizes = [size // AutoencoderKL.COMPRESSION for size in rain_rate.shape[2:]]
+    latent_sizes = [size // AutoencoderKL.compression for size in rain_rate.shape[2:]]
     shape = (len(rain_rate), settings.autoencoder.latent_channels, *latent_sizes)
     noise = draw_noise(shape, generators, rain_rate.device)
     reconstruction, z_mean, z_log_var = autoencoder(rain_norm, noise)

@@ -86,7 +86,7 @@ def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcast
     conditioner = AFNOConditioner(
         config.conditioner,
         config.autoencoder.latent_channels,
-        FUTURE_FRAMES // AutoencoderKL.COMPRESSION,
+        FUTURE_FRAMES // AutoencoderKL.compression,
     )
     denoiser = DenoiserUNet(
         config.denoiser, config.autoencoder.latent_channels, config.conditioner.context_channels

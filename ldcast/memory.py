@@ -62,7 +62,7 @@ class FewCalls:
         history = [z.clone() for _ in range(self.HELD)]
         diffusion_step = torch.zeros(len(z), dtype=torch.long, device=z.device)
         for _ in range(self.num_denoiser_calls):
-            history = [denoiser(z, diffusion_step), *history][: self.HELD]
+            history = [denoiser(z, diffusion_step).noise, *history][: self.HELD]
         return history[0]
 
 

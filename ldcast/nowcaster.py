@@ -136,7 +136,7 @@ class LDCast(nn.Module):
     def rain_multiple(self) -> int:
         """Height and width that the networks take are multiples of this: 16 pixels as published."""
         num_halvings = len(self.latent_nowcaster.denoiser.config.channel_multipliers) - 1
-        return AutoencoderKL.COMPRESSION * 2**num_halvings
+        return AutoencoderKL.compression * 2**num_halvings
 
     @property
     def device(self) -> torch.device:
@@ -275,7 +275,7 @@ class LDCast(nn.Module):
         nowcaster = self.latent_nowcaster
         if window is None:
             return nowcaster.denoiser_given(nowcaster.conditioner(z_past))
-        windows = cover(*z_past.shape[-2:], window // AutoencoderKL.COMPRESSION)
+        windows = cover(*z_past.shape[-2:], window // AutoencoderKL.compression)
         groups = []
         for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
             group = [windows[index] for index in indices]
@@ -295,7 +295,7 @@ class LDCast(nn.Module):
         shape = (
             self.autoencoder.config.latent_channels,
             self.latent_nowcaster.conditioner.num_future_latent_frames,
-            *(pixels // AutoencoderKL.COMPRESSION for pixels in padded),
+            *(pixels // AutoencoderKL.compression for pixels in padded),
         )
         given = None if noise is None else torch.as_tensor(noise).float()
         return MemberNoise(shape, seed, first_member, given)

@@ -1,6 +1,7 @@
 """The variational autoencoder between rain in model units and the latent space of the diffusion."""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,24 @@ class AutoencoderConfig(Settings):
         return self.channels, self.coarse_channels or self.channels
 
 
+class Autoencoder(Protocol):
+    """What the rest needs of an autoencoder; any module that has it will do.
+
+    compression: in time, height and width. latent_channels: C. channels: of the widest activation
+    at full resolution, which tells when a field is too large for one piece.
+    """
+
+    compression: int
+    latent_channels: int
+    channels: int
+
+    def encode(self, rain_norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latent (B, C, L, h, w) of rain_norm (B, 1, T, H, W)."""
+
+    def decode(self, z: Tensor, **inputs: Any) -> Tensor:
+        """rain_norm (B, 1, T, H, W) from z (B, C, L, h, w), and further inputs where it has any."""
+
+
 class AutoencoderKL(nn.Module):
     """Autoencoder with a Gaussian latent, 4 x 4 x 4 times coarser than the rain.
 
@@ -33,7 +52,7 @@ class AutoencoderKL(nn.Module):
     Source: Leinonen et al. 2023, section 3; Kingma and Welling 2014 for the loss.
     """
 
-    COMPRESSION = 4  # in time, height and width
+    compression = 4  # in time, height and width
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
         super().__init__()
@@ -55,13 +74,21 @@ class AutoencoderKL(nn.Module):
         )
         store_channels_last(self)
 
+    @property
+    def latent_channels(self) -> int:
+        return self.config.latent_channels
+
+    @property
+    def channels(self) -> int:
+        return self.config.channels
+
     def encode(self, rain_norm: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latent, each (B, C, L, h, w).
 
         rain_norm: (B, 1, T, H, W) model units; T, H and W multiples of 4.
         Raises InputError for another number of channels or sizes that do not divide.
         """
-        _check_rain_shape(rain_norm, self.COMPRESSION)
+        _check_rain_shape(rain_norm, self.compression)
         moments = self.to_moments(self.encoder(rain_norm))
         z_mean, z_log_var = moments.chunk(2, dim=1)
         return z_mean, z_log_var

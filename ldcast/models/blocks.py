@@ -13,33 +13,46 @@ CHUNK = 2**14  # positions; as quick as a whole field at once, on two CPU cores
 
 
 class Conv3d(nn.Conv3d):
-    """`nn.Conv3d` with the same parameters and result, frugal on a CPU with fields of any shape.
+    """`nn.Conv3d` with the same parameters and result, by `conv3d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(x)
+        settings = self.stride, self.padding, self.dilation, self.groups
+        return conv3d(x, self.weight, self.bias, *settings)
+
+
+def conv3d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int, int],
+    padding: tuple[int, int, int],
+    dilation: tuple[int, int, int],
+    groups: int,
+) -> Tensor:
+    """`nn.functional.conv3d`, frugal on a CPU with fields of any shape.
 
     For one float32 example PyTorch 2.13 takes oneDNN only where channels x frames x rows are more
     than 20480; columns do not count. Otherwise it unfolds the input: for a kernel of 3x3x3 that
     takes 27 times its memory, and ten times as long. So oneDNN is called here.
     """
+    if not _is_for_onednn(x, weight):
+        return nn.functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
+    return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self._is_for_onednn(x):
-            return super().forward(x)
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-        )
 
-    def _is_for_onednn(self, x: Tensor) -> bool:
-        """Whether it is PyTorch's shape alone that may speak against oneDNN."""
-        return (
-            type(x) is Tensor  # one with content
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.ndim == 5
-            and self.padding_mode == "zeros"
-            and not isinstance(self.padding, str)
-            and not torch.is_autocast_enabled("cpu")
-            and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
-        )
+def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is PyTorch's shape alone that may speak against oneDNN."""
+    return (
+        type(x) is Tensor  # one with content
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.ndim == 5
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+    )
 
 
 class ResBlock3d(nn.Module):

@@ -95,7 +95,7 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
     latent_channels = autoencoder.autoencoder.latent_channels
     encoder = AutoencoderKL(autoencoder.autoencoder).requires_grad_(False)
     conditioner = AFNOConditioner(
-        settings.conditioner, latent_channels, FUTURE_FRAMES // AutoencoderKL.COMPRESSION
+        settings.conditioner, latent_channels, FUTURE_FRAMES // AutoencoderKL.compression
     )
     denoiser = DenoiserUNet(
         settings.denoiser, latent_channels, settings.conditioner.context_channels

@@ -57,7 +57,7 @@ def border_lines(windows: list[Window]) -> tuple[list[int], list[int]]:
     for pieces in ([window.rows for window in windows], [window.columns for window in windows]):
         ends = {end for piece in pieces for end in (piece.start, piece.stop)}
         inner = ends - {0, max(ends)}
-        lines.append([AutoencoderKL.COMPRESSION * end for end in sorted(inner)])
+        lines.append([AutoencoderKL.compression * end for end in sorted(inner)])
     return lines[0], lines[1]
 
 
@@ -70,7 +70,7 @@ def tile_by_tile(model: LDCast, past: np.ndarray, noise: Tensor, tile: int, **se
     rows, columns = range(0, height, tile), range(0, width, tile)
     members = len(noise)
     forecast = np.empty((members, FUTURE_FRAMES, height, width), np.float32)
-    factor = AutoencoderKL.COMPRESSION
+    factor = AutoencoderKL.compression
     for row in rows:
         for column in columns:
             part = np.s_[row : row + tile, column : column + tile]
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"got {height} x {width} pixels, expected more than --window each way")
 
     settings = {"num_sampling_steps": flags.steps}
-    factor = AutoencoderKL.COMPRESSION
+    factor = AutoencoderKL.compression
     latent = (
         model.autoencoder.config.latent_channels,
         FUTURE_FRAMES // factor,
