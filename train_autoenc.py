@@ -39,7 +39,7 @@ from ldcast.model_folder import (
     write_weights,
 )
 from ldcast.models import AutoencoderKL, autoencoder_loss
-from ldcast.processes import Processes, join_processes, process_device
+from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
 from ldcast.seeds import (
     STREAM_LATENT,
@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
                     )
                     if processes.any(stop.is_set):  # cut short: made again when resumed
                         continue
-                    run.log(state, **scores)
+                    run.log(state, "validation", **scores)
                     bar.set_postfix(scores)
                 problem = find_validation_problem(
                     scores, state.validation_loss, loop.max_loss_ratio
@@ -276,12 +276,12 @@ def main(argv: list[str] | None = None) -> int:
                     rain_rate.to(device), data.max_rain_rate
                 )
                 generators = [keyed_generator(seed, STREAM_LATENT, *key) for key in keys]
-                # Of several processes, gradients are summed once, with the last micro-batch.
-                trained.require_backward_grad_sync = micro_batch == loop.num_micro_batches - 1
-                with autocast(device, dtype):
-                    loss = training_loss(trained, settings, rain_rate, generators)
-                loss = loss.sum() / loop.batch_size
-                scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
+                is_last = micro_batch == loop.num_micro_batches - 1
+                with summing_gradients(trained, is_last):
+                    with autocast(device, dtype):
+                        loss = training_loss(trained, settings, rain_rate, generators)
+                    loss = loss.sum() / loop.batch_size
+                    scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
                 share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)
                 totals += torch.stack([loss.detach(), share, num_impossible])
             batch_loss, batch_wet_share, num_impossible = processes.sum(totals).tolist()
@@ -318,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
                 run.roll_back(state, f"{loop.max_bad_updates} bad updates in a row")
                 batches.restart(state.attempt, state.iteration)
             elif state.iteration % loop.log_interval == 0 or state.iteration == loop.iterations:
-                run.log(state, lr=lr, **state.take_figures(loop.batch_size))
+                run.log(state, "training", lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
         if must_stop:

@@ -14,7 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ldcast.errors import InputError
 
@@ -25,6 +26,17 @@ TIMEOUT = timedelta(minutes=10)
 # to the group, such as DistributedDataParallel, may hold that lock and waits for the thread: for
 # ever, within ten of such ends on two busy cores, and never in a thousand after this pause.
 LAST_SECONDS = 0.1
+
+
+def summing_gradients(trained: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[None]:
+    """Around the passes of a micro-batch: of several processes, gradients are summed once.
+
+    trained: the networks, in DistributedDataParallel where there are several processes.
+    is_last: whether it is the last micro-batch of a batch, after which they are summed.
+    """
+    if is_last or not isinstance(trained, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return trained.no_sync()
 
 
 @dataclass(frozen=True)

@@ -303,6 +303,12 @@ def test_five_minutes_pass_the_cadence_check():
     check_cadence(make_event(step=10), minutes=10)
 
 
+def test_arrays_that_nothing_reads_are_said(tmp_path):
+    event = make_event()
+    np.savez(tmp_path / "e.npz", rain_rate=event.rain_rate, time=event.time, height=np.ones((3, 4)))
+    assert read_event(tmp_path / "e.npz").notes == ("its arrays height are not used",)
+
+
 def test_other_cadences_are_named():
     with pytest.raises(
         InputError, match=r"T00:00 and .*T00:06 are 6 minutes apart throughout, expected 5"

@@ -27,7 +27,7 @@ from ldcast.training.checkpoint import TrainState
 from ldcast.training.crashtest import difference, read_counters, read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
-from ldcast.training.metrics import MetricsLog, read_lines
+from ldcast.training.metrics import TRAINING, VALIDATION, MetricsLog, read_lines
 from ldcast.training.run import Run
 
 DRY_RUN_CALLS = 2  # of the training loss, for raw and averaged weights
@@ -709,8 +709,18 @@ def test_damaged_lines_of_metrics_are_dropped(stage: Stage, tmp_path: Path) -> N
 
 def test_a_validation_that_was_not_saved_leaves_no_line(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, use_tensorboard=False)
-    for iteration, name in ((0, "val_loss"), (3, "loss"), (3, "val_loss"), (4, "loss")):
-        log.write(iteration, **{name: 1.0})
+    for iteration, kind in ((0, VALIDATION), (3, TRAINING), (3, VALIDATION), (4, TRAINING)):
+        log.write(kind, iteration, score=1.0)
+    log.cut(3, validated_at=0)
+    kept = [(line["iteration"], line["kind"]) for line in read_lines(log.path)]
+    assert kept == [(0, "validation"), (3, "training")]
+
+
+def test_lines_of_older_runs_do_not_say_their_kind(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, use_tensorboard=False)
+    lines = ((0, "val_loss"), (3, "loss"), (3, "val_loss"), (4, "loss"))
+    texts = [json.dumps({"iteration": iteration, name: 1.0}) for iteration, name in lines]
+    log.path.write_text("\n".join(texts))
     log.cut(3, validated_at=0)
     kept = [(line["iteration"], "val_loss" in line) for line in read_lines(log.path)]
     assert kept == [(0, True), (3, False)]

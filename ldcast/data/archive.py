@@ -345,6 +345,7 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
     rain_rate, time = arrays.pop("rain_rate"), arrays.pop("time")
     as_read = arrays.pop("time_as_read", None)
     grid = {key: _scalar(value) for key, value in arrays.items() if value.ndim == 0}
+    unread = [key for key in arrays if key not in grid]
     _check_units(grid.get("units", "mm/h"), path)
     return RainEvent(
         rain_rate=checked_rain_rate(rain_rate, path),
@@ -353,6 +354,7 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
         name=path.stem,
         source=str(path.resolve()),
         time_as_read=None if as_read is None else checked_time(as_read, len(rain_rate), path),
+        notes=(f"its arrays {', '.join(unread)} are not used",) if unread else (),
     )
 
 

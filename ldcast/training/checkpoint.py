@@ -6,7 +6,7 @@ any moment, or whose newest file is damaged, goes on from a whole one.
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +101,9 @@ class TrainState:
         return figures | {"num_skipped": sum(self.skipped.values()), **skipped}
 
 
-COUNTERS = (
-    "iteration",
-    "attempt",
-    "lr_factor",
-    "validated_at",
-    "validation_loss",
-    "best_score",
-    "skipped",
-    "num_bad_in_a_row",
-    "recent_losses",
-    "rollback",
-    "num_processes",
-    "sums",
-)
+# What a state's file holds as numbers and texts: all but the parts that have tensors.
+PARTS = ("networks", "ema", "optimizer", "scaler")
+COUNTERS = tuple(entry.name for entry in fields(TrainState) if entry.name not in PARTS)
 
 
 def save_state(state: TrainState, folder: Path) -> None:

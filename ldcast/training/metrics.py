@@ -16,6 +16,9 @@ TENSORBOARD_NAME = "tensorboard"
 CLOCK_FIELDS = ("elapsed_s", "examples_per_s", "data_wait_share")
 
 
+TRAINING, VALIDATION = "training", "validation"  # kinds of lines
+
+
 class MetricsLog:
     """Lines of JSON, appended to `metrics.jsonl`; with TensorBoard's files beside it if wanted.
 
@@ -31,8 +34,8 @@ class MetricsLog:
     def cut(self, iteration: int, validated_at: int) -> None:
         """Drops the lines of later iterations, and those of validations after `validated_at`."""
         lines = read_lines(self.path) if self.path.is_file() else []
-        last = {True: validated_at, False: iteration}
-        kept = [line for line in lines if line["iteration"] <= last["val_loss" in line]]
+        last = {VALIDATION: validated_at, TRAINING: iteration}
+        kept = [line for line in lines if line["iteration"] <= last[kind_of(line)]]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         if self._writer:
             self._writer.close()
@@ -40,9 +43,12 @@ class MetricsLog:
             folder = self.path.with_name(TENSORBOARD_NAME)
             self._writer = self._writer_class(folder, purge_step=iteration + 1)
 
-    def write(self, iteration: int, **values: float) -> None:
-        """One line; numbers are rounded to 6 significant digits, null where not finite."""
-        line = {"iteration": iteration}
+    def write(self, kind: str, iteration: int, **values: float) -> None:
+        """One line; numbers are rounded to 6 significant digits, null where not finite.
+
+        kind: TRAINING or VALIDATION.
+        """
+        line = {"kind": kind, "iteration": iteration}
         line |= {name: _rounded(value) for name, value in values.items()}
         line["elapsed_s"] = round(time.monotonic() - self._start, 1)
         with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
@@ -53,6 +59,11 @@ class MetricsLog:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, iteration)
             self._writer.flush()
+
+
+def kind_of(line: dict[str, Any]) -> str:
+    """What a line is of; those of older runs do not say."""
+    return line.get("kind", VALIDATION if "val_loss" in line else TRAINING)
 
 
 def _summary_writer_class() -> type:

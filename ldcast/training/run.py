@@ -123,10 +123,10 @@ class Run:
         if self.processes.is_main:
             save_state(state, self.folder)
 
-    def log(self, state: TrainState, **values: float) -> None:
-        """A line of `metrics.jsonl`."""
+    def log(self, state: TrainState, kind: str, **values: float) -> None:
+        """A line of `metrics.jsonl`, of kind "training" or "validation"."""
         if self.processes.is_main:
-            self.metrics.write(state.iteration, **values)
+            self.metrics.write(kind, state.iteration, **values)
 
     def roll_back(self, state: TrainState, problem: str) -> None:
         """Takes the last validated checkpoint up again: other draws, a lower learning rate.
