@@ -11,7 +11,7 @@ from torch import Tensor
 import infer
 from ldcast import LDCast
 from ldcast.config import DiffusionConfig
-from ldcast.diffusion import Denoiser, NoiseSchedule
+from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
 from ldcast.diffusion.registry import SAMPLERS, build_sampler
 from ldcast.errors import InputError, run_script
 from ldcast.nowcaster import build
@@ -46,6 +46,53 @@ class Restless:
             noise = kept * prediction.noise + self.share * fresh
             z = self.schedule.add_noise(prediction.z, noise, torch.full((len(z),), next_step))
         return z
+
+
+@dataclass(frozen=True)
+class Euler:
+    """Straight steps along a flow, from pure noise to the clean latent."""
+
+    schedule: NoiseSchedule
+    num_sampling_steps: int = 5
+
+    @property
+    def num_denoiser_calls(self) -> int:
+        return self.num_sampling_steps
+
+    def __call__(
+        self, denoiser: Denoiser, z: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        total, num = self.schedule.num_diffusion_steps, self.num_sampling_steps
+        grid = [total - 1 - k * total // num for k in range(num)]
+        for step, next_step in zip(grid, [*grid[1:], None], strict=True):
+            prediction = denoiser(z, torch.full((len(z),), step))
+            if next_step is None:
+                return prediction.z
+            there = torch.full((len(z),), next_step)
+            z = self.schedule.add_noise(prediction.z, prediction.noise, there)
+
+
+@pytest.mark.parametrize("num", [1, 4, 10])
+def test_flow_matching_is_a_schedule_and_a_sampler(monkeypatch, num) -> None:
+    """It begins where no signal is left, at which noise alone would say nothing of the latent."""
+    monkeypatch.setitem(SAMPLERS, "euler", Euler)
+    settings = {"schedule": "straight", "prediction": "flow", "sampler": "euler"}
+    model = tiny_model(**settings, num_sampling_steps=num)
+    assert torch.isfinite(model.predict(rain(), 2)).all()
+
+    schedule = model.latent_nowcaster.inference_sampler.schedule
+    z, noise = torch.randn(2, 2, 3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+
+    def denoiser(z_noisy: Tensor, step: Tensor) -> Prediction:
+        return schedule.predict("flow", noise - z, z_noisy, step)
+
+    found = Euler(schedule, num)(denoiser, noise)
+    torch.testing.assert_close(found, z, rtol=1e-4, atol=1e-4)
+
+    z_past, z_future = torch.randn(1, 4, 1, 8, 8), torch.randn(1, 4, 5, 8, 8)
+    loss = model.latent_nowcaster(z_past, z_future)
+    loss.sum().backward()
+    assert loss > 0 and model.latent_nowcaster.denoiser.enter[0].weight.grad.abs().sum() > 0
 
 
 @pytest.fixture
