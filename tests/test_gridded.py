@@ -401,6 +401,21 @@ def test_means_of_samples_that_are_further_apart_than_frames_overlap(method):
             event_from_dataarray(rain)
 
 
+@pytest.mark.parametrize(("seconds", "is_read"), [((0, 303, 598), True), ((29, 271, 600), False)])
+def test_amounts_without_bounds_may_have_seconds(seconds, is_read):
+    rain = make(**AMOUNT)
+    rain["time"] = START + np.array(seconds) * np.timedelta64(1, "s")
+    if not is_read:  # who knows which of them are of less than 5 minutes
+        with pytest.raises(InputError, match="not evenly spaced"):
+            event_from_dataarray(rain)
+        return
+    event = event_from_dataarray(rain)
+    check(event, 12 * rates())
+    assert event.notes == (
+        "rain rates are made from amounts of 5 minutes, the spacing of the frames",
+    )
+
+
 def test_bounds_may_be_reversed(tmp_path):
     dataset = with_bounds(make(standard_name="rainfall_amount", units="mm"), [5, 5, 5])
     dataset["time_bnds"] = dataset["time_bnds"][:, ::-1]

@@ -15,7 +15,7 @@ FROM_DBZ = (
     "b = 1.53, with no echo as 0 and no data as NaN"
 )
 
-_JITTER = np.timedelta64(30, "s")  # of the ends of intervals
+JITTER = np.timedelta64(30, "s")  # of the ends of intervals
 _MAX_IMPOSSIBLE = 1e-3  # share of the pixels with data; clutter stays far below
 _MM_PER_DEPTH = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "kgm-2": 1.0, "kg/m2": 1.0}
 _PER_HOUR = {"s": 3600, "sec": 3600, "min": 60, "h": 1, "hr": 1, "hour": 1, "d": 1 / 24}
@@ -155,7 +155,7 @@ def check_apart_in_time(interval_start: np.ndarray, time: np.ndarray, where: Pat
 
 def has_overlap(interval_start: np.ndarray, time: np.ndarray) -> np.ndarray:
     """(T - 1,) bool: whether the interval of the later of two frames begins before the earlier."""
-    return interval_start[1:] < time[:-1] - _JITTER
+    return interval_start[1:] < time[:-1] - JITTER
 
 
 def amounts_note(interval_start: np.ndarray, time: np.ndarray) -> str:

@@ -20,6 +20,7 @@ from ldcast.data.cadence import rounded_times
 from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
+    JITTER,
     MAX_RAIN_RATE,
     amounts_note,
     check_apart_in_time,
@@ -307,7 +308,7 @@ def _factors(
                 f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
                 f"file, {BY_ZR}"
             )
-        return np.ones(len(time)), None
+        return np.ones(len(time)), _mean_start(rain, time, bounds)
     if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
@@ -347,8 +348,9 @@ def _interval_start(
         return bounds[:, 0]
     if (stated := _stated_interval(rain)) is not None:
         return time - stated
-    spans = np.diff(time)
-    if len(spans) == 0 or (spans != spans[0]).any():
+    spans = np.diff(rounded_times(time))
+    is_even = len(spans) > 0 and (spans == spans[0]).all()
+    if not is_even or (np.abs(np.diff(time) - spans) > JITTER).any():
         raise InputError(
             f"{where}: it has amounts of rain without time bounds, and {len(time)} frames that are "
             "not evenly spaced tell no interval; add bounds to time, or convert to mm h-1"
