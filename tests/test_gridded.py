@@ -416,6 +416,11 @@ def test_amounts_without_bounds_may_have_seconds(seconds, is_read):
     )
 
 
+def test_bounds_that_a_dataarray_lost_are_said():
+    (note,) = event_from_dataarray(running(make(**AMOUNT), 60)["rain"]).notes
+    assert note.endswith("the bounds that its time names, time_bnds, are not there")
+
+
 def test_bounds_may_be_reversed(tmp_path):
     dataset = with_bounds(make(standard_name="rainfall_amount", units="mm"), [5, 5, 5])
     dataset["time_bnds"] = dataset["time_bnds"][:, ::-1]

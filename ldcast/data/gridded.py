@@ -142,8 +142,12 @@ def _notes(
     rain: "DataArray", time: np.ndarray, start: np.ndarray | None, bounds: np.ndarray | None
 ) -> tuple[str, ...]:
     if start is not None and _is_amount(rain):
-        is_spacing = bounds is None and _stated_interval(rain) is None
-        return (amounts_note(start, time) + ", the spacing of the frames" * is_spacing,)
+        note = amounts_note(start, time)
+        if bounds is None and _stated_interval(rain) is None:
+            note += ", the spacing of the frames"
+            if name := _bounds_name(rain[rain.dims[0]]):
+                note += f": the bounds that its time names, {name}, are not there"
+        return (note,)
     if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
         return (
             "the time bounds of its rain rates overlap, but no cell_methods say that they are "
@@ -251,7 +255,7 @@ def _is_reflectivity(field: "DataArray") -> bool:
 def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarray | None:
     """(T, 2) datetime64[s], start and end of each frame; None if the file has none."""
     for coordinate in rain.coords.values():
-        name = str(coordinate.encoding.get("bounds", coordinate.attrs.get("bounds", "")))
+        name = _bounds_name(coordinate)
         if coordinate.dtype.kind != "M" or name not in dataset:
             continue
         bounds, shape = dataset[name].to_numpy(), (*coordinate.shape, 2)
@@ -263,6 +267,10 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarra
             )
         return np.sort(rounded_to_seconds(bounds).reshape(-1, 2), axis=1)
     return None
+
+
+def _bounds_name(coordinate: "DataArray") -> str:
+    return str(coordinate.encoding.get("bounds", coordinate.attrs.get("bounds", "")))
 
 
 def _check_times(time: "DataArray", where: str) -> None:
