@@ -52,7 +52,7 @@ def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | No
 
     Such are frames without data, unless all are so; and those of exactly 0 that follow on a frame
     with rain, which does not end so suddenly, in the same chunk. In others they are doubted.
-    rain: (time, y, x), what the event was read from.
+    rain: (time, y, x), what the event was read from or cut out of: what rained elsewhere is there.
     """
     notes = [*event.notes, *_note_of_unwritten(event, rain, written)]
     stop = _last(event, lambda frame: not np.isnan(frame).all())
@@ -60,7 +60,10 @@ def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | No
         notes.append(f"no data in {list_frames(event.time[stop:])} at the end")
         event = event.select(slice(stop))
     stop = _last(event, lambda frame: (frame != 0).any())
-    if 0 < stop < len(event.time) and _is_wet(event.rain_rate[stop - 1]):
+    is_sudden = 0 < stop < len(event.time) and _is_wet(event.rain_rate[stop - 1])
+    if is_sudden:
+        stop = _first_of_one_value(rain, stop, len(event.time))
+    if is_sudden and stop < len(event.time):
         note = f"{list_frames(event.time[stop:])} at the end, exactly 0 everywhere right after rain"
         if written and written.is_one_chunk(stop - 1, len(event.time) - 1):
             notes.append(f"no data in {note}: not written yet")
@@ -85,6 +88,19 @@ def _last(event: RainEvent, holds: Callable[[np.ndarray], bool]) -> int:
     """The number of frames up to the last that holds something; 0 if none does."""
     stop = len(event.time)
     while stop and not holds(event.rain_rate[stop - 1]):
+        stop -= 1
+    return stop
+
+
+def _first_of_one_value(rain: "DataArray", first: int, stop: int) -> int:
+    """The first of the frames first..stop-1 after which all hold one value alone; `stop` if none.
+
+    Others were written, and so was all before them. One frame is loaded at a time.
+    """
+    while stop > first:
+        frame = rain[stop - 1].to_numpy()
+        if (frame != frame.flat[0]).any():
+            break
         stop -= 1
     return stop
 

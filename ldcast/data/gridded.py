@@ -105,8 +105,8 @@ def _event(
     where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame.
     written: what the chunks of a store tell; None where nothing does.
     """
-    rain, grid = oriented(with_axes(rain, where), where)
-    rain, grid, notes = cut_unloaded(rain, grid, how, where)
+    whole, grid = oriented(with_axes(rain, where), where)
+    rain, grid, notes = cut_unloaded(whole, grid, how, where)
     time_axis = rain.dims[0]
     _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
@@ -114,7 +114,8 @@ def _event(
     factors, start = _factors(rain, time, bounds, where, how.zr)
     if any(span):
         frames = slice(*frames_in_span(rounded_times(time), *span, where))
-        rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
+        rain, whole = (field.isel({time_axis: frames}) for field in (rain, whole))
+        time, factors = time[frames], factors[frames]
         start, bounds = (None if part is None else part[frames] for part in (start, bounds))
         written = written and written.select(frames)
     if start is not None:
@@ -135,7 +136,7 @@ def _event(
         interval_start=start,
         notes=(*notes, *_notes(rain, time, start, bounds)),
     )
-    return without_empty_end(event, rain, written)
+    return without_empty_end(event, whole, written)
 
 
 def _notes(
