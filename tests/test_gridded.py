@@ -327,6 +327,18 @@ def test_intervals_that_overlap_are_refused(tmp_path, suffix, attrs, minutes, si
     assert len(read_event(f"{path}@2020-06-01T00:10/").time) == 1
 
 
+@pytest.mark.parametrize(("minutes", "is_read"), [(5, True), (10, False)])
+def test_of_frames_that_come_more_often_those_used_may_not_overlap(minutes, is_read):
+    rain = make(**AMOUNT, accutime=minutes)
+    frames = rain.isel(time=np.arange(8) % NUM_FRAMES)
+    frames["time"] = START + np.arange(8) * np.timedelta64(150, "s")
+    if is_read:
+        np.testing.assert_array_equal(event_from_dataarray(frames).rain_rate[:3], 12 * rates())
+    else:
+        with pytest.raises(InputError, match=r"fell since .*T23:55, .* frame before is of .*T00:00;"):
+            event_from_dataarray(frames)
+
+
 def test_frames_of_several_files_may_not_overlap(tmp_path):
     paths = [tmp_path / f"{index}.nc" for index in range(NUM_FRAMES)]
     for index, path in enumerate(paths):
