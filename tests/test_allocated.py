@@ -164,6 +164,21 @@ def test_rain_that_leaves_a_piece_has_not_ended(tmp_path, is_west):
     assert "8 frames from 2020-06-01T00:30 to 2020-06-01T01:05 at the end, exactly 0" in note
 
 
+@pytest.mark.parametrize(("frames", "is_said"), [(NUM_FRAMES, True), (1, False)])
+def test_a_dry_end_of_several_frames_in_a_chunk_is_doubted(tmp_path, frames, is_said):
+    path = allocate(tmp_path / "a.zarr", frames=frames)
+    rain = zarr.open_group(path, mode="r+")["rain"]
+    rain[:NUM_WRITTEN, :, :6] = 0
+    event = read_event(path, Reading(crop=(0, 0, HEIGHT, 6)))
+    said = [note for note in event.notes if "exactly 0 everywhere at the end" in note]
+    assert len(said) == is_said and len(event.time) == (NUM_FRAMES if is_said else NUM_WRITTEN)
+    if is_said:
+        part = read_event(f"{path}@2020-06-01T00:40/")
+        assert any("2020-06-01T01:05, of a store" in note for note in part.notes)
+        rain[NUM_FRAMES - 1, 3, 9] = 1  # elsewhere: so it was written
+        assert read_event(path, Reading(crop=(0, 0, HEIGHT, 6))).notes == ()
+
+
 def test_times_that_are_not_written_either(tmp_path):
     path = allocate(tmp_path / "a.zarr")
     times = zarr.open_group(path)["time"]

@@ -335,7 +335,9 @@ def test_of_frames_that_come_more_often_those_used_may_not_overlap(minutes, is_r
     if is_read:
         np.testing.assert_array_equal(event_from_dataarray(frames).rain_rate[:3], 12 * rates())
     else:
-        with pytest.raises(InputError, match=r"fell since .*T23:55, .* frame before is of .*T00:00;"):
+        with pytest.raises(
+            InputError, match=r"fell since .*T23:55, .* frame before is of .*T00:00;"
+        ):
             event_from_dataarray(frames)
 
 
