@@ -430,6 +430,16 @@ def test_amounts_without_bounds_may_have_seconds(seconds, is_read):
     )
 
 
+@pytest.mark.parametrize("is_sum", [True, False])
+def test_sums_since_a_start_without_bounds_are_doubted(is_sum):
+    frames = make(**AMOUNT).isel(time=[0, 0, 1, 2])
+    frames["time"] = START + np.arange(4) * np.timedelta64(300, "s")
+    values = np.random.default_rng(0).gamma(0.2, 1, frames.shape)
+    frames = frames.copy(data=values.cumsum(frames.get_axis_num("time")) if is_sum else values)
+    (note,) = event_from_dataarray(frames).notes
+    assert ("none ever decreases: if they are sums since a start" in note) == is_sum
+
+
 def test_bounds_that_a_dataarray_lost_are_said():
     (note,) = event_from_dataarray(running(make(**AMOUNT), 60)["rain"]).notes
     assert note.endswith("the bounds that its time names, time_bnds, are not there")

@@ -5,6 +5,7 @@ interval that the time bounds tell or, without them, an attribute or the spacing
 Source: CF Conventions 1.11; CF Standard Name Table.
 """
 
+import itertools
 import re
 import warnings
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldcast.config import PAST_FRAMES
 from ldcast.data.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.archive import RainEvent, frames_in_span
 from ldcast.data.cadence import rounded_times
@@ -125,8 +127,9 @@ def _event(
     if _is_reflectivity(rain):
         rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), how.zr, where)
         by = f" by {relation_text(how.zr)}"
+    rain_rate = checked_rain_rate(rain_rate, where)
     event = RainEvent(
-        rain_rate=checked_rain_rate(rain_rate, where),
+        rain_rate=rain_rate,
         time=time,
         grid={
             **grid,
@@ -134,13 +137,17 @@ def _event(
         },
         name=str(rain.name or "rain"),
         interval_start=start,
-        notes=(*notes, *_notes(rain, time, start, bounds)),
+        notes=(*notes, *_notes(rain, rain_rate, time, start, bounds)),
     )
     return without_empty_end(event, whole, written)
 
 
 def _notes(
-    rain: "DataArray", time: np.ndarray, start: np.ndarray | None, bounds: np.ndarray | None
+    rain: "DataArray",
+    rain_rate: np.ndarray,
+    time: np.ndarray,
+    start: np.ndarray | None,
+    bounds: np.ndarray | None,
 ) -> tuple[str, ...]:
     if start is not None and _is_amount(rain):
         note = amounts_note(start, time)
@@ -148,6 +155,8 @@ def _notes(
             note += ", the spacing of the frames"
             if name := _bounds_name(rain[rain.dims[0]]):
                 note += f": the bounds that its time names, {name}, are not there"
+            if _only_grows(rain_rate):
+                note += "; none ever decreases: if they are sums since a start, take differences"
         return (note,)
     if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
         return (
@@ -155,6 +164,16 @@ def _notes(
             "means; they are taken for those of an instant",
         )
     return ()
+
+
+def _only_grows(rain_rate: np.ndarray) -> bool:
+    """Whether no pixel of four frames or more ever decreases, and some grow."""
+    if len(rain_rate) < PAST_FRAMES:
+        return False
+    pairs = list(itertools.pairwise(rain_rate))
+    return not any((later < earlier).any() for earlier, later in pairs) and any(
+        (later > earlier).any() for earlier, later in pairs
+    )
 
 
 # ---- files ---------------------------------------------------------------------------------------
