@@ -11,6 +11,7 @@ from ldcast import LDCast
 from ldcast.data.archive import past_event, read_event
 from ldcast.data.chunks import written_frames
 from ldcast.data.gridded import event_from_dataarray
+from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError, run_script
 from ldcast.watch import FrameFeed
 
@@ -150,6 +151,32 @@ def test_rain_that_fades_within_a_chunk_is_believed(tmp_path):
     array[5, 3, 3] = 0.2  # one pixel of 192
     event = read_event(path)
     assert len(event.time) == 8 and (event.rain_rate[-2:] == 0).all()
+
+
+@pytest.mark.parametrize("is_west", [False, True])
+def test_rain_that_leaves_a_piece_has_not_ended(tmp_path, is_west):
+    path = allocate(tmp_path / "a.zarr", frames=NUM_FRAMES)
+    zarr.open_group(path, mode="r+")["rain"][NUM_WRITTEN - 2 : NUM_WRITTEN, :, :6] = 0
+    piece = Reading(crop=(0, 0, HEIGHT, 6)) if is_west else AS_STATED
+    event = read_event(path, piece)
+    assert len(event.time) == NUM_WRITTEN
+    (note,) = event.notes
+    assert "8 frames from 2020-06-01T00:30 to 2020-06-01T01:05 at the end, exactly 0" in note
+
+
+@pytest.mark.parametrize(("frames", "is_said"), [(NUM_FRAMES, True), (1, False)])
+def test_a_dry_end_of_several_frames_in_a_chunk_is_doubted(tmp_path, frames, is_said):
+    path = allocate(tmp_path / "a.zarr", frames=frames)
+    rain = zarr.open_group(path, mode="r+")["rain"]
+    rain[:NUM_WRITTEN, :, :6] = 0
+    event = read_event(path, Reading(crop=(0, 0, HEIGHT, 6)))
+    said = [note for note in event.notes if "exactly 0 everywhere at the end" in note]
+    assert len(said) == is_said and len(event.time) == (NUM_FRAMES if is_said else NUM_WRITTEN)
+    if is_said:
+        part = read_event(f"{path}@2020-06-01T00:40/")
+        assert any("2020-06-01T01:05, of a store" in note for note in part.notes)
+        rain[NUM_FRAMES - 1, 3, 9] = 1  # elsewhere: so it was written
+        assert read_event(path, Reading(crop=(0, 0, HEIGHT, 6))).notes == ()
 
 
 def test_times_that_are_not_written_either(tmp_path):

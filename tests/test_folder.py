@@ -271,3 +271,19 @@ def test_pieces_of_files_are_joined(folder) -> None:
     one = parse_flags("", ["--data", str(next(folder.path.iterdir())), "--reader", "npz"])
     with pytest.raises(InputError, match="got 1 frames, expected 4"):
         past_of(one)
+
+
+def test_a_zarr_store_is_one_whatever_its_name(tmp_path) -> None:
+    xarray = pytest.importorskip("xarray", reason="writes Zarr")
+    pytest.importorskip("zarr", reason="writes Zarr")
+    metres = {axis: (axis, 1000.0 * np.arange(4), {"units": "m"}) for axis in "yx"}
+    rain = xarray.DataArray(
+        np.ones((4, 4, 4), np.float32),
+        {"time": at(0, 5, 10, 15).astype("datetime64[ns]"), **metres},
+        ("time", "y", "x"),
+        "rain",
+        {"standard_name": "rainfall_rate", "units": "mm h-1"},
+    )
+    rain.to_dataset().to_zarr(tmp_path / "radar", zarr_format=2)
+    past = past_of(parse_flags("", ["--data", str(tmp_path / "radar"), "--reader", "xarray"]))
+    assert past.rain_rate.shape == (4, 4, 4)

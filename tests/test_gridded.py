@@ -327,6 +327,20 @@ def test_intervals_that_overlap_are_refused(tmp_path, suffix, attrs, minutes, si
     assert len(read_event(f"{path}@2020-06-01T00:10/").time) == 1
 
 
+@pytest.mark.parametrize(("minutes", "is_read"), [(5, True), (10, False)])
+def test_of_frames_that_come_more_often_those_used_may_not_overlap(minutes, is_read):
+    rain = make(**AMOUNT, accutime=minutes)
+    frames = rain.isel(time=np.arange(8) % NUM_FRAMES)
+    frames["time"] = START + np.arange(8) * np.timedelta64(150, "s")
+    if is_read:
+        np.testing.assert_array_equal(event_from_dataarray(frames).rain_rate[:3], 12 * rates())
+    else:
+        with pytest.raises(
+            InputError, match=r"fell since .*T23:55, .* frame before is of .*T00:00;"
+        ):
+            event_from_dataarray(frames)
+
+
 def test_frames_of_several_files_may_not_overlap(tmp_path):
     paths = [tmp_path / f"{index}.nc" for index in range(NUM_FRAMES)]
     for index, path in enumerate(paths):
@@ -399,6 +413,36 @@ def test_means_of_samples_that_are_further_apart_than_frames_overlap(method):
     else:
         with pytest.raises(InputError, match="overlap"):
             event_from_dataarray(rain)
+
+
+@pytest.mark.parametrize(("seconds", "is_read"), [((0, 303, 598), True), ((29, 271, 600), False)])
+def test_amounts_without_bounds_may_have_seconds(seconds, is_read):
+    rain = make(**AMOUNT)
+    rain["time"] = START + np.array(seconds) * np.timedelta64(1, "s")
+    if not is_read:  # who knows which of them are of less than 5 minutes
+        with pytest.raises(InputError, match="not evenly spaced"):
+            event_from_dataarray(rain)
+        return
+    event = event_from_dataarray(rain)
+    check(event, 12 * rates())
+    assert event.notes == (
+        "rain rates are made from amounts of 5 minutes, the spacing of the frames",
+    )
+
+
+@pytest.mark.parametrize("is_sum", [True, False])
+def test_sums_since_a_start_without_bounds_are_doubted(is_sum):
+    frames = make(**AMOUNT).isel(time=[0, 0, 1, 2])
+    frames["time"] = START + np.arange(4) * np.timedelta64(300, "s")
+    values = np.random.default_rng(0).gamma(0.2, 1, frames.shape)
+    frames = frames.copy(data=values.cumsum(frames.get_axis_num("time")) if is_sum else values)
+    (note,) = event_from_dataarray(frames).notes
+    assert ("none ever decreases: if they are sums since a start" in note) == is_sum
+
+
+def test_bounds_that_a_dataarray_lost_are_said():
+    (note,) = event_from_dataarray(running(make(**AMOUNT), 60)["rain"]).notes
+    assert note.endswith("the bounds that its time names, time_bnds, are not there")
 
 
 def test_bounds_may_be_reversed(tmp_path):

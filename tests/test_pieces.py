@@ -135,6 +135,26 @@ def test_degrees_may_count_from_elsewhere(pyproj, turns) -> None:
     assert pixels(piece) == (10, 40, 20, 15)
 
 
+def test_a_box_on_a_grid_of_a_rotated_pole_is_in_true_degrees(pyproj) -> None:
+    grid = {"x1": -3.0, "y1": -2.0, "x2": 3.0, "y2": 2.0}
+    rotated = "+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +o_lon_p=0 +lon_0=18 +datum=WGS84"
+    wkt = pyproj.CRS.from_cf(
+        {
+            "grid_mapping_name": "rotated_latitude_longitude",
+            "grid_north_pole_latitude": 39.25,
+            "grid_north_pole_longitude": -162.0,
+        }
+    ).to_wkt()
+    for projection in (rotated, wkt):
+        event = make_event(**grid, projection=projection)
+        piece = cut(event, Reading(box=(17, 50, 19, 51.5)))  # the middle is 18 east, 50.75 north
+        row, column, height, width = pixels(piece)
+        assert 6 <= row <= 14 and 15 <= column <= 25
+        assert abs(2 * row + height - HEIGHT) <= 2 and abs(2 * column + width - WIDTH) <= 2
+        with pytest.raises(InputError, match=r"from 13\.\d+ to 22\.\d+ degrees east and from 48"):
+            cut(event, Reading(box=(-1, -1, 1, 1)))
+
+
 def test_a_box_that_goes_on_outside_is_said(pyproj) -> None:
     event = make_event(x1=5.0, y1=40.0, x2=11.0, y2=44.0, projection=LONGLAT)
     piece = cut(event, Reading(box=(0, 41, 8, 43)))

@@ -106,6 +106,12 @@ def test_reflectivity_is_refused_or_converted(tmp_path, name):
     assert "by Z = 200 R^1.6" in event.grid["processing"]
 
 
+def test_means_of_reflectivity_may_not_overlap(tmp_path):
+    path = save(tmp_path / "a.nc", REFLECTIVITY, cell_methods="time: mean (interval: 1 hour)")
+    with pytest.raises(InputError, match="intervals of its frames overlap"):
+        read_event(path, BY_ZR)
+
+
 def test_packed_counts_and_a_code_for_no_echo(tmp_path):
     xarray = pytest.importorskip("xarray", reason="writes NetCDF")
     path = save(tmp_path / "a.nc", ("dbz", NAME, "dBZ", np.where(np.isfinite(DBZ), DBZ, -32)))

@@ -15,6 +15,7 @@ from ldcast.errors import InputError
 if TYPE_CHECKING:  # an extra, imported where it is used
     from xarray import DataArray, Dataset
 
+_IF_UNWRITTEN = "if not written yet, choose an earlier issue time"
 _SUDDEN = 0.01  # of the pixels: rain on more does not end everywhere within one frame
 
 
@@ -51,8 +52,9 @@ def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | No
     """The event without frames at its end that hold nothing; its notes say so, and what is doubted.
 
     Such are frames without data, unless all are so; and those of exactly 0 that follow on a frame
-    with rain, which does not end so suddenly, in the same chunk. In others they are doubted.
-    rain: (time, y, x), what the event was read from.
+    with rain, which does not end so suddenly, in the same chunk. Others, which may be dry, are
+    doubted: those after rain, and those that share a chunk.
+    rain: (time, y, x), what the event was read from or cut out of: what rained elsewhere is there.
     """
     notes = [*event.notes, *_note_of_unwritten(event, rain, written)]
     stop = _last(event, lambda frame: not np.isnan(frame).all())
@@ -60,13 +62,22 @@ def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | No
         notes.append(f"no data in {list_frames(event.time[stop:])} at the end")
         event = event.select(slice(stop))
     stop = _last(event, lambda frame: (frame != 0).any())
-    if 0 < stop < len(event.time) and _is_wet(event.rain_rate[stop - 1]):
+    is_sudden = 0 < stop < len(event.time) and _is_wet(event.rain_rate[stop - 1])
+    if is_sudden:
+        stop = _first_of_one_value(rain, stop, len(event.time))
+    if is_sudden and stop < len(event.time):
         note = f"{list_frames(event.time[stop:])} at the end, exactly 0 everywhere right after rain"
         if written and written.is_one_chunk(stop - 1, len(event.time) - 1):
             notes.append(f"no data in {note}: not written yet")
             event = event.select(slice(stop))
         else:
-            notes.append(f"{note}: if not written yet, choose an earlier issue time")
+            notes.append(f"{note}: {_IF_UNWRITTEN}")
+    elif stop < len(event.time) and _may_be_unwritten(rain, written, len(event.time) - 1):
+        dry = list_frames(event.time[stop:])
+        notes.append(
+            f"exactly 0 everywhere at the end, in {dry}, of a store with several frames per chunk: "
+            f"{_IF_UNWRITTEN}"
+        )
     return replace(event, notes=tuple(notes))
 
 
@@ -87,6 +98,26 @@ def _last(event: RainEvent, holds: Callable[[np.ndarray], bool]) -> int:
     while stop and not holds(event.rain_rate[stop - 1]):
         stop -= 1
     return stop
+
+
+def _first_of_one_value(rain: "DataArray", first: int, stop: int) -> int:
+    """The first of the frames first..stop-1 after which all hold one value alone; `stop` if none.
+
+    Others were written, and so was all before them. One frame is loaded at a time.
+    """
+    while stop > first:
+        frame = rain[stop - 1].to_numpy()
+        if (frame != frame.flat[0]).any():
+            break
+        stop -= 1
+    return stop
+
+
+def _may_be_unwritten(rain: "DataArray", written: Written | None, last: int) -> bool:
+    """Whether a last frame of one value shares a chunk with the one before it, which is there."""
+    if written is None or last == 0 or not written.is_one_chunk(last - 1, last):
+        return False
+    return _first_of_one_value(rain, last, last + 1) == last
 
 
 def _is_wet(frame: np.ndarray) -> bool:

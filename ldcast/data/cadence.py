@@ -42,9 +42,7 @@ def rounded_times(time: np.ndarray) -> np.ndarray:
         period = STEP
     points = _nearest_points(seconds - centre, period)
     off = np.abs(seconds - points - offset)
-    is_near = np.abs(seconds - points - centre) <= MAX_OFF
-    if offset == 0:
-        is_near |= off <= MAX_OFF
+    is_near = (np.abs(seconds - points - centre) <= MAX_OFF) | (off <= MAX_OFF)
     # The nearest comes first among those of each point; of two as near, the later one.
     order = np.lexsort((-seconds, off, points))
     nearest = order[np.unique(points[order], return_index=True)[1]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.config import DataConfig
+from ldcast.config import MINUTES_PER_FRAME, DataConfig
 from ldcast.errors import InputError
 from ldcast.rain import ROUNDING
 
@@ -15,7 +15,7 @@ FROM_DBZ = (
     "b = 1.53, with no echo as 0 and no data as NaN"
 )
 
-_JITTER = np.timedelta64(30, "s")  # of the ends of intervals
+JITTER = np.timedelta64(30, "s")  # of the ends of intervals
 _MAX_IMPOSSIBLE = 1e-3  # share of the pixels with data; clutter stays far below
 _MM_PER_DEPTH = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "kgm-2": 1.0, "kg/m2": 1.0}
 _PER_HOUR = {"s": 3600, "sec": 3600, "min": 60, "h": 1, "hr": 1, "hour": 1, "d": 1 / 24}
@@ -143,8 +143,8 @@ def check_apart_in_time(interval_start: np.ndarray, time: np.ndarray, where: Pat
     """
     overlapping = np.flatnonzero(has_overlap(interval_start, time))
     if len(overlapping):
-        index = overlapping[0] + 1
-        start, end, end_before = interval_start[index], time[index], time[index - 1]
+        index = overlapping[0]
+        start, end, end_before = interval_start[index], time[index], time[_before(time)[index]]
         raise InputError(
             f"{where}: the intervals of its frames overlap: the rain up to {format_time(end)} fell "
             f"since {format_time(start)}, in {_minutes(end - start):g} minutes, but the frame "
@@ -154,8 +154,18 @@ def check_apart_in_time(interval_start: np.ndarray, time: np.ndarray, where: Pat
 
 
 def has_overlap(interval_start: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(T - 1,) bool: whether the interval of the later of two frames begins before the earlier."""
-    return interval_start[1:] < time[:-1] - _JITTER
+    """(T,) bool: whether the interval of a frame begins before the frame before it ends.
+
+    That is the one 5 minutes before where frames come more often: those between are not used.
+    """
+    before = _before(time)
+    return (before >= 0) & (interval_start < time[before] - JITTER)
+
+
+def _before(time: np.ndarray) -> np.ndarray:
+    """(T,) int: the last frame that is at least 5 minutes older, or late for it; -1 for none."""
+    earliest = np.timedelta64(60 * MINUTES_PER_FRAME, "s") - 2 * JITTER
+    return np.searchsorted(time, time - earliest, side="right") - 1
 
 
 def amounts_note(interval_start: np.ndarray, time: np.ndarray) -> str:

@@ -5,6 +5,7 @@ interval that the time bounds tell or, without them, an attribute or the spacing
 Source: CF Conventions 1.11; CF Standard Name Table.
 """
 
+import itertools
 import re
 import warnings
 from dataclasses import replace
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldcast.config import PAST_FRAMES
 from ldcast.data.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.archive import RainEvent, frames_in_span
 from ldcast.data.cadence import rounded_times
 from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
+    JITTER,
     MAX_RAIN_RATE,
     amounts_note,
     check_apart_in_time,
@@ -104,8 +107,8 @@ def _event(
     where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame.
     written: what the chunks of a store tell; None where nothing does.
     """
-    rain, grid = oriented(with_axes(rain, where), where)
-    rain, grid, notes = cut_unloaded(rain, grid, how, where)
+    whole, grid = oriented(with_axes(rain, where), where)
+    rain, grid, notes = cut_unloaded(whole, grid, how, where)
     time_axis = rain.dims[0]
     _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
@@ -113,7 +116,8 @@ def _event(
     factors, start = _factors(rain, time, bounds, where, how.zr)
     if any(span):
         frames = slice(*frames_in_span(rounded_times(time), *span, where))
-        rain, time, factors = rain.isel({time_axis: frames}), time[frames], factors[frames]
+        rain, whole = (field.isel({time_axis: frames}) for field in (rain, whole))
+        time, factors = time[frames], factors[frames]
         start, bounds = (None if part is None else part[frames] for part in (start, bounds))
         written = written and written.select(frames)
     if start is not None:
@@ -123,8 +127,9 @@ def _event(
     if _is_reflectivity(rain):
         rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), how.zr, where)
         by = f" by {relation_text(how.zr)}"
+    rain_rate = checked_rain_rate(rain_rate, where)
     event = RainEvent(
-        rain_rate=checked_rain_rate(rain_rate, where),
+        rain_rate=rain_rate,
         time=time,
         grid={
             **grid,
@@ -132,23 +137,43 @@ def _event(
         },
         name=str(rain.name or "rain"),
         interval_start=start,
-        notes=(*notes, *_notes(rain, time, start, bounds)),
+        notes=(*notes, *_notes(rain, rain_rate, time, start, bounds)),
     )
-    return without_empty_end(event, rain, written)
+    return without_empty_end(event, whole, written)
 
 
 def _notes(
-    rain: "DataArray", time: np.ndarray, start: np.ndarray | None, bounds: np.ndarray | None
+    rain: "DataArray",
+    rain_rate: np.ndarray,
+    time: np.ndarray,
+    start: np.ndarray | None,
+    bounds: np.ndarray | None,
 ) -> tuple[str, ...]:
     if start is not None and _is_amount(rain):
-        is_spacing = bounds is None and _stated_interval(rain) is None
-        return (amounts_note(start, time) + ", the spacing of the frames" * is_spacing,)
+        note = amounts_note(start, time)
+        if bounds is None and _stated_interval(rain) is None:
+            note += ", the spacing of the frames"
+            if name := _bounds_name(rain[rain.dims[0]]):
+                note += f": the bounds that its time names, {name}, are not there"
+            if _only_grows(rain_rate):
+                note += "; none ever decreases: if they are sums since a start, take differences"
+        return (note,)
     if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
         return (
             "the time bounds of its rain rates overlap, but no cell_methods say that they are "
             "means; they are taken for those of an instant",
         )
     return ()
+
+
+def _only_grows(rain_rate: np.ndarray) -> bool:
+    """Whether no pixel of four frames or more ever decreases, and some grow."""
+    if len(rain_rate) < PAST_FRAMES:
+        return False
+    pairs = list(itertools.pairwise(rain_rate))
+    return not any((later < earlier).any() for earlier, later in pairs) and any(
+        (later > earlier).any() for earlier, later in pairs
+    )
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -250,7 +275,7 @@ def _is_reflectivity(field: "DataArray") -> bool:
 def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarray | None:
     """(T, 2) datetime64[s], start and end of each frame; None if the file has none."""
     for coordinate in rain.coords.values():
-        name = str(coordinate.encoding.get("bounds", coordinate.attrs.get("bounds", "")))
+        name = _bounds_name(coordinate)
         if coordinate.dtype.kind != "M" or name not in dataset:
             continue
         bounds, shape = dataset[name].to_numpy(), (*coordinate.shape, 2)
@@ -262,6 +287,10 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarra
             )
         return np.sort(rounded_to_seconds(bounds).reshape(-1, 2), axis=1)
     return None
+
+
+def _bounds_name(coordinate: "DataArray") -> str:
+    return str(coordinate.encoding.get("bounds", coordinate.attrs.get("bounds", "")))
 
 
 def _check_times(time: "DataArray", where: str) -> None:
@@ -307,7 +336,7 @@ def _factors(
                 f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
                 f"file, {BY_ZR}"
             )
-        return np.ones(len(time)), None
+        return np.ones(len(time)), _mean_start(rain, time, bounds)
     if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
@@ -347,8 +376,9 @@ def _interval_start(
         return bounds[:, 0]
     if (stated := _stated_interval(rain)) is not None:
         return time - stated
-    spans = np.diff(time)
-    if len(spans) == 0 or (spans != spans[0]).any():
+    spans = np.diff(rounded_times(time))
+    is_even = len(spans) > 0 and (spans == spans[0]).all()
+    if not is_even or (np.abs(np.diff(time) - spans) > JITTER).any():
         raise InputError(
             f"{where}: it has amounts of rain without time bounds, and {len(time)} frames that are "
             "not evenly spaced tell no interval; add bounds to time, or convert to mm h-1"

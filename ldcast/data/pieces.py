@@ -156,7 +156,7 @@ def _piece_of_box(
 ) -> Piece:
     to_plane = _transformer(projection)
     x, y = _outline(*box)
-    if to_plane.target_crs.is_geographic:
+    if _is_true_longlat(to_plane):
         x = _turned_to(x, corners)
     else:
         x, y = to_plane.transform(x, y)
@@ -195,7 +195,7 @@ def _is_in_box(
     rows = np.linspace(piece.rows.start, piece.rows.stop, 65)
     x, y = x1 + (x2 - x1) / shape[1] * columns, y2 - (y2 - y1) / shape[0] * rows
     x, y = (axis.ravel() for axis in np.meshgrid(x, y))
-    if not to_plane.target_crs.is_geographic:
+    if not _is_true_longlat(to_plane):
         x, y = to_plane.transform(x, y, direction="INVERSE")
     is_inside = ((x - west) % 360 <= east - west) & (y >= south) & (y <= north)
     return bool(is_inside.any())
@@ -227,7 +227,7 @@ def _turned_to(longitude: np.ndarray, corners: tuple[float, ...]) -> np.ndarray:
 
 def _degrees(to_plane: "Transformer", corners: tuple[float, ...]) -> tuple[float, ...]:
     """West, south, east and north of a domain; NaN where its projection has none."""
-    if to_plane.target_crs.is_geographic:
+    if _is_true_longlat(to_plane):
         return corners
     longitude, latitude = to_plane.transform(*_outline(*corners), direction="INVERSE")
     longitude = longitude[np.isfinite(longitude)]
@@ -235,6 +235,12 @@ def _degrees(to_plane: "Transformer", corners: tuple[float, ...]) -> tuple[float
     if not len(longitude) or not len(latitude):
         return (math.nan,) * 4
     return longitude.min(), latitude.min(), longitude.max(), latitude.max()
+
+
+def _is_true_longlat(to_plane: "Transformer") -> bool:
+    """Whether x and y are longitude and latitude, not those of a rotated pole."""
+    crs = to_plane.target_crs
+    return crs.is_geographic and not crs.is_derived
 
 
 def _transformer(projection: str) -> "Transformer":

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ldcast.data.archive import RainEvent, parse_time, past_event, read_event
+from ldcast.data.formats import is_zarr
 from ldcast.data.reading_flags import reader_with, reading_of
 from ldcast.data.services import READERS, read_frames
 from ldcast.errors import InputError
@@ -23,7 +24,7 @@ def past_of(flags: argparse.Namespace) -> RainEvent:
     else:
         path = Path(flags.data)
         _check_exists(path)
-        if path.is_file() or path.suffix.lower() == ".zarr":
+        if path.is_file() or is_zarr(path) or path.suffix.lower() == ".zarr":
             event = read_frames([path], read)
         else:
             event = frames_of_folder(path, read, issue_time)
