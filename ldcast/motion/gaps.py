@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldcast.motion.carrying import carry
 from ldcast.motion.field import motion_field
-from ldcast.rain import valid_mask
+from ldcast.rain import RainScale, valid_mask
 
 # Missing pixels of a frame that are no gap worth filling: at most so many, nor more than that share
 # of it. Parity: a few specks stay dry, as in the published code.
@@ -56,10 +56,21 @@ def _fill(past: Tensor, was_gap: Tensor, frames: list[int]) -> FilledPast:
     for frame in frames:
         for others in _nearest_first(frame, len(past)):
             carried = [carry(past[other], motion, frame - other) for other in others]
-            rain_rate = torch.stack(carried).nanmean(dim=0).to(past.dtype)
+            rain_rate = _log_mean(torch.stack(carried)).to(past.dtype)
             is_open = was_gap[frame] & filled[frame].isnan()
             filled[frame] = torch.where(is_open, rain_rate, filled[frame])
     return FilledPast(filled, was_gap, was_gap & filled.isnan())
+
+
+def _log_mean(rain_rate: Tensor) -> Tensor:
+    """Mean log rain over N of (N, H, W) mm/h, as mm/h: what the networks see. NaN does not count.
+
+    A mean of rates would spread rain over what only one of them has wet.
+    """
+    scale = RainScale()
+    log_rain = rain_rate.where(~(rain_rate < scale.wet_threshold), scale.dry_value).log10()
+    mean = 10 ** log_rain.nanmean(dim=0)
+    return mean.where(~(mean < scale.wet_threshold), 0.0)
 
 
 def _nearest_first(frame: int, num_frames: int) -> Iterator[list[int]]:
