@@ -91,8 +91,8 @@ def test_motion_is_that_of_the_frames_that_have_data():
 
 
 def test_both_sides_of_a_gap_count():
-    """Rain that grows from 1 to 4 mm/h and stays where it is was 2 mm/h in between, by ratio."""
-    rain_rate = torch.ones(4, 40, 40) * torch.tensor([0.0, 1.0, 2.0, 4.0])[:, None, None]
+    """Rain that grows from 1 to 4 mm/h and stays where it is was 1.5 squared in between."""
+    rain_rate = torch.ones(4, 40, 40) * torch.tensor([0.0, 1.0, 2.25, 4.0])[:, None, None]
     torch.testing.assert_close(fill_gaps(without(rain_rate, [2])).rain_rate, rain_rate)
 
 

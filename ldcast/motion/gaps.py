@@ -56,21 +56,20 @@ def _fill(past: Tensor, was_gap: Tensor, frames: list[int]) -> FilledPast:
     for frame in frames:
         for others in _nearest_first(frame, len(past)):
             carried = [carry(past[other], motion, frame - other) for other in others]
-            rain_rate = _log_mean(torch.stack(carried)).to(past.dtype)
+            rain_rate = _root_mean(torch.stack(carried)).to(past.dtype)
             is_open = was_gap[frame] & filled[frame].isnan()
             filled[frame] = torch.where(is_open, rain_rate, filled[frame])
     return FilledPast(filled, was_gap, was_gap & filled.isnan())
 
 
-def _log_mean(rain_rate: Tensor) -> Tensor:
-    """Mean log rain over N of (N, H, W) mm/h, as mm/h: what the networks see. NaN does not count.
+def _root_mean(rain_rate: Tensor) -> Tensor:
+    """Squared mean of the roots of (N, H, W) mm/h, 0 where that is dry; NaN does not count.
 
-    A mean of rates would spread rain over what only one of them has wet.
+    A mean of rates would spread rain over what only one of them has wet; one of log rain takes too
+    much of it away: 0.85 and 1.23 of a forecast without the gap, where this is 0.99 and 1.14.
     """
-    scale = RainScale()
-    log_rain = rain_rate.where(~(rain_rate < scale.wet_threshold), scale.dry_value).log10()
-    mean = 10 ** log_rain.nanmean(dim=0)
-    return mean.where(~(mean < scale.wet_threshold), 0.0)
+    mean = rain_rate.sqrt().nanmean(dim=0).square()
+    return mean.where(~(mean < RainScale().wet_threshold), 0.0)
 
 
 def _nearest_first(frame: int, num_frames: int) -> Iterator[list[int]]:
