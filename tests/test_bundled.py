@@ -34,7 +34,7 @@ def test_the_bundled_model_follows_the_rain_it_sees() -> None:
     assert far < 5 * wet_past[-1].mean()
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5, 7, 10, 14, 19])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5, 7, 10, 14, 19, 21, 23, 25])
 def test_no_number_of_steps_makes_more_rain_of_a_dry_past_than_the_default(
     num_steps: int, default_of_dry: np.ndarray
 ) -> None:

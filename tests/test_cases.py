@@ -82,3 +82,11 @@ def test_nothing_is_said_where_every_case_has_its_past():
     said = []
     draw_cases([synthetic_event(0, 30, 48, 48)], 4, CROP, 0, said.append)
     assert said == []
+
+
+def test_too_few_cases_for_their_gaps_are_said_in_the_error():
+    rain_rate = np.ones((CASE_FRAMES, CROP, CROP))
+    rain_rate[:3] = np.nan  # nothing tells what moved
+    match = r"found 0 different cases \(left out 8 of 8 drawn cases: .*\), expected 1: give"
+    with pytest.raises(InputError, match=match):
+        draw_cases([make_event(rain_rate)], 1, CROP, seed=0)

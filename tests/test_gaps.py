@@ -91,9 +91,9 @@ def test_motion_is_that_of_the_frames_that_have_data():
 
 
 def test_both_sides_of_a_gap_count():
-    """Rain that grows from 1 to 3 mm/h and stays where it is was 2 mm/h in between."""
-    rain_rate = torch.ones(4, 40, 40) * torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None]
-    assert torch.equal(fill_gaps(without(rain_rate, [2])).rain_rate, rain_rate)
+    """Rain that grows from 1 to 4 mm/h and stays where it is was 1.5 squared in between."""
+    rain_rate = torch.ones(4, 40, 40) * torch.tensor([0.0, 1.0, 2.25, 4.0])[:, None, None]
+    torch.testing.assert_close(fill_gaps(without(rain_rate, [2])).rain_rate, rain_rate)
 
 
 def test_a_dry_gap_is_dry():
@@ -149,3 +149,10 @@ def test_the_past_is_left_alone_and_keeps_its_type():
     np.testing.assert_array_equal(gapped.numpy(), before.numpy())
     whole = past()
     assert fill_gaps(whole).rain_rate is whole
+
+
+def test_what_rounding_left_below_zero_is_filled_as_dry():
+    rain_rate = torch.full((4, 40, 40), -5e-4)
+    filled = fill_gaps(without(rain_rate, [1]))
+    assert not filled.is_gap.any()
+    assert (filled.rain_rate[1, :, :64] == 0).all()

@@ -6,6 +6,7 @@ import pytest
 from ldcast.products.summary import (
     chance_of,
     choose_leads,
+    describe_gaps,
     ensemble_mean,
     intensity_word,
     summarise,
@@ -195,3 +196,11 @@ def test_ensemble_statistics_leave_out_members_without_data() -> None:
     members = np.array([[1.0, np.nan, 3.0], [2.0, np.nan, np.nan]])
     np.testing.assert_array_equal(ensemble_mean(members), [1.5, np.nan, 3.0])
     np.testing.assert_array_equal(chance_of(members, 2.0), [0.5, np.nan, 1.0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
+def test_gaps_are_described_of_arrays_of_any_layout(dtype):
+    past = np.ones((4, *SHAPE), dtype)
+    past[2, :, :15] = np.nan
+    lines = ["Gaps in earlier images, 25 % of 5 min before: filled from the other images."]
+    assert describe_gaps(past[:, ::-1]) == describe_gaps(past[..., ::-1]) == lines

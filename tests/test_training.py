@@ -25,6 +25,7 @@ from ldcast.motion import fill_gaps
 from ldcast.seeds import keyed_generators
 from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
+from ldcast.training.run import ARGUMENTS_NAME
 from train_diffusion import training_loss
 
 # ---- a run and what it leaves --------------------------------------------------------------------
@@ -189,6 +190,23 @@ def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
     whole = stage.reference(4)
     parts = stage.run(stage.run(tmp_path / "parts", 2), 4)
     assert same_tensors(state(whole), state(parts))
+
+
+def test_a_run_from_before_a_setting_goes_on(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    path = stage.run(tmp_path / "run", 1) / ARGUMENTS_NAME
+    assert "spacing" in stage.fails(
+        capsys, path.parent, "--diffusion.sampler-settings", "spacing=published"
+    )
+    arguments = json.loads(path.read_text())
+    del arguments["diffusion"]["sampler_settings"]
+    path.write_text(json.dumps(arguments))
+    assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
+    del arguments["diffusion"]["schedule"]
+    path.write_text(json.dumps(arguments))
+    assert "diffusion.schedule None" in stage.fails(capsys, path.parent)
 
 
 def test_a_finished_run_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ NUM_DIFFUSION_STEPS = 1000
 # for 20), of which pure noise has none: members then drift towards the mean latent, which is
 # drizzle. Lin et al. 2023 (arXiv:2305.08891) describe the fault.
 SPACINGS = {"published": 10, "full_range": 20}
+PUBLISHED_IS_FULL = 50  # sampling steps; from here on the published spacing, too, starts at 981
 
 
 # What a network may be trained to answer. With s = signal, n = sigma: z_noisy = s z + n noise,
@@ -111,10 +112,10 @@ class NoiseSchedule:
     def sampling_grid(self, num: int, spacing: str = "published") -> list[int]:
         """Exactly `num` distinct diffusion steps, noisiest first.
 
-        From 10 steps on (20 with spacing "full_range"), floor(k * N / num) + 1, as published.
-        Differs: there only where num divides N; other numbers took more steps than asked for or
-        raised an index error. All N: N-1 ... 0. Fewer are spaced evenly from 981 (of 1000) down
-        to 1.
+        From 10 steps on, floor(k * N / num) + 1, as published. Differs: there only where num
+        divides N; other numbers took more steps than asked for or raised an index error. All N:
+        N-1 ... 0. Fewer are spaced evenly from 981 (of 1000) down to 1; with spacing "full_range"
+        also fewer than 20, and numbers below 50 that do not divide N.
         Raises InputError for less than 1 or more than N steps.
         """
         total = self.num_diffusion_steps
@@ -122,7 +123,8 @@ class NoiseSchedule:
             raise InputError(f"got {num} sampling steps, expected 1 to {total}")
         if num == total:
             return list(range(total - 1, -1, -1))
-        if num >= SPACINGS[spacing]:
+        is_even = spacing == "full_range" and num < PUBLISHED_IS_FULL and total % num > 0
+        if num >= SPACINGS[spacing] and not is_even:
             return [k * total // num + 1 for k in reversed(range(num))]
         noisiest = min(49 * total // 50 + 1, total - 1)
         return [noisiest - k * (noisiest - 1) // max(num - 1, 1) for k in range(num)]

@@ -79,7 +79,7 @@ def describe_gaps(past: np.ndarray) -> list[str]:
 
     past: (4, H, W) mm/h, oldest frame first, NaN = no data. Shares are of the newest image's data.
     """
-    filled = fill_gaps(torch.from_numpy(past))
+    filled = fill_gaps(torch.from_numpy(np.array(past, np.float32, order="C")))
     num_pixels = np.isfinite(past[-1]).sum()
     was_gap, is_gap = (mask.flatten(1).sum(1).numpy() for mask in (filled.was_gap, filled.is_gap))
     ages = MINUTES_PER_FRAME * np.arange(len(past) - 1, -1, -1)

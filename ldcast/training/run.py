@@ -39,6 +39,8 @@ FREE_ARGUMENTS = (
     "loop.num_micro_batches",
     "loop.use_activation_checkpointing",
 )
+# Came after runs had been started, and decides no update: any value goes where a run lacks it.
+LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing",)
 
 
 class Run:
@@ -285,7 +287,8 @@ def _put_damaged_aside(folder: Path, say: Callable[[str], None]) -> None:
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     before, now = dict(_leaves(before)), dict(_leaves(now))
-    for name in sorted(before.keys() | now.keys()):
+    later = {name for name in LATER_ARGUMENTS if name not in before}
+    for name in sorted((before.keys() | now.keys()) - later):
         old, new = before.get(name), now.get(name)
         if name == "loop.iterations" and isinstance(old, int) and new >= old:
             continue

@@ -55,12 +55,17 @@ def draw_cases(
     crop_size: pixels. say: as for `draw_candidates`.
     Raises InputError as `draw_candidates` does, and where there are too few windows.
     """
-    candidates = draw_candidates(events, CANDIDATES_PER_CASE * num_cases, crop_size, seed, say)
+    notes: list[str] = []
+    num_draws = CANDIDATES_PER_CASE * num_cases
+    candidates = draw_candidates(events, num_draws, crop_size, seed, notes.append)
     if len(candidates) < num_cases:
+        why = f" ({notes[0]})" if notes else ""
         raise InputError(
-            f"found {len(candidates)} different cases, expected {num_cases}: give more --data, "
-            "fewer --cases or a smaller --crop-size"
+            f"found {len(candidates)} different cases{why}, expected {num_cases}: give more "
+            "--data, fewer --cases or a smaller --crop-size"
         )
+    for note in notes if say is not None else []:
+        say(note)
     return spread_over(candidates, num_cases)
 
 
