@@ -17,6 +17,7 @@ from ldcast.motion import forecast_quality
 from ldcast.products.dataset import to_dataset
 from ldcast.products.files import require_packages
 from ldcast.products.forecast import Forecast
+from ldcast.products.summary import describe_gaps
 from ldcast.request import count_frames
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def predict_xarray(
     require_packages(".nc")  # before the work
     event = round_event(event_from_dataarray(rain))
     past = past_event(event)
-    for note in past.notes:
+    for note in [*past.notes, *describe_gaps(past.rain_rate)]:
         warnings.warn(note, stacklevel=3)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
     members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)

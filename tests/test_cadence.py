@@ -147,6 +147,12 @@ def test_a_file_with_seconds_is_forecast_from(tmp_path) -> None:
     past = past_event(event)
     assert past.time.tolist() == at(0, 300, 600, 900).tolist()
     assert past.time_as_read.tolist() == at(2, 299, 615, 888).tolist()
+    # A time as it was read means the frame that it was read of.
+    assert (
+        past_event(event, at(888)[0]).time[-1]
+        == at(900)[0]
+        == past_event(event, at(900)[0]).time[-1]
+    )
     # Written again, it still knows them.
     write_event(event, tmp_path / "again.npz")
     again = read_event(tmp_path / "again.npz")

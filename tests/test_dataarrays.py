@@ -73,6 +73,13 @@ def test_times_with_seconds_are_rounded() -> None:
     np.testing.assert_array_equal(forecast.time, MODEL.predict_xarray(given, 1, **settings).time)
 
 
+def test_a_gap_that_was_filled_is_said() -> None:
+    gapped = radar().copy(deep=True)
+    gapped[3, :, :20] = np.nan
+    with pytest.warns(UserWarning, match="Gaps in earlier images, .* of 5 min before"):
+        MODEL.predict_xarray(gapped, 1, num_sampling_steps=1, lead_minutes=5)
+
+
 def test_a_part_of_an_ensemble_has_the_numbers_of_its_members() -> None:
     settings = {"num_sampling_steps": 1, "lead_minutes": 5}
     whole = MODEL.predict_xarray(radar(), 3, **settings)

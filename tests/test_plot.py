@@ -360,13 +360,18 @@ def test_borders_show_on_dry_ground_and_on_violent_rain(tmp_path, height, rate) 
 
 
 @needs_matplotlib
-@pytest.mark.parametrize(("num_members", "suffix"), [(1, ".png"), (3, ".png"), (3, ".gif")])
-def test_what_came_from_outside_is_dotted(tmp_path: Path, suffix: str, num_members: int) -> None:
+@pytest.mark.parametrize(
+    ("num_members", "suffix", "doubted"),
+    [(1, ".png", 1), (3, ".png", 1), (3, ".gif", 1), (1, ".png", 3)],
+)
+def test_what_the_radar_did_not_see_is_dotted(
+    tmp_path: Path, suffix: str, num_members: int, doubted: int
+) -> None:
     num_leads = 2 if suffix == ".gif" else 1
     quality = np.zeros((num_leads, 64, 64), np.uint8)
     rain = np.zeros((4, 64, 64)), np.zeros((num_members, num_leads, 64, 64))
     counts = []
-    for value in (2, 1):
+    for value in (2, doubted):
         quality[:, :32] = value  # 0 and 2 are not dotted
         if suffix == ".gif":
             quality[0, :32] = 1  # and not in the last picture

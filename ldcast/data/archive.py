@@ -216,7 +216,7 @@ def past_event(
     if issue_time is None:
         issue_time = _newest_issue_time(event, ages)
         notes += _note_of_newer(event, issue_time, ages)
-    issue_time = np.datetime64(issue_time, "s")
+    issue_time = _as_rounded(event, np.datetime64(issue_time, "s"))
     _check_past(event, issue_time, ages)
     notes += _note_of_clock(issue_time)
     past = event.select(np.searchsorted(event.time, issue_time - ages))
@@ -462,6 +462,14 @@ def _refuse_cadence(event: RainEvent, num_frames: int) -> NoReturn:
         f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected 5 minutes, "
         f"or a part of them such as 1 or 2.5, and {wanted} in a row; {remedy}"
     )
+
+
+def _as_rounded(event: RainEvent, issue_time: np.datetime64) -> np.datetime64:
+    """The time of the frame that was read with that time, where there is one."""
+    if event.time_as_read is None or issue_time in event.time:
+        return issue_time
+    found = event.time[event.time_as_read == issue_time]
+    return found[0] if len(found) else issue_time
 
 
 def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:

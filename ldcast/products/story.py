@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ldcast.config import LEAD_MINUTES
-from ldcast.motion import UPSTREAM_UNKNOWN
+from ldcast.motion import PAST_INCOMPLETE, UPSTREAM_UNKNOWN
 from ldcast.products.summary import LIKELY_MM_H, chance_of, ensemble_mean, format_time
 
 
@@ -75,8 +75,13 @@ class Story:
         return self.chances[threshold][frame]
 
     def doubt(self, frame: int) -> np.ndarray | None:
-        """(H, W) bool, where rain would come from what the radar did not see; None: not known."""
-        return None if self.quality is None else self.quality[frame] == UPSTREAM_UNKNOWN
+        """(H, W) bool, where rain would come from what the radar did not see; None: not known.
+
+        Not seen at the issue time, or not before it, where a gap could not be filled.
+        """
+        if self.quality is None:
+            return None
+        return np.isin(self.quality[frame], (UPSTREAM_UNKNOWN, PAST_INCOMPLETE))
 
     def name_time(self, minutes: int) -> str:
         """For example "+30 min, 22:30 UTC"."""
