@@ -38,7 +38,8 @@ from ldcast.model_folder import (
     write_description,
     write_weights,
 )
-from ldcast.models import AutoencoderKL, autoencoder_loss
+from ldcast.models import Autoencoder, autoencoder_loss
+from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
 from ldcast.seeds import (
@@ -80,7 +81,8 @@ def training_loss(
     generators: one per example, for its draw from the latent distribution.
     """
     rain_norm = to_model_units(rain_rate, settings.rain)
-    latent_sizes = [size // AutoencoderKL.compression for size in rain_rate.shape[2:]]
+    compression = autoencoder_class(settings.autoencoder.kind).compression
+    latent_sizes = [size // compression for size in rain_rate.shape[2:]]
     shape = (len(rain_rate), settings.autoencoder.latent_channels, *latent_sizes)
     noise = draw_noise(shape, generators, rain_rate.device)
     reconstruction, z_mean, z_log_var = autoencoder(rain_norm, noise)
@@ -90,7 +92,7 @@ def training_loss(
 
 @torch.no_grad()
 def validation_scores(
-    autoencoder: AutoencoderKL,
+    autoencoder: Autoencoder,
     settings: AutoencoderTraining,
     crops: Sequence[Tensor],
     seed: int,
@@ -127,7 +129,7 @@ def validation_scores(
 
 
 def validate(
-    autoencoder: AutoencoderKL,
+    autoencoder: Autoencoder,
     ema: EMA,
     settings: AutoencoderTraining,
     crops: Sequence[Tensor],
@@ -185,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
-    autoencoder = AutoencoderKL(settings.autoencoder)
+    autoencoder = build_autoencoder(settings.autoencoder)
     if flags.init:
         load_weights(flags.init, autoencoder=autoencoder)
     autoencoder.to(device)

@@ -43,7 +43,7 @@ from ldcast.model_folder import (
     locate,
     read_description,
 )
-from ldcast.models import AutoencoderKL
+from ldcast.models import Autoencoder
 from ldcast.motion import fill_gaps
 from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
@@ -88,7 +88,7 @@ def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
 
 
 def training_loss(
-    encoder: AutoencoderKL,
+    encoder: Autoencoder,
     latent_nowcaster: nn.Module,
     rain_scale: RainScale,
     rain_rate: Tensor,
@@ -104,11 +104,12 @@ def training_loss(
     past, future = rain_rate.split([PAST_FRAMES, FUTURE_FRAMES], dim=2)
     past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])[:, None]
     z_past, z_future = (encode(encoder, to_model_units(x, rain_scale)) for x in (past, future))
-    return latent_nowcaster(z_past, z_future, generators, weight=valid_share(future))
+    weight = valid_share(future, encoder.compression)
+    return latent_nowcaster(z_past, z_future, generators, weight)
 
 
 @torch.no_grad()
-def encode(encoder: AutoencoderKL, rain_norm: Tensor) -> Tensor:
+def encode(encoder: Autoencoder, rain_norm: Tensor) -> Tensor:
     """Latent mean (B, C, L, h, w), float32, of rain_norm (B, 1, T, H, W), encoded in one piece.
 
     Computed in the type of the encoder's weights, whatever autocast says: these are the targets.

@@ -6,6 +6,7 @@ from ldcast.diffusion.registry import all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
+from ldcast.models.registry import config_class
 from ldcast.rain import RainScale
 from ldcast.settings import Settings, setting
 
@@ -39,7 +40,9 @@ class ModelConfig(Settings):
     """All that is needed to rebuild a trained model around its weights."""
 
     rain: RainScale = field(default_factory=RainScale)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    autoencoder: AutoencoderConfig = field(
+        default_factory=AutoencoderConfig, metadata={"choose": config_class}
+    )
     conditioner: ConditionerConfig = field(default_factory=ConditionerConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -133,7 +136,9 @@ class ForecastScoreConfig(Settings):
 class AutoencoderTraining(Settings):
     """Settings of stage 1, `train_autoenc.py`."""
 
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    autoencoder: AutoencoderConfig = field(
+        default_factory=AutoencoderConfig, metadata={"choose": config_class}
+    )
     rain: RainScale = field(default_factory=RainScale)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3))
     data: DataConfig = field(default_factory=DataConfig)

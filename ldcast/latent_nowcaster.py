@@ -9,7 +9,8 @@ from ldcast.config import FUTURE_FRAMES, ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
-from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
+from ldcast.models import AFNOConditioner, DenoiserUNet
+from ldcast.models.registry import autoencoder_class
 from ldcast.seeds import draw_noise
 
 
@@ -83,10 +84,12 @@ class LatentNowcaster(nn.Module):
 def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
     """Networks with fresh weights and the two samplers, as the settings say."""
     schedule = SCHEDULES[config.diffusion.schedule]()
+    compression = autoencoder_class(config.autoencoder.kind).compression
     conditioner = AFNOConditioner(
         config.conditioner,
         config.autoencoder.latent_channels,
-        FUTURE_FRAMES // AutoencoderKL.compression,
+        FUTURE_FRAMES // compression,
+        compression,
     )
     denoiser = DenoiserUNet(
         config.denoiser, config.autoencoder.latent_channels, config.conditioner.context_channels

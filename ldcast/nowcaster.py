@@ -29,7 +29,8 @@ from ldcast.model_folder import (
     write_description,
     write_weights,
 )
-from ldcast.models import AutoencoderKL
+from ldcast.models import Autoencoder
+from ldcast.models.registry import build_autoencoder, check_registered
 from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.motion import fill_gaps
 from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
@@ -60,7 +61,7 @@ class LDCast(nn.Module):
 
     def __init__(
         self,
-        autoencoder: AutoencoderKL,
+        autoencoder: Autoencoder,
         latent_nowcaster: LatentNowcaster,
         rain_scale: RainScale | None = None,
         trained_on: dict[str, Any] | None = None,
@@ -75,8 +76,9 @@ class LDCast(nn.Module):
     def config(self) -> ModelConfig:
         """The settings from which `build` makes the same model.
 
-        Raises InputError for a sampler that is not registered.
+        Raises InputError for an autoencoder or a sampler that is not registered.
         """
+        check_registered(self.autoencoder)
         nowcaster = self.latent_nowcaster
         return ModelConfig(
             rain=self.rain_scale,
@@ -136,7 +138,7 @@ class LDCast(nn.Module):
     def rain_multiple(self) -> int:
         """Height and width that the networks take are multiples of this: 16 pixels as published."""
         num_halvings = len(self.latent_nowcaster.denoiser.config.channel_multipliers) - 1
-        return AutoencoderKL.compression * 2**num_halvings
+        return self.autoencoder.compression * 2**num_halvings
 
     @property
     def device(self) -> torch.device:
@@ -275,7 +277,7 @@ class LDCast(nn.Module):
         nowcaster = self.latent_nowcaster
         if window is None:
             return nowcaster.denoiser_given(nowcaster.conditioner(z_past))
-        windows = cover(*z_past.shape[-2:], window // AutoencoderKL.compression)
+        windows = cover(*z_past.shape[-2:], window // self.autoencoder.compression)
         groups = []
         for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
             group = [windows[index] for index in indices]
@@ -293,9 +295,9 @@ class LDCast(nn.Module):
         multiple = self.rain_multiple
         padded = (-(-pixels // multiple) * multiple for pixels in size)
         shape = (
-            self.autoencoder.config.latent_channels,
+            self.autoencoder.latent_channels,
             self.latent_nowcaster.conditioner.num_future_latent_frames,
-            *(pixels // AutoencoderKL.compression for pixels in padded),
+            *(pixels // self.autoencoder.compression for pixels in padded),
         )
         given = None if noise is None else torch.as_tensor(noise).float()
         return MemberNoise(shape, seed, first_member, given)
@@ -357,7 +359,7 @@ def build(
 ) -> LDCast:
     """The whole system with fresh weights, as the settings say; training and forecasts use it."""
     return LDCast(
-        AutoencoderKL(config.autoencoder),
+        build_autoencoder(config.autoencoder),
         build_latent_nowcaster(config, loss_norm),
         config.rain,
         trained_on,

@@ -49,6 +49,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
 def from_dict(cls: type[SettingsT], values: Mapping[str, Any], path: str = "") -> SettingsT:
     """Settings from a nested dict such as JSON gives; missing keys take their defaults.
 
+    A field whose metadata has `choose` holds settings of the class that it gives for their table.
     Raises InputError for an unknown key, naming the nearest known one, and for a wrong type.
     """
     if not isinstance(values, Mapping):
@@ -58,6 +59,9 @@ def from_dict(cls: type[SettingsT], values: Mapping[str, Any], path: str = "") -
     for key in values:
         if key not in hints:
             raise InputError(unknown_name(path + key, [path + name for name in hints]))
+    for field in dataclasses.fields(cls):
+        if "choose" in field.metadata and isinstance(values.get(field.name), Mapping):
+            hints[field.name] = field.metadata["choose"](values[field.name])
     return cls(**{key: _convert(hints[key], value, path + key) for key, value in values.items()})
 
 

@@ -330,7 +330,7 @@ def test_wet_share_counts_valid_pixels_only():
 def test_valid_share_of_latent_cells():
     rain_rate = torch.zeros(2, 1, 8, 12, 16)
     rain_rate[1, 0, 4:, 8:, :2] = torch.nan
-    share = valid_share(rain_rate)
+    share = valid_share(rain_rate, 4)
     assert share.shape == (2, 1, 2, 3, 4)
     assert share[1, 0, 1, 2, 0] == 0.5 and share.sum() == share.numel() - 0.5
-    assert valid_share(rain_rate, (8, 4, 2)).shape == (2, 1, 1, 3, 8)
+    assert valid_share(rain_rate, 2).shape == (2, 1, 4, 6, 8)

@@ -40,7 +40,7 @@ def test_pixels_without_data_do_not_count() -> None:
 
 
 def test_borders_are_where_windows_begin_and_end_within_the_field() -> None:
-    assert border_lines(cover(16, 40, 16)) == ([], [48, 64, 96, 112])
+    assert border_lines(cover(16, 40, 16), 4) == ([], [48, 64, 96, 112])
 
 
 def test_the_tool_compares_three_forecasts(tmp_path, capsys) -> None:

@@ -204,9 +204,21 @@ def test_a_run_from_before_a_setting_goes_on(
     del arguments["diffusion"]["sampler_settings"]
     path.write_text(json.dumps(arguments))
     assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
+    arguments = json.loads(path.read_text())
     del arguments["diffusion"]["schedule"]
     path.write_text(json.dumps(arguments))
     assert "diffusion.schedule None" in stage.fails(capsys, path.parent)
+
+
+def test_a_run_from_before_kinds_of_autoencoders_goes_on(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    stage = Stage("autoencoder", event_path, autoencoder_run)
+    path = stage.run(tmp_path / "run", 1) / ARGUMENTS_NAME
+    arguments = json.loads(path.read_text())
+    del arguments["autoencoder"]["kind"]
+    path.write_text(json.dumps(arguments))
+    assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
 
 
 def test_a_finished_run_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:

@@ -334,13 +334,13 @@ def wet_share(rain_rate: Tensor) -> Tensor:
     return is_wet(rain_rate, WET_THRESHOLD).sum() / num_valid.clamp(min=1)
 
 
-def valid_share(rain_rate: Tensor, factor: tuple[int, int, int] = (4, 4, 4)) -> Tensor:
+def valid_share(rain_rate: Tensor, compression: int) -> Tensor:
     """Share of pixels with data in each latent cell.
 
     rain_rate: (B, 1, T, H, W) mm/h, NaN = no data.
-    factor: frames, rows and columns of a cell.
-    Returns (B, 1, T / factor[0], H / factor[1], W / factor[2]) float32 in 0..1.
+    compression: frames, rows and columns of a cell, and a divisor of T, H and W.
+    Returns (B, 1, L, h, w) float32 in 0..1.
     """
     sizes = rain_rate.shape[2:]
-    assert all(size % cell == 0 for size, cell in zip(sizes, factor, strict=True)), (sizes, factor)
-    return F.avg_pool3d((~rain_rate.isnan()).float(), factor)
+    assert all(size % compression == 0 for size in sizes), (sizes, compression)
+    return F.avg_pool3d((~rain_rate.isnan()).float(), compression)

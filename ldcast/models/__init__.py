@@ -1,11 +1,17 @@
 """The three networks; they know nothing of diffusion, data or files."""
 
-from ldcast.models.autoencoder import AutoencoderConfig, AutoencoderKL, autoencoder_loss
+from ldcast.models.autoencoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    AutoencoderKL,
+    autoencoder_loss,
+)
 from ldcast.models.conditioner import AFNOConditioner, ConditionerConfig
 from ldcast.models.unet import DenoiserConfig, DenoiserUNet
 
 __all__ = [
     "AFNOConditioner",
+    "Autoencoder",
     "AutoencoderConfig",
     "AutoencoderKL",
     "ConditionerConfig",

@@ -15,6 +15,7 @@ from ldcast.settings import Settings, setting
 class AutoencoderConfig(Settings):
     """Sizes of the autoencoder; the defaults are the published ones."""
 
+    kind: str = setting("kl", "which autoencoder, of ldcast/models/registry.py")
     channels: int = setting(64, "width of the finer resolution", low=1)
     latent_channels: int = setting(32, "channels of the latent z", low=1)
     coarse_channels: int = setting(0, "width of the coarser resolution; 0: the same", low=0)
@@ -29,10 +30,12 @@ class AutoencoderConfig(Settings):
 class Autoencoder(Protocol):
     """What the rest needs of an autoencoder; any module that has it will do.
 
-    compression: in time, height and width. latent_channels: C. channels: of the widest activation
-    at full resolution, which tells when a field is too large for one piece.
+    config: its settings. compression: in time, height and width. latent_channels: C.
+    channels: of the widest activation at full resolution, which tells when a field is too large
+        for one piece.
     """
 
+    config: AutoencoderConfig
     compression: int
     latent_channels: int
     channels: int
@@ -52,6 +55,7 @@ class AutoencoderKL(nn.Module):
     Source: Leinonen et al. 2023, section 3; Kingma and Welling 2014 for the loss.
     """
 
+    Config = AutoencoderConfig
     compression = 4  # in time, height and width
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:

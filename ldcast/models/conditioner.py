@@ -11,8 +11,6 @@ from ldcast.errors import InputError
 from ldcast.models.blocks import AFNOBlock, Conv3d, ResBlock3d, sinusoids, store_channels_last
 from ldcast.settings import Settings, setting
 
-FRAMES_PER_LATENT = 4  # radar frames in a latent frame
-
 
 @dataclass(frozen=True)
 class ConditionerConfig(Settings):
@@ -51,8 +49,10 @@ class AFNOConditioner(nn.Module):
         config: ConditionerConfig | None = None,
         latent_channels: int = 32,
         num_future_latent_frames: int = 5,
+        frames_per_latent: int = 4,
     ) -> None:
         super().__init__()
+        self.frames_per_latent = frames_per_latent
         self.config = config = config or ConditionerConfig()
         self.num_future_latent_frames = num_future_latent_frames
         channels = config.channels
@@ -83,7 +83,7 @@ class AFNOConditioner(nn.Module):
         _check_latent_grid(z_past, 2 ** (self.config.num_cascade_levels - 1))
         x = rearrange(self.proj(z_past), "b c l h w -> b l h w c")
         x = self.analysis(x)
-        x = x + self._encode_position(_past_position(z_past))[:, None, None]
+        x = x + self._encode_position(_past_position(z_past, self.frames_per_latent))[:, None, None]
         future = torch.arange(1, self.num_future_latent_frames + 1, device=z_past.device)
         query = self._encode_position(future)[None, :, None, None]  # the same at every pixel
         x = self.temporal_transformer(query, x)  # (B, L_future, h, w, C)
@@ -99,14 +99,14 @@ class AFNOConditioner(nn.Module):
         return torch.cat(sinusoids(position, self.config.channels // 2), dim=-1)
 
 
-def _past_position(z_past: Tensor) -> Tensor:
+def _past_position(z_past: Tensor, frames_per_latent: int) -> Tensor:
     """Mean time (L,) of each past latent frame's radar frames, in frames before the newest (0).
 
     Parity: past positions count radar frames while future ones count latent frames from 1.
     """
-    num_frames = FRAMES_PER_LATENT * z_past.shape[2]
+    num_frames = frames_per_latent * z_past.shape[2]
     frame = torch.arange(1 - num_frames, 1, device=z_past.device, dtype=torch.float32)
-    return frame.reshape(-1, FRAMES_PER_LATENT).mean(1)
+    return frame.reshape(-1, frames_per_latent).mean(1)
 
 
 def _check_latent_grid(z: Tensor, multiple: int) -> None:

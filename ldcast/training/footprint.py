@@ -33,7 +33,8 @@ from ldcast.config import (
 )
 from ldcast.device import AMP_MODES, amp_dtype, autocast
 from ldcast.errors import InputError, run_script
-from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet, autoencoder_loss
+from ldcast.models import AFNOConditioner, DenoiserUNet, autoencoder_loss
+from ldcast.models.registry import build_autoencoder
 from ldcast.training.memory import checkpoint_activations
 
 CPU = torch.device("cpu")
@@ -93,9 +94,9 @@ class Footprint:
 def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining) -> tuple:
     """Networks to train in stage 2, and a function (batch size, crop size) -> loss."""
     latent_channels = autoencoder.autoencoder.latent_channels
-    encoder = AutoencoderKL(autoencoder.autoencoder).requires_grad_(False)
+    encoder = build_autoencoder(autoencoder.autoencoder).requires_grad_(False)
     conditioner = AFNOConditioner(
-        settings.conditioner, latent_channels, FUTURE_FRAMES // AutoencoderKL.compression
+        settings.conditioner, latent_channels, FUTURE_FRAMES // encoder.compression
     )
     denoiser = DenoiserUNet(
         settings.denoiser, latent_channels, settings.conditioner.context_channels
@@ -118,7 +119,7 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
 
 def autoencoder_pass(settings: AutoencoderTraining) -> tuple:
     """The network to train in stage 1, and a function (batch size, crop size) -> loss."""
-    autoencoder = AutoencoderKL(settings.autoencoder)
+    autoencoder = build_autoencoder(settings.autoencoder)
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
         rain_norm = torch.zeros(batch_size, 1, AUTOENCODER_FRAMES, crop_size, crop_size)

@@ -22,7 +22,6 @@ from ldcast.config import FUTURE_FRAMES
 from ldcast.data.archive import parse_time, past_event, read_event
 from ldcast.diffusion.windows import Window, cover
 from ldcast.errors import InputError, run_script
-from ldcast.models import AutoencoderKL
 from ldcast.products.forecast import check_output_path
 from ldcast.rain import RainScale
 from ldcast.request import check_count, check_window
@@ -51,13 +50,13 @@ def border_change(
     return float(np.nanmean(np.concatenate(at_borders)) / np.nanmean(np.concatenate(elsewhere)))
 
 
-def border_lines(windows: list[Window]) -> tuple[list[int], list[int]]:
+def border_lines(windows: list[Window], compression: int) -> tuple[list[int], list[int]]:
     """Rows and columns of pixels before which a window begins or ends within the field."""
     lines = []
     for pieces in ([window.rows for window in windows], [window.columns for window in windows]):
         ends = {end for piece in pieces for end in (piece.start, piece.stop)}
         inner = ends - {0, max(ends)}
-        lines.append([AutoencoderKL.compression * end for end in sorted(inner)])
+        lines.append([compression * end for end in sorted(inner)])
     return lines[0], lines[1]
 
 
@@ -70,7 +69,7 @@ def tile_by_tile(model: LDCast, past: np.ndarray, noise: Tensor, tile: int, **se
     rows, columns = range(0, height, tile), range(0, width, tile)
     members = len(noise)
     forecast = np.empty((members, FUTURE_FRAMES, height, width), np.float32)
-    factor = AutoencoderKL.compression
+    factor = model.autoencoder.compression
     for row in rows:
         for column in columns:
             part = np.s_[row : row + tile, column : column + tile]
@@ -115,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"got {height} x {width} pixels, expected more than --window each way")
 
     settings = {"num_sampling_steps": flags.steps}
-    factor = AutoencoderKL.compression
+    factor = model.autoencoder.compression
     latent = (
         model.autoencoder.config.latent_channels,
         FUTURE_FRAMES // factor,
@@ -124,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     generators = keyed_generators(0, STREAM_MEMBER, indices=range(flags.members))
     noise = draw_noise((flags.members, *latent), generators)
-    lines = border_lines(cover(*latent[2:], flags.window // factor))
+    lines = border_lines(cover(*latent[2:], flags.window // factor), factor)
     whole = model.predict(past, flags.members, noise=noise, **settings)
     together = model.predict(past, flags.members, noise=noise, window=flags.window, **settings)
     tiles, tile_lines = tile_by_tile(model, past, noise, flags.window, **settings)
