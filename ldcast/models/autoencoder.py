@@ -15,11 +15,11 @@ from ldcast.settings import Settings, setting
 class AutoencoderConfig(Settings):
     """Sizes of the autoencoder; the defaults are the published ones."""
 
-    kind: str = setting("kl", "which autoencoder, of ldcast/models/registry.py")
     channels: int = setting(64, "width of the finer resolution", low=1)
     latent_channels: int = setting(32, "channels of the latent z", low=1)
     coarse_channels: int = setting(0, "width of the coarser resolution; 0: the same", low=0)
     kl_weight: float = setting(0.01, "weight of the KL term in the loss", low=0)
+    kind: str = setting("kl", "which autoencoder, of ldcast/models/registry.py")
 
     @property
     def level_channels(self) -> tuple[int, int]:
