@@ -193,7 +193,7 @@ def test_plms_is_not_carried_away_by_what_is_predicted_where_no_noise_is_left(nu
         return z_noisy / sigma if sigma > 0.05 else torch.full_like(z_noisy, 0.5)
 
     z = PLMSSampler(SCHEDULE, num, spacing)(noise_denoiser(denoiser), normal(*SHAPE))
-    assert z.abs().max() < 0.3  # 77 with one step where the two noises are averaged
+    assert z.abs().max() < 0.3  # 48 with one step where the two noises are averaged
 
 
 @pytest.mark.parametrize("num", range(3, 10))

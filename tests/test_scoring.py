@@ -35,6 +35,16 @@ def score(forecasters: list[Forecaster], event: RainEvent, cases, folder) -> dic
     return score_cases(forecasters, [event], cases, CROP, CPU, ForecastCache(folder))[0]
 
 
+def test_every_forecaster_gets_the_past_with_its_gaps_filled():
+    rain_rate = np.full((25, CROP, CROP), 2.0)
+    rain_rate[1, :, :20] = np.nan  # an earlier image
+    rain_rate[3, :4] = np.nan  # the newest: no gap, and not scored
+    event = make_event(rain_rate)
+    past, observation = read_case([event], make_cases(event, 1)[0], CROP, CPU)
+    torch.testing.assert_close(past[1, 4:], torch.full((CROP - 4, CROP), 2.0))
+    assert past[3, :4].isnan().all() and observation[:, :4].isnan().all()
+
+
 def test_scores_are_pooled_over_the_valid_pixels_of_all_cases(tmp_path):
     rain_rate = np.ones((25, CROP, CROP))
     rain_rate[4] = 3  # the first case's lead of 5 minutes, three quarters of it without data
