@@ -29,6 +29,7 @@ from ldcast.calibration import Calibration, read_calibration
 from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
 from ldcast.data.cadence import times_before_rounding
+from ldcast.data.fields import notes_of_unused
 from ldcast.data.reading_flags import reader_with, reading_of
 from ldcast.data.services import READERS
 from ldcast.device import amp_dtype, choose_device
@@ -36,7 +37,7 @@ from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.folders import lock_folder
 from ldcast.forecast_arguments import check_flags, parse_flags
-from ldcast.forecasting.reading import past_of
+from ldcast.forecasting.reading import forecast_fields, past_of
 from ldcast.machine.half_precision import check_half_precision
 from ldcast.motion import forecast_quality
 from ldcast.processes import Processes, join_processes, process_device
@@ -70,6 +71,7 @@ def make_forecast(
 ) -> Forecast | None:
     """The forecast that the flags ask for; None in all processes but the first."""
     members = processes.block(flags.members)
+    fields = forecast_fields(model, past, flags.lead_minutes)
     with processes.failing_together():
         rain = model.predict(
             torch.from_numpy(past.rain_rate),
@@ -80,6 +82,7 @@ def make_forecast(
             lead_minutes=flags.lead_minutes,
             window=flags.window,
             first_member=members.start,
+            fields=fields,
         )
     rain = processes.collect(rain, flags.members)
     if rain is None:
@@ -171,6 +174,7 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
         past = past_of(flags)
         find_borders(flags, past)  # bad ones are found now
         model, calibration = load(flags, processes.device)
+        forecast_fields(model, past, flags.lead_minutes)  # missing ones are found now
         check_precision(flags, model, processes)
     with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:
 
@@ -182,7 +186,7 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     if forecast is None:
         return
     write_forecast(forecast, flags.out, flags.format)
-    for note in notes_of([past]):
+    for note in [*notes_of([past]), *notes_of_unused([past], model.fields)]:
         print(f"note: {note}")
     for warning in warn_of_few_steps(forecast.num_sampling_steps):
         print(warning)
@@ -220,7 +224,8 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
             try:
                 past = feed.event(issue_time)
                 check_grid(past.grid)
-                for note in [note for note in past.notes if note not in said]:
+                notes = [*past.notes, *notes_of_unused([past], model.fields)]
+                for note in [note for note in notes if note not in said]:
                     said.add(note)
                     log(f"note: {note}")
                 forecast = make_forecast(

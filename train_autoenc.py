@@ -28,7 +28,8 @@ from ldcast.config import (
     ModelConfig,
 )
 from ldcast.data.archive import notes_of
-from ldcast.data.crops import TrainingCrops, ValidationCrops, driest_first, wet_share
+from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, driest_first, wet_share
+from ldcast.data.fields import notes_of_unused
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import run_script
 from ldcast.machine.half_precision import checked_half_precision
@@ -94,7 +95,7 @@ def training_loss(
 def validation_scores(
     autoencoder: Autoencoder,
     settings: AutoencoderTraining,
-    crops: Sequence[Tensor],
+    crops: Sequence[Example],
     seed: int,
     processes: Processes,
     stop: StopRequest,
@@ -109,7 +110,7 @@ def validation_scores(
     totals = torch.zeros(3, dtype=torch.float64)
     comparisons = {}
     for index in stop.until(processes.share(len(crops))):
-        rain_rate = crops[index][None].to(device)
+        rain_rate = crops[index].rain_rate[None].to(device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
         loss = training_loss(autoencoder, settings, rain_rate, generators)
         rain_norm = to_model_units(rain_rate, scale)
@@ -132,7 +133,7 @@ def validate(
     autoencoder: Autoencoder,
     ema: EMA,
     settings: AutoencoderTraining,
-    crops: Sequence[Tensor],
+    crops: Sequence[Example],
     seed: int,
     processes: Processes,
     stop: StopRequest,
@@ -216,7 +217,8 @@ def main(argv: list[str] | None = None) -> int:
             total=loop.iterations, desc="autoencoder", disable=None if processes.is_main else True
         ) as bar,
     ):
-        for note in [*notes_of(train_events + validation_events), *precision_notes]:
+        events = train_events + validation_events
+        for note in [*notes_of(events), *notes_of_unused(events), *precision_notes]:
             run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
@@ -273,9 +275,9 @@ def main(argv: list[str] | None = None) -> int:
                 group["lr"] = lr
             totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
             for micro_batch in range(loop.num_micro_batches):
-                rain_rate, keys = batches.take()  # (B, 1, T, H, W) mm/h
-                rain_rate, num_impossible = drop_impossible_rain(
-                    rain_rate.to(device), data.max_rain_rate
+                example, keys = batches.take()
+                rain_rate, num_impossible = drop_impossible_rain(  # (B, 1, T, H, W) mm/h
+                    example.rain_rate.to(device), data.max_rain_rate
                 )
                 generators = [keyed_generator(seed, STREAM_LATENT, *key) for key in keys]
                 is_last = micro_batch == loop.num_micro_batches - 1

@@ -15,13 +15,14 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from ldcast.config import (
@@ -32,7 +33,8 @@ from ldcast.config import (
     ModelConfig,
 )
 from ldcast.data.archive import notes_of
-from ldcast.data.crops import TrainingCrops, ValidationCrops, valid_share, wet_share
+from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, valid_share, wet_share
+from ldcast.data.fields import notes_of_unused
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.machine.half_precision import checked_half_precision
@@ -45,9 +47,18 @@ from ldcast.model_folder import (
 )
 from ldcast.models import Autoencoder
 from ldcast.motion import fill_gaps
+from ldcast.nowcast.inputs import (
+    Input,
+    LatentGrid,
+    Observed,
+    fields_of,
+    known_at_issue_time,
+    margin_of,
+)
+from ldcast.nowcast.registry import build_inputs
 from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
-from ldcast.rain import RainScale, drop_impossible_rain, to_model_units
+from ldcast.rain import drop_impossible_rain, to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
 from ldcast.stopping import StopRequest
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
@@ -76,6 +87,7 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
         conditioner=model.conditioner,
         denoiser=model.denoiser,
         diffusion=model.diffusion,
+        inputs=model.inputs,
     )
 
 
@@ -88,55 +100,68 @@ def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
 
 
 def training_loss(
-    encoder: Autoencoder,
+    grid: LatentGrid,
+    inputs: Mapping[str, Input],
     latent_nowcaster: nn.Module,
-    rain_scale: RainScale,
-    rain_rate: Tensor,
+    example: Example,
     generators: list[torch.Generator],
+    margin: int = 0,
 ) -> Tensor:
-    """Loss per example (B,) for rain_rate (B, 1, 24, H, W) mm/h, NaN = no data.
+    """Loss per example (B,) for a batch of rain (B, 1, 24, H, W) mm/h, NaN = no data.
 
-    encoder: the frozen autoencoder. latent_nowcaster: called as `LatentNowcaster` is.
+    grid: encodes with the frozen autoencoder. inputs: what is made of the past for the networks.
+    latent_nowcaster: called as `LatentNowcaster` is.
     generators: one per example, for its diffusion step and noise.
+    margin: pixels on all sides of the example that only the inputs look at.
     Each latent cell counts by its share of pixels with data. Gaps of the past are filled as for a
     forecast.
     """
-    past, future = rain_rate.split([PAST_FRAMES, FUTURE_FRAMES], dim=2)
-    past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])[:, None]
-    z_past, z_future = (encode(encoder, to_model_units(x, rain_scale)) for x in (past, future))
-    weight = valid_share(future, encoder.compression)
-    return latent_nowcaster(z_past, z_future, generators, weight)
+    past, future = example.rain_rate.split([grid.past_frames, grid.future_frames], dim=2)
+    past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])  # (B, T, H, W)
+    observed = Observed(past, example.fields, margin)
+    known = known_at_issue_time(observed, grid, inputs)
+    future = observed.domain(future)
+    weight = valid_share(future, grid.compression)
+    return latent_nowcaster(known, grid.encode(future), generators, weight)
 
 
-@torch.no_grad()
-def encode(encoder: Autoencoder, rain_norm: Tensor) -> Tensor:
-    """Latent mean (B, C, L, h, w), float32, of rain_norm (B, 1, T, H, W), encoded in one piece.
+def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
+    """The latents that a model is trained on: means of the frozen encoder, of rain in one piece.
 
     Computed in the type of the encoder's weights, whatever autocast says: these are the targets.
     """
-    with torch.autocast(rain_norm.device.type, enabled=False):
-        z_mean, _ = encoder.encode(rain_norm.to(next(encoder.parameters()).dtype))
-    return z_mean.float()
+
+    @torch.no_grad()
+    def encode(rain_rate: Tensor) -> Tensor:
+        with torch.autocast(rain_rate.device.type, enabled=False):
+            rain_norm = to_model_units(rain_rate, model.rain_scale)
+            z_mean, _ = encoder.encode(rain_norm.to(next(encoder.parameters()).dtype))
+        return z_mean.float()
+
+    num_future = model.latent_nowcaster.conditioner.num_future_latent_frames
+    num_past = PAST_FRAMES // encoder.compression
+    return LatentGrid(encode, encoder.compression, num_past, num_future)
 
 
 @torch.no_grad()
 def validation_loss(
-    model: LDCast, crops: Sequence[Tensor], seed: int, processes: Processes, stop: StopRequest
+    model: LDCast, crops: Sequence[Example], seed: int, processes: Processes, stop: StopRequest
 ) -> float:
     """Mean loss over the crops, with the same diffusion steps and noise each time."""
     total = torch.zeros(1, dtype=torch.float64)
+    nowcaster = model.latent_nowcaster
+    grid = latent_grid(model, model.autoencoder)
     for index in stop.until(processes.share(len(crops))):
-        rain_rate = crops[index][None].to(model.device)
+        example = default_collate([crops[index]]).to(model.device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
-        networks = (model.autoencoder, model.latent_nowcaster)
-        total += training_loss(*networks, model.rain_scale, rain_rate, generators).cpu()
+        total += training_loss(grid, nowcaster.inputs, nowcaster, example, generators).cpu()
     return processes.sum(total).item() / len(crops)
 
 
 def validate(
     model: LDCast,
     ema: EMA,
-    crops: Sequence[Tensor],
+    crops: Sequence[Example],
     cases: FixedCases,
     seed: int,
     processes: Processes,
@@ -185,8 +210,17 @@ def main(argv: list[str] | None = None) -> int:
     # ---- data
     num_frames = PAST_FRAMES + FUTURE_FRAMES
     train_events, validation_events = read_events(flags.data, flags.validation_data)
+    inputs = build_inputs(settings.inputs)
+    fields, margin = fields_of(inputs), margin_of(inputs)
     crops = TrainingCrops(
-        train_events, num_frames, data.crop_size, data.crop_picker, seed, data.use_augmentation
+        train_events,
+        num_frames,
+        data.crop_size,
+        data.crop_picker,
+        seed,
+        data.use_augmentation,
+        fields,
+        margin,
     )
     if validation_events:
         validation_crops = ValidationCrops(
@@ -196,6 +230,7 @@ def main(argv: list[str] | None = None) -> int:
             loop.num_validation_examples,
             seed,
             data.max_rain_rate,
+            fields,
         )
         cases = FixedCases(validation_events, settings.forecast_score, data, seed, flags.amp)
 
@@ -207,6 +242,7 @@ def main(argv: list[str] | None = None) -> int:
         conditioner=settings.conditioner,
         denoiser=settings.denoiser,
         diffusion=settings.diffusion,
+        inputs=settings.inputs,
     )
     model = build(config, loss_norm=settings.loss_norm)
     model.trained_on = {
@@ -222,6 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     model.to(device)
     model.autoencoder.requires_grad_(False)
     encoder = copy.deepcopy(model.autoencoder).to(getattr(torch, settings.encoder_dtype))
+    grid = latent_grid(model, encoder)
     if loop.use_activation_checkpointing:
         checkpoint_activations(*networks.values())
     parameters = list(nowcaster.parameters())
@@ -244,7 +281,8 @@ def main(argv: list[str] | None = None) -> int:
             total=loop.iterations, desc="diffusion", disable=None if processes.is_main else True
         ) as bar,
     ):
-        notes = notes_of(train_events + validation_events) + precision_notes
+        events = train_events + validation_events
+        notes = notes_of(events) + notes_of_unused(events, fields) + precision_notes
         for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
@@ -303,15 +341,17 @@ def main(argv: list[str] | None = None) -> int:
                 group["lr"] = lr
             totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
             for micro_batch in range(loop.num_micro_batches):
-                rain_rate, keys = batches.take()  # (B, 1, T, H, W) mm/h
+                example, keys = batches.take()  # rain (B, 1, T, H, W) mm/h, and fields
+                example = example.to(device)
                 rain_rate, num_impossible = drop_impossible_rain(
-                    rain_rate.to(device), data.max_rain_rate
+                    example.rain_rate, data.max_rain_rate
                 )
+                example = example._replace(rain_rate=rain_rate)
                 generators = [keyed_generator(seed, STREAM_NOISE, *key) for key in keys]
                 is_last = micro_batch == loop.num_micro_batches - 1
                 with summing_gradients(trained, is_last):
                     with autocast(device, dtype):
-                        loss = training_loss(encoder, trained, config.rain, rain_rate, generators)
+                        loss = training_loss(grid, inputs, trained, example, generators, margin)
                     loss = loss.sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
                 share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)

@@ -26,6 +26,7 @@ from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
 from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
@@ -56,8 +57,10 @@ def case_reader(
 
     def read(what: str) -> Iterator[ScoredCase]:
         for case in tqdm(cases, desc=what, disable=None):
-            past, observation = read_case(events, case, crop_size, device)
-            members = cache(forecaster, past, case).members
+            past, observation, fields = read_case(
+                events, case, crop_size, device, forecaster.fields
+            )
+            members = cache(forecaster, past, case, fields).members
             members = members.where(valid_mask(observation), torch.nan)
             yield ScoredCase(case.source, members.cpu().numpy(), observation.cpu().numpy())
 
@@ -121,7 +124,9 @@ def main(argv: list[str] | None = None) -> None:
         if flags.plot:
             raise InputError(f"--plot draws what the judgement finds, but {lone}")
     check_writable(flags.cache, "--cache")
-    for line in [*notes_of(events), *warn_of_training(flags.model, events), *forecaster.notes]:
+    check_fields(events, forecaster.fields)
+    lines = [*notes_of(events), *notes_of_unused(events, forecaster.fields)]
+    for line in [*lines, *warn_of_training(flags.model, events), *forecaster.notes]:
         print(line)
 
     # ---- fit and judge

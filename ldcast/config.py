@@ -7,12 +7,14 @@ from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.models.registry import config_class
+from ldcast.nowcast.registry import build_inputs
 from ldcast.rain import RainScale
 from ldcast.settings import Settings, setting
 
 PAST_FRAMES = 4
 FUTURE_FRAMES = 20
 MINUTES_PER_FRAME = 5
+INPUTS_HELP = "what the networks see besides the past, of ldcast/nowcast/registry.py"
 LEAD_MINUTES = tuple(MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1))
 
 
@@ -46,6 +48,11 @@ class ModelConfig(Settings):
     conditioner: ConditionerConfig = field(default_factory=ConditionerConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    inputs: tuple[str, ...] = setting((), INPUTS_HELP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        build_inputs(self.inputs)  # raises
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,7 @@ class DiffusionTraining(Settings):
     conditioner: ConditionerConfig = field(default_factory=ConditionerConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    inputs: tuple[str, ...] = setting((), INPUTS_HELP)
     loss_norm: str = setting("l2", "error of the prediction", choices=("l1", "l2"))
     encoder_dtype: str = setting(
         "float32", "weights and work of the frozen encoder", choices=("float32", "bfloat16")
@@ -160,6 +168,10 @@ class DiffusionTraining(Settings):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        build_inputs(self.inputs)  # raises
 
 
 # Published sizes and recipe, 128-px crops first and 256-px ones to finish.

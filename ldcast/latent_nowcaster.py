@@ -1,6 +1,6 @@
 """Past latents to future latents: conditioner, denoiser and samplers wired together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.models import AFNOConditioner, DenoiserUNet
 from ldcast.models.registry import autoencoder_class
+from ldcast.nowcast.inputs import Input, Known, num_channels_beside
+from ldcast.nowcast.registry import build_inputs
 from ldcast.seeds import draw_noise
 
 
@@ -21,6 +23,7 @@ class LatentNowcaster(nn.Module):
     one `NoiseSchedule` object.
     prediction: what the denoiser's output is, one of `PREDICTIONS`; samplers receive the clean
         latent and the noise that it implies.
+    inputs: what the networks take besides past latents, by name; `known_at_issue_time` makes them.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class LatentNowcaster(nn.Module):
         training_sampler: Sampler,
         inference_sampler: Sampler,
         prediction: str = "noise",
+        inputs: Mapping[str, Input] | None = None,
     ) -> None:
         super().__init__()
         if training_sampler.schedule is not inference_sampler.schedule:
@@ -41,41 +45,47 @@ class LatentNowcaster(nn.Module):
         self.training_sampler = training_sampler
         self.inference_sampler = inference_sampler
         self.prediction = prediction
+        self.inputs = dict(inputs or {})
 
     def forward(
         self,
-        z_past: Tensor,
+        known: Known,
         z_future: Tensor,
         generators: Sequence[torch.Generator] | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
         """Training loss per example (B,).
 
-        z_past: (B, C, L_past, h, w), z_future: (B, C, L_future, h, w), clean latents.
+        known: past latents (B, C, L_past, h, w) and inputs.
+        z_future: (B, C, L_future, h, w), clean latents.
         generators: one per example, see `DDPMLoss`. weight: (B, 1, L_future, h, w).
         """
-        denoiser = self.denoiser_given(self.conditioner(z_past))
-        return self.training_sampler(denoiser, z_future, generators, weight)
+        return self.training_sampler(self.denoiser_given(known), z_future, generators, weight)
 
     @torch.no_grad()
-    def infer(self, z_past: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """Future latents (B, C, L_future, h, w), one draw for each z_past (B, C, L_past, h, w)."""
-        batch, channels, _, height, width = z_past.shape
+    def infer(self, known: Known, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Future latents (B, C, L_future, h, w), one draw for each of B domains."""
+        batch, channels, _, height, width = known.z_past.shape
         shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
-        noise = draw_noise(shape, generators, z_past.device)
-        denoiser = self.denoiser_given(self.conditioner(z_past))
-        return self.inference_sampler(denoiser, noise, generators)
+        noise = draw_noise(shape, generators, known.z_past.device)
+        return self.inference_sampler(self.denoiser_given(known), noise, generators)
 
-    def denoiser_given(self, context: Sequence[Tensor]) -> Denoiser:
-        """The denoiser with its context closed over, float32.
+    def denoiser_given(self, known: Known) -> Denoiser:
+        """The denoiser with all that is known closed over, float32; the conditioner runs once.
 
-        context: the conditioner's, for B examples, or for one that all examples share.
+        known: of B examples, or of one domain that all examples share.
         """
         schedule = self.training_sampler.schedule
+        context = self.conditioner(known.for_conditioner())
+        inputs = known.for_denoiser(self.conditioner.num_future_latent_frames)
 
         def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
-            shared = [level.expand(len(z_noisy), -1, -1, -1, -1) for level in context]
-            output = self.denoiser(z_noisy, diffusion_step, shared).float()
+            def shared(value: Tensor) -> Tensor:
+                return value.expand(len(z_noisy), -1, -1, -1, -1)
+
+            levels = [shared(level) for level in context]
+            beside = () if inputs is None else (shared(inputs),)
+            output = self.denoiser(z_noisy, diffusion_step, levels, *beside).float()
             return schedule.predict(self.prediction, output, z_noisy, diffusion_step)
 
         return predict
@@ -84,16 +94,8 @@ class LatentNowcaster(nn.Module):
 def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
     """Networks with fresh weights and the two samplers, as the settings say."""
     schedule = SCHEDULES[config.diffusion.schedule]()
-    compression = autoencoder_class(config.autoencoder.kind).compression
-    conditioner = AFNOConditioner(
-        config.conditioner,
-        config.autoencoder.latent_channels,
-        FUTURE_FRAMES // compression,
-        compression,
-    )
-    denoiser = DenoiserUNet(
-        config.denoiser, config.autoencoder.latent_channels, config.conditioner.context_channels
-    )
+    inputs = build_inputs(config.inputs)
+    conditioner, denoiser = build_networks(config, inputs)
     return LatentNowcaster(
         conditioner,
         denoiser,
@@ -105,4 +107,27 @@ def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcast
             config.diffusion.sampler_settings,
         ),
         prediction=config.diffusion.prediction,
+        inputs=inputs,
     )
+
+
+def build_networks(
+    config: ModelConfig, inputs: Mapping[str, Input]
+) -> tuple[AFNOConditioner, DenoiserUNet]:
+    """Conditioner and denoiser with fresh weights, wide enough for the inputs."""
+    latent_channels = config.autoencoder.latent_channels
+    compression = autoencoder_class(config.autoencoder.kind).compression
+    conditioner = AFNOConditioner(
+        config.conditioner,
+        latent_channels,
+        FUTURE_FRAMES // compression,
+        compression,
+        num_channels_beside("past", inputs, latent_channels),
+    )
+    denoiser = DenoiserUNet(
+        config.denoiser,
+        latent_channels,
+        config.conditioner.context_channels,
+        num_channels_beside("future", inputs, latent_channels),
+    )
+    return conditioner, denoiser

@@ -1,6 +1,6 @@
 """The trained parts wired together: past rain in, an ensemble of future rain out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,13 @@ from ldcast.models import Autoencoder
 from ldcast.models.registry import build_autoencoder, check_registered
 from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.motion import fill_gaps
+from ldcast.nowcast.inputs import (
+    LatentGrid,
+    Observed,
+    fields_of,
+    known_at_issue_time,
+)
+from ldcast.nowcast.registry import check_registered as check_inputs_registered
 from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
 from ldcast.request import (
     MAX_WINDOW_PIXELS,
@@ -40,9 +47,11 @@ from ldcast.request import (
     as_tensor,
     batches,
     check_count,
+    check_fields,
     check_past,
     check_window,
     count_frames,
+    fields_of_round,
     fitting,
     pad_to_multiple,
 )
@@ -76,9 +85,10 @@ class LDCast(nn.Module):
     def config(self) -> ModelConfig:
         """The settings from which `build` makes the same model.
 
-        Raises InputError for an autoencoder or a sampler that is not registered.
+        Raises InputError for an autoencoder, a sampler or an input that is not registered.
         """
         check_registered(self.autoencoder)
+        check_inputs_registered(self.latent_nowcaster.inputs)
         nowcaster = self.latent_nowcaster
         return ModelConfig(
             rain=self.rain_scale,
@@ -92,6 +102,7 @@ class LDCast(nn.Module):
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
                 sampler_settings=settings_of(nowcaster.inference_sampler),
             ),
+            inputs=tuple(nowcaster.inputs),
         )
 
     @classmethod
@@ -141,6 +152,11 @@ class LDCast(nn.Module):
         return self.autoencoder.compression * 2**num_halvings
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of what `predict` needs besides past rain, by the model's inputs."""
+        return fields_of(self.latent_nowcaster.inputs)
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -158,6 +174,7 @@ class LDCast(nn.Module):
         lead_minutes: int = LEAD_MINUTES[-1],
         window: int | None = None,
         first_member: int = 0,
+        fields: Mapping[str, np.ndarray | Tensor] | None = None,
     ) -> np.ndarray | Tensor:
         """Ensemble forecast, float32 mm/h, (num_members, T, H, W), frames 5 minutes apart.
 
@@ -179,10 +196,14 @@ class LDCast(nn.Module):
         window: pixels. Conditioner and denoiser see overlapping windows of that size, denoised
             together, instead of the whole field; for fields that memory does not hold.
         first_member: number of the first of the `num_members` members, for a part of an ensemble.
+        fields: what the model's inputs need besides rain (`model.fields` names it), name ->
+            (F, c, H, W), c = 2 for a vector (down, right); F = 1 for what does not change, else one
+            for each past frame and each of the 20 to come, 20 more for each further 100 minutes.
         Returns NaN where the newest past frame has no data; `forecast_quality` says where else the
         past tells nothing, or has a gap that nothing could fill.
-        Raises InputError for wrong shapes or types, negative or infinite rain, no data at all, and
-        as soon as the networks give values that are not finite.
+        Raises InputError for wrong shapes or types, negative or infinite rain, no data at all,
+        fields that are missing or end too soon, and as soon as the networks give values that are
+        not finite.
         """
         past_rain = as_tensor(past)
         check_past(past_rain)
@@ -190,6 +211,7 @@ class LDCast(nn.Module):
         num_frames = count_frames(lead_minutes)
         num_rounds = -(-num_frames // FUTURE_FRAMES)
         height, width = past_rain.shape[1:]
+        given = check_fields(fields or {}, self.fields, num_rounds, (height, width))
         num_members = check_count("members", num_members)
         first_member = check_count("as first member", first_member, low=0)
         if members_per_batch is not None:
@@ -214,7 +236,8 @@ class LDCast(nn.Module):
         latest = past_rain[None]  # (1, 4, H, W), one past for all; later each member's own
         with autocast(self.device, amp_dtype(amp, self.device)):
             for round_ in range(num_rounds):
-                z = self._sample(latest, members, member_noise, round_, sampler, count, window)
+                observed = Observed(latest, fields_of_round(given, round_))  # fields: of B = 1
+                z = self._sample(observed, members, member_noise, round_, sampler, count, window)
                 frames = slice(round_ * FUTURE_FRAMES, (round_ + 1) * FUTURE_FRAMES)
                 for member, z_member in enumerate(z.split(1)):
                     rain = self._decode(z_member)[: num_frames - frames.start, :height, :width]
@@ -243,7 +266,7 @@ class LDCast(nn.Module):
 
     def _sample(
         self,
-        past_rain: Tensor,
+        observed: Observed,
         member_batches: list[range],
         member_noise: MemberNoise,
         round_: int,
@@ -251,39 +274,58 @@ class LDCast(nn.Module):
         count: "_CallCounter",
         window: int | None,
     ) -> Tensor:
-        """Latents of all members (E, C, L, h, w). past_rain: (E, 4, H, W) mm/h, or E = 1 for all.
+        """Latents of all members (E, C, L, h, w). observed: of E members, or of 1 for all.
 
         Nothing but the latents is held when it returns: decoding needs the memory.
         """
-        denoiser = self._denoiser(past_rain, window) if len(past_rain) == 1 else None
+        is_shared = len(observed.past) == 1
+        denoiser = self._denoiser(observed, window) if is_shared else None
         z = []
         for members in member_batches:
-            if len(past_rain) > 1:
+            if not is_shared:
                 denoiser = None  # frees its context before the next is made
-                denoiser = self._denoiser(past_rain[members.start : members.stop], window)
+                own = replace(observed, past=observed.past[members.start : members.stop])
+                denoiser = self._denoiser(own, window)
             noise = member_noise.of(members, round_).to(self.device)
             generators = member_noise.sampler_generators(members, round_)
             z.append(sampler(count(denoiser), noise, generators))
         return torch.cat(z)
 
-    def _denoiser(self, past_rain: Tensor, window: int | None) -> Denoiser:
-        """The denoiser of a whole domain's latents.
-
-        past_rain: (B, 4, H, W) mm/h, B = 1 where there are windows.
-        """
-        rain_rate = pad_to_multiple(past_rain.to(self.device), self.rain_multiple)
-        rain_norm = to_model_units(rain_rate[:, None], self.rain_scale)
-        z_past = encode_in_slices(self.autoencoder, rain_norm)  # (B, C, 1, h, w)
+    def _denoiser(self, observed: Observed, window: int | None) -> Denoiser:
+        """The denoiser of a whole domain's latents; of one example where there are windows."""
         nowcaster = self.latent_nowcaster
+        known = known_at_issue_time(self._padded(observed), self._latent_grid(), nowcaster.inputs)
         if window is None:
-            return nowcaster.denoiser_given(nowcaster.conditioner(z_past))
-        windows = cover(*z_past.shape[-2:], window // self.autoencoder.compression)
+            return nowcaster.denoiser_given(known)
+        windows = cover(*known.z_past.shape[-2:], window // self.autoencoder.compression)
         groups = []
         for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
             group = [windows[index] for index in indices]
-            context = nowcaster.conditioner(torch.cat([part.cut(z_past) for part in group]))
-            groups.append((group, nowcaster.denoiser_given(context)))
+            groups.append((group, nowcaster.denoiser_given(known.cut(group))))
         return denoise_together(groups)
+
+    def _padded(self, observed: Observed) -> Observed:
+        """On the model's device, of a height and width that the networks take."""
+
+        def pad(values: Tensor) -> Tensor:
+            return pad_to_multiple(values.to(self.device), self.rain_multiple)
+
+        fields = {
+            name: pad(values).expand(len(observed.past), -1, -1, -1, -1)
+            for name, values in observed.fields.items()
+        }
+        return Observed(pad(observed.past), fields)
+
+    def _latent_grid(self) -> LatentGrid:
+        def encode(rain_rate: Tensor) -> Tensor:
+            return encode_in_slices(self.autoencoder, to_model_units(rain_rate, self.rain_scale))
+
+        return LatentGrid(
+            encode,
+            self.autoencoder.compression,
+            PAST_FRAMES // self.autoencoder.compression,
+            self.latent_nowcaster.conditioner.num_future_latent_frames,
+        )
 
     def _decode(self, z: Tensor) -> Tensor:
         """Rain (T, 4h, 4w) mm/h from one member's latents (1, C, L, h, w)."""

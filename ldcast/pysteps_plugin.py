@@ -44,7 +44,7 @@ def forecast(
     seed: of the members' noise; None as 0, so that a forecast can be repeated.
     timestep: minutes between frames; 5 is all that the model knows.
     model: a model folder, "bundled", or a loaded `LDCast`, which saves loading it again.
-    settings: passed to `LDCast.predict`: amp, window, members_per_batch, progress.
+    settings: passed to `LDCast.predict`: amp, window, members_per_batch, progress, fields.
     Raises InputError for another time step, too few frames, what is no rain in mm/h, or lead times
     between frames.
     """

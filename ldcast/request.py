@@ -1,13 +1,14 @@
 """What a forecast is asked for: checks of it, the padded past, and the members' noise."""
 
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
+from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME, PAST_FRAMES
 from ldcast.errors import InputError
 from ldcast.rain import check_rain_rate
 from ldcast.seeds import STREAM_MEMBER, STREAM_SAMPLER, draw_noise, keyed_generator
@@ -134,6 +135,53 @@ def check_past(past: Tensor) -> None:
     if is_blank[-1] or is_blank[:-1].all():
         which = "newest past frame holds" if is_blank[-1] else "past frames before the newest hold"
         raise InputError(f"the {which} no data at all, only NaN: choose another time")
+
+
+def check_fields(
+    given: Mapping[str, np.ndarray | Tensor],
+    names: Sequence[str],
+    num_rounds: int,
+    size: tuple[int, int],
+) -> dict[str, Tensor]:
+    """The fields (F, c, H, W) of these names, float32, for as many stretches of 20 frames.
+
+    Raises InputError for one that is missing, of another size, or ends too soon.
+    """
+    num_needed = PAST_FRAMES + num_rounds * FUTURE_FRAMES
+    fields = {}
+    for name in names:
+        if name not in given:
+            raise InputError(
+                f"the model takes the input field {name}, got {', '.join(given) or 'no fields'}: "
+                f"give it as fields={{'{name}': array}}, or in the event file"
+            )
+        field = torch.as_tensor(given[name]).float()
+        if field.ndim != 4 or tuple(field.shape[2:]) != size:
+            raise InputError(
+                f"got the field {name} of shape {tuple(field.shape)}, expected (F, c, "
+                f"{size[0]}, {size[1]}) like the past rain"
+            )
+        if len(field) != 1 and len(field) < num_needed:
+            minutes = MINUTES_PER_FRAME * (len(field) - PAST_FRAMES)
+            raise InputError(
+                f"the field {name} ends {minutes} minutes after the issue time, expected "
+                f"{MINUTES_PER_FRAME * (num_needed - PAST_FRAMES)} for this forecast: give one "
+                "that goes on longer, or ask for fewer minutes"
+            )
+        fields[name] = field
+    return fields
+
+
+def fields_of_round(fields: Mapping[str, Tensor], round_: int) -> dict[str, Tensor]:
+    """Those of the round_-th stretch of 20 frames, from 0: its past and future frames, (1, F, ...).
+
+    fields: name -> (F, c, H, W), as `check_fields` gives them.
+    """
+    first = round_ * FUTURE_FRAMES
+    frames = slice(first, first + PAST_FRAMES + FUTURE_FRAMES)
+    return {
+        name: (field if len(field) == 1 else field[frames])[None] for name, field in fields.items()
+    }
 
 
 def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:

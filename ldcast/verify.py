@@ -32,6 +32,7 @@ import torch
 
 from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.reading_flags import read_events, reading_of
 from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
@@ -59,7 +60,13 @@ from ldcast.verification.report import (
     warn_of_blocks,
     warn_of_few_events,
 )
-from ldcast.verification.scoring import BLOCK_SIZES, Record, read_case, score_cases
+from ldcast.verification.scoring import (
+    BLOCK_SIZES,
+    Record,
+    needed_fields,
+    read_case,
+    score_cases,
+)
 from ldcast.verification.seen import warn_of_training
 from ldcast.verification.skill import MIN_REFERENCE, mean_of_leads, skill
 
@@ -122,12 +129,13 @@ def show_case(
     cache: ForecastCache,
 ) -> ShownCase:
     """Radar and forecasts of one case at `SHOWN_LEADS`; the forecasts come out of the cache."""
-    past, observation = read_case(events, case, crop_size, device)
+    names = needed_fields(forecasters)
+    past, observation, fields = read_case(events, case, crop_size, device, names)
     leads = [LEAD_MINUTES.index(minutes) for minutes in SHOWN_LEADS]
     observation = observation[leads]
     forecasts = {}
     for forecaster in forecasters:
-        members = cache(forecaster, past, case).members[:, leads]
+        members = cache(forecaster, past, case, fields).members[:, leads]
         members = members.where(valid_mask(observation), torch.nan)
         forecasts[forecaster.name] = members.cpu().numpy()
     return ShownCase(
@@ -156,7 +164,9 @@ def main(argv: list[str] | None = None) -> None:
     forecasters, notes = make_forecasters(flags, device)
     events = read_events(flags.data, reading_of(flags))
     cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, notes.append)
-    notes += notes_of(events)
+    fields = needed_fields(forecasters)
+    check_fields(events, fields)
+    notes += notes_of(events) + notes_of_unused(events, fields)
     notes += warn_of_few_events(len({case.source for case in cases}))
     notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))
     notes += [line for folder in flags.model for line in warn_of_training(folder, events)]

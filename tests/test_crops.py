@@ -9,6 +9,7 @@ from ldcast.data.archive import RainEvent, hold_out
 from ldcast.data.crops import (
     BatchKeys,
     EqualFrequencyPicker,
+    Example,
     TrainingCrops,
     UniformPicker,
     ValidationCrops,
@@ -77,7 +78,10 @@ def test_uniform_windows_have_data():
     picker = UniformPicker([event], num_frames=4, crop_size=64)
     windows = [picker(rng) for rng in rngs(300)]
     assert max(window.x for window in windows) > 64  # partly without data is allowed
-    valid = [(~read_window([event], window, 4, 64).isnan()).float().mean() for window in windows]
+    valid = [
+        (~read_window([event], window, 4, 64).rain_rate.isnan()).float().mean()
+        for window in windows
+    ]
     assert min(valid) >= 0.5 - 0.25  # judged at the nearest tiles: half a tile of 64 pixels off
     assert np.mean([share >= 0.5 for share in valid]) > 0.8
 
@@ -105,7 +109,7 @@ def test_equal_frequency_draws_classes_alike_and_uniform_does_not():
 
     def share_of_rain(picker) -> float:
         windows = [picker(rng) for rng in rngs(400)]
-        heaviest = [read_window([event], window, 4, 64).max() for window in windows]
+        heaviest = [read_window([event], window, 4, 64).rain_rate.max() for window in windows]
         return float(np.mean([value == 20 for value in heaviest]))
 
     equal = EqualFrequencyPicker([event], num_frames=4, crop_size=64)
@@ -125,7 +129,7 @@ def test_equal_frequency_windows_contain_the_tile_at_every_position():
         assert window.first_frame <= frame < window.first_frame + 4
         assert window.y <= y and y + TILE <= window.y + 64
         assert window.x <= x and x + TILE <= window.x + 64
-        assert read_window([event], window, 4, 64).shape == (1, 4, 64, 64)
+        assert read_window([event], window, 4, 64).rain_rate.shape == (1, 4, 64, 64)
     assert {window.first_frame for window in windows} == {3, 4, 5, 6}
     assert {window.y for window in windows} == set(range(0, 33))
     assert {window.x for window in windows} == set(range(64, WIDTH - 64 + 1))  # to the edge
@@ -193,20 +197,21 @@ def crops(**changes) -> TrainingCrops:
 @pytest.mark.parametrize("picker", ["uniform", "equal_frequency"])
 def test_crop_depends_on_its_key_alone(picker):
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 7, 3)]
-    in_order = {key: crops(picker=picker)[key] for key in keys}
+    in_order = {key: crops(picker=picker)[key].rain_rate for key in keys}
     data = crops(picker=picker)
     for key in reversed(keys):
-        assert torch.equal(data[key], in_order[key])
+        assert torch.equal(data[key].rain_rate, in_order[key])
     for index, key in enumerate(keys):
         assert all(not torch.equal(in_order[key], in_order[other]) for other in keys[:index])
-    assert not torch.equal(crops(picker=picker, seed=2)[(0, 0, 0)], in_order[(0, 0, 0)])
+    other = crops(picker=picker, seed=2)[(0, 0, 0)].rain_rate
+    assert not torch.equal(other, in_order[(0, 0, 0)])
 
 
 def test_crop_is_float32_and_keeps_missing_data():
     event = make_event()
     event.rain_rate[:, ::2] = np.nan
     data = TrainingCrops([event], 4, 64, "equal_frequency", seed=0)
-    crop = data[(0, 0, 0)]
+    crop = data[(0, 0, 0)].rain_rate
     assert crop.shape == (1, 4, 64, 64) and crop.dtype == torch.float32
     assert crop.isnan().float().mean() == 0.5 and crop.nanmean() == 0
 
@@ -215,7 +220,7 @@ def test_augmentation_turns_windows_all_eight_ways_and_changes_no_value():
     straight, turned = crops(use_augmentation=False), crops()
     ways = set()
     for index in range(120):
-        crop, expected = turned[(0, 0, index)], straight[(0, 0, index)]
+        crop, expected = (of[(0, 0, index)].rain_rate for of in (turned, straight))
         assert torch.equal(crop[0, :, :, :].flatten(1).sort().values, expected[0].flatten(1))
         # The first row of the first frame tells the way: its corner and its direction.
         corner, step = crop[0, 0, 0, 0] - expected[0, 0, 0, 0], crop[0, 0, 0, 1] - crop[0, 0, 0, 0]
@@ -226,7 +231,7 @@ def test_augmentation_turns_windows_all_eight_ways_and_changes_no_value():
 def test_augmentation_keeps_time_order():
     frames = torch.arange(4.0)[None, :, None, None].expand(1, 4, 8, 8)
     for rng in rngs(16):
-        assert torch.equal(augment(frames, rng), frames)
+        assert torch.equal(augment(Example(frames, {}), rng).rain_rate, frames)
 
 
 def test_training_and_validation_share_no_frame():
@@ -234,9 +239,10 @@ def test_training_and_validation_share_no_frame():
     event.rain_rate[:] = np.arange(60)[:, None, None]
     train, validation = hold_out([event])
     trained = TrainingCrops(train, 24, 64, "equal_frequency", seed=0)
-    seen = {float(value) for index in range(60) for value in trained[(0, 0, index)][0, :, 0, 0]}
+    crops_seen = [trained[(0, 0, index)].rain_rate for index in range(60)]
+    seen = {float(value) for crop in crops_seen for value in crop[0, :, 0, 0]}
     held_out = ValidationCrops(validation, 24, 64, num_examples=20, seed=0)
-    validated = {float(value) for crop in held_out for value in crop[0, :, 0, 0]}
+    validated = {float(value) for crop, _ in held_out for value in crop[0, :, 0, 0]}
     assert seen == set(range(36)) and validated == set(range(36, 60))
 
 
@@ -247,7 +253,7 @@ def test_validation_is_fixed_by_its_seed_and_not_turned():
     assert one.windows == same.windows != other.windows
     longer = ValidationCrops([event], 4, 32, 9, 3)
     assert longer.windows[:6] == one.windows
-    for crop in one:
+    for crop, _ in one:
         assert (crop.diff(dim=-1) == 1).all() and (crop.diff(dim=-2) == 70).all()
 
 
@@ -274,7 +280,7 @@ def test_data_loader_workers_change_nothing():
     batches = list(DataLoader(data, batch_sampler=keys, num_workers=2))
     assert len(batches) == 4
     for batch, some in zip(batches, keys, strict=True):
-        assert torch.equal(batch, torch.stack([data[key] for key in some]))
+        assert torch.equal(batch.rain_rate, torch.stack([data[key].rain_rate for key in some]))
 
 
 def test_batch_that_cannot_be_shared_out_is_refused():
@@ -315,7 +321,9 @@ def test_unknown_picker_and_crops_below_a_tile_are_refused():
         TrainingCrops([make_event()], 4, 64, "even", seed=0)
     with pytest.raises(InputError, match="at least 32 pixels"):
         EqualFrequencyPicker([make_event()], 4, 16)
-    assert TrainingCrops([make_event()], 4, 16, "uniform", 0)[(0, 0, 0)].shape == (1, 4, 16, 16)
+    assert TrainingCrops([make_event()], 4, 16, "uniform", 0)[(0, 0, 0)].rain_rate.shape == (
+        *(1, 4, 16, 16),
+    )
 
 
 # ---- shares --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ldcast.diffusion import DDPMLoss, PLMSSampler
 from ldcast.diffusion.schedule import PREDICTIONS
 from ldcast.errors import InputError
 from ldcast.motion import fill_gaps
+from ldcast.nowcast.inputs import Known
 from ldcast.nowcaster import build
 from ldcast.rain import to_model_units
 from ldcast.request import pad_to_multiple
@@ -403,7 +404,8 @@ def point_nowcaster(prediction: str, num_sampling_steps: int = 20) -> LatentNowc
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_one_sampler_serves_networks_that_predict_noise_and_velocity(prediction):
     z_past = torch.randn(2, 3, 1, 4, 6, generator=torch.Generator().manual_seed(0))
-    z_future = point_nowcaster(prediction).infer(z_past, keyed_generators(0, indices=range(2)))
+    generators = keyed_generators(0, indices=range(2))
+    z_future = point_nowcaster(prediction).infer(Known(z_past), generators)
     assert z_future.shape == (2, 3, 2, 4, 6)
     # What is left at diffusion step 0 is 1 % noise.
     assert (z_future - z_past).abs().max() < 0.05
@@ -413,10 +415,12 @@ def test_one_sampler_serves_networks_that_predict_noise_and_velocity(prediction)
 def test_a_perfect_denoiser_has_no_loss_with_either_prediction(prediction):
     z_past = torch.randn(2, 3, 1, 4, 6, generator=torch.Generator().manual_seed(0))
     z_future = z_past.expand(-1, -1, 2, -1, -1)
-    loss = point_nowcaster(prediction)(z_past, z_future, keyed_generators(0, indices=range(2)))
+    loss = point_nowcaster(prediction)(
+        Known(z_past), z_future, keyed_generators(0, indices=range(2))
+    )
     assert loss.shape == (2,)
     assert loss.max() < 1e-6
-    assert point_nowcaster(prediction)(z_past, z_future + 1, None).min() > 1e-3
+    assert point_nowcaster(prediction)(Known(z_past), z_future + 1, None).min() > 1e-3
 
 
 def test_weight_reaches_the_training_loss():
@@ -425,8 +429,8 @@ def test_weight_reaches_the_training_loss():
     z_future[..., 3:] = 5.0  # the perfect denoiser of zeros is wrong there
     weight = torch.ones(1, 1, 2, 4, 6)
     weight[..., 3:] = 0.0
-    assert nowcaster(z_past, z_future, weight=weight).item() < 1e-6
-    assert nowcaster(z_past, z_future).item() > 1e-3
+    assert nowcaster(Known(z_past), z_future, weight=weight).item() < 1e-6
+    assert nowcaster(Known(z_past), z_future).item() > 1e-3
 
 
 def test_nowcaster_refuses_two_schedules_and_unknown_predictions():
@@ -459,7 +463,7 @@ def test_every_parameter_gets_a_gradient_within_three_updates():
     reached, of_first_update = set(), set()
     for _update in range(3):
         optimizer.zero_grad()
-        network(z_past, z_future).sum().backward()
+        network(Known(z_past), z_future).sum().backward()
         largest = {n: p.grad.abs().max().item() for n, p in network.named_parameters()}
         floor = 1e-8 * max(largest.values())  # the softmax over one key, below, rounds to this
         reached |= {name for name, value in largest.items() if value > floor}

@@ -14,6 +14,7 @@ from ldcast.config import DiffusionConfig
 from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
 from ldcast.diffusion.registry import SAMPLERS, build_sampler
 from ldcast.errors import InputError, run_script
+from ldcast.nowcast.inputs import Known
 from ldcast.nowcaster import build
 from ldcast.seeds import draw_noise
 from ldcast.settings import override
@@ -90,7 +91,7 @@ def test_flow_matching_is_a_schedule_and_a_sampler(monkeypatch, num) -> None:
     torch.testing.assert_close(found, z, rtol=1e-4, atol=1e-4)
 
     z_past, z_future = torch.randn(1, 4, 1, 8, 8), torch.randn(1, 4, 5, 8, 8)
-    loss = model.latent_nowcaster(z_past, z_future)
+    loss = model.latent_nowcaster(Known(z_past), z_future)
     loss.sum().backward()
     assert loss > 0 and model.latent_nowcaster.denoiser.enter[0].weight.grad.abs().sum() > 0
 

@@ -26,6 +26,7 @@ from ldcast.diffusion import (
     warn_of_few_steps,
 )
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES, SPACINGS
+from ldcast.nowcast.inputs import Known
 from ldcast.nowcaster import build
 from ldcast.published.names import conditioner_name, denoiser_name
 from ldcast.seeds import keyed_generators
@@ -108,7 +109,7 @@ def test_training_loss_and_its_gradients_are_as_published():
         z_future, _ = model.autoencoder.encode(UNITS["ddpm.y"])
     assert_close(z_future, UNITS["ddpm.z"])
 
-    denoiser = network.denoiser_given(network.conditioner(z_past))
+    denoiser = network.denoiser_given(Known(z_past))
     loss = DDPMLoss(SCHEDULE).at(denoiser, z_future, UNITS["ddpm.noise"], UNITS["ddpm.t"]).mean()
     loss.backward()
     assert_close(loss, UNITS["ddpm.loss"])

@@ -40,7 +40,7 @@ def test_every_forecaster_gets_the_past_with_its_gaps_filled():
     rain_rate[1, :, :20] = np.nan  # an earlier image
     rain_rate[3, :4] = np.nan  # the newest: no gap, and not scored
     event = make_event(rain_rate)
-    past, observation = read_case([event], make_cases(event, 1)[0], CROP, CPU)
+    past, observation, _ = read_case([event], make_cases(event, 1)[0], CROP, CPU)
     torch.testing.assert_close(past[1, 4:], torch.full((CROP - 4, CROP), 2.0))
     assert past[3, :4].isnan().all() and observation[:, :4].isnan().all()
 
@@ -124,7 +124,7 @@ def test_what_is_not_scored():
     rain_rate = np.ones((24, CROP, CROP))
     rain_rate[3, 0, 0] = rain_rate[10, 1, 1] = np.nan
     event = make_event(rain_rate)
-    past, observation = read_case([event], make_cases(event, 1)[0], CROP, CPU)
+    past, observation, _ = read_case([event], make_cases(event, 1)[0], CROP, CPU)
     assert past.shape == (4, CROP, CROP) and observation.shape == (20, CROP, CROP)
     assert observation.isnan().sum() == 20 + 1  # the newest past frame's, and the future's own
 

@@ -18,6 +18,7 @@ import train_autoenc
 import train_diffusion
 from ldcast import LDCast
 from ldcast.data.archive import read_event, write_event
+from ldcast.data.crops import Example
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.folders import lock_folder
@@ -26,7 +27,7 @@ from ldcast.seeds import keyed_generators
 from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.run import ARGUMENTS_NAME
-from train_diffusion import training_loss
+from train_diffusion import latent_grid, training_loss
 
 # ---- a run and what it leaves --------------------------------------------------------------------
 
@@ -134,8 +135,9 @@ def test_the_loss_of_a_past_with_a_gap_is_that_of_the_filled_one() -> None:
 
     def loss(rain_rate: torch.Tensor) -> float:
         generators = keyed_generators(0, indices=[0])
-        networks = model.autoencoder, model.latent_nowcaster
-        return training_loss(*networks, model.rain_scale, rain_rate[None, None], generators).item()
+        grid, nowcaster = latent_grid(model, model.autoencoder), model.latent_nowcaster
+        example = Example(rain_rate[None, None], {})
+        return training_loss(grid, {}, nowcaster, example, generators).item()
 
     gapped = rain_rate.clone()
     gapped[1, :, :40] = torch.nan

@@ -19,7 +19,7 @@ from stages import ROOT, Stage, state
 
 import train_diffusion
 from ldcast.data.archive import read_event, write_event
-from ldcast.data.crops import TrainingCrops
+from ldcast.data.crops import Example, TrainingCrops
 from ldcast.errors import run_script
 from ldcast.stopping import StopRequest
 from ldcast.training import run as run_module
@@ -53,11 +53,11 @@ def spoil_rain(monkeypatch: pytest.MonkeyPatch, value: float, iteration: int) ->
     """Puts one pixel of this value into the training crops of an iteration."""
     read = TrainingCrops.__getitem__
 
-    def spoiled(crops: TrainingCrops, key: tuple[int, int, int]) -> torch.Tensor:
-        rain_rate = read(crops, key)
+    def spoiled(crops: TrainingCrops, key: tuple[int, int, int]) -> Example:
+        example = read(crops, key)
         if key[1] == iteration:
-            rain_rate[0, 2, 5, 7] = value
-        return rain_rate
+            example.rain_rate[0, 2, 5, 7] = value
+        return example
 
     monkeypatch.setattr(TrainingCrops, "__getitem__", spoiled)
 
@@ -674,7 +674,7 @@ def test_waiting_for_data_of_skipped_updates_is_not_counted(
 ) -> None:
     read = TrainingCrops.__getitem__
 
-    def slow(crops: TrainingCrops, key: tuple[int, int, int]) -> torch.Tensor:
+    def slow(crops: TrainingCrops, key: tuple[int, int, int]) -> Example:
         time.sleep(0.1 if key[1] < 3 else 0)
         return read(crops, key)
 

@@ -25,6 +25,7 @@ from ldcast.data.checks import (
     format_time,
     mm_per_hour,
 )
+from ldcast.data.fields import Field, arrays_of_fields, fields_of_arrays
 from ldcast.data.formats import next_step
 from ldcast.data.grids import with_metres
 from ldcast.data.pieces import cut
@@ -68,6 +69,7 @@ class RainEvent:
         None where all are.
     time_as_read: (T,) datetime64[s], the times before they were rounded; None where none was.
     notes: what the user should know of how it was read, one line each.
+    fields: what it carries besides rain, by name, on the same pixels but with times of their own.
     """
 
     rain_rate: np.ndarray
@@ -78,6 +80,7 @@ class RainEvent:
     interval_start: np.ndarray | None = None
     time_as_read: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    fields: dict[str, Field] = field(default_factory=dict)
 
     def select(self, frames: slice | np.ndarray) -> "RainEvent":
         """Some of the frames, by a slice (then as views) or by their indices."""
@@ -95,6 +98,7 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
         `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
         not included; either may be left out); of NetCDF and Zarr only that span is loaded.
     how: its piece is cut out.
+    An event file's arrays on the grid of the rain become `fields`, see `ldcast.data.fields`.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
     values within rounding below zero set to 0. Times within 30 s of the 5-minute grid are rounded
     to it; START and END choose by those.
@@ -168,7 +172,12 @@ def write_event(event: RainEvent, path: str | Path) -> None:
     as_read = {} if event.time_as_read is None else {"time_as_read": event.time_as_read}
     with open_atomically(path) as file:
         np.savez_compressed(
-            file, rain_rate=event.rain_rate, time=event.time, **as_read, **event.grid
+            file,
+            rain_rate=event.rain_rate,
+            time=event.time,
+            **as_read,
+            **event.grid,
+            **arrays_of_fields(event.fields),
         )
 
 
@@ -345,16 +354,20 @@ def read_npz(path: Path, how: Reading = AS_STATED) -> RainEvent:
     rain_rate, time = arrays.pop("rain_rate"), arrays.pop("time")
     as_read = arrays.pop("time_as_read", None)
     grid = {key: _scalar(value) for key, value in arrays.items() if value.ndim == 0}
-    unread = [key for key in arrays if key not in grid]
     _check_units(grid.get("units", "mm/h"), path)
+    rain_rate = checked_rain_rate(rain_rate, path)
+    time = checked_time(time, len(rain_rate), path)
+    arrays = {key: value for key, value in arrays.items() if key not in grid}
+    fields = fields_of_arrays(arrays, time, rain_rate.shape[1:], path)
     return RainEvent(
-        rain_rate=checked_rain_rate(rain_rate, path),
-        time=checked_time(time, len(rain_rate), path),
+        rain_rate=rain_rate,
+        time=time,
         grid=with_metres(grid, rain_rate.shape[1:]),
         name=path.stem,
         source=str(path.resolve()),
         time_as_read=None if as_read is None else checked_time(as_read, len(rain_rate), path),
-        notes=(f"its arrays {', '.join(unread)} are not used",) if unread else (),
+        notes=(f"its arrays {', '.join(arrays)} are not used",) if arrays else (),
+        fields=fields,
     )
 
 

@@ -73,12 +73,16 @@ def with_times(event: "RainEvent", rounded: np.ndarray) -> "RainEvent":
         time_as_read=event.time if event.time_as_read is None else event.time_as_read,
         interval_start=_round_starts(event, rounded),
         notes=tuple(dict.fromkeys([*event.notes, ROUNDED])),
+        fields={name: of.retimed(event.time, rounded) for name, of in event.fields.items()},
     )
 
 
 def unrounded(event: "RainEvent") -> "RainEvent":
     """The event with its times as they were read."""
-    return event if event.time_as_read is None else replace(event, time=event.time_as_read)
+    if event.time_as_read is None:
+        return event
+    fields = {name: of.retimed(event.time, event.time_as_read) for name, of in event.fields.items()}
+    return replace(event, time=event.time_as_read, fields=fields)
 
 
 def times_before_rounding(event: "RainEvent") -> np.ndarray | None:

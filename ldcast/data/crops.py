@@ -2,12 +2,13 @@
 
 A picker draws a `Window` from a generator; the data sets read it. Every draw is keyed by (seed,
 attempt, iteration, index of the example in the global batch), so no example depends on another.
-Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]` and `.shape`.
+Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]`, `.shape` and their fields.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
 from ldcast.data.archive import RainEvent, check_cadence
+from ldcast.data.fields import check_fields, fields_at
 from ldcast.data.tiles import (
     CLASS_EDGES,
     TILE,
@@ -40,6 +42,23 @@ class Window:
     first_frame: int
     y: int
     x: int
+
+
+class Example(NamedTuple):
+    """What is read of one window; a batch of them has an axis B in front of each array.
+
+    rain_rate: (1, T, H, W) float32 mm/h, NaN = no data. Where a margin is asked for, that many
+        pixels on all sides are not of the crop itself.
+    fields: name -> (T, c, H, W) float32, or (1, c, H, W) of what does not change; c is 2 for a
+        vector, down and right. NaN = not known.
+    """
+
+    rain_rate: Tensor
+    fields: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> "Example":
+        fields = {name: field.to(device) for name, field in self.fields.items()}
+        return Example(self.rain_rate.to(device), fields)
 
 
 Picker = Callable[[np.random.Generator], Window]
@@ -163,9 +182,11 @@ class TrainingCrops(Dataset):
 
     picker: "uniform" or "equal_frequency".
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
-    Item (attempt, iteration, index in the global batch): (1, num_frames, crop_size, crop_size)
-    float32 mm/h, NaN = no data.
-    Raises InputError for events that the picker or `check_events` refuses.
+    fields: names of what is read besides rain.
+    margin: pixels that are read around the crop. Each example knows a part of them, from none to
+        all with equal chances; the rest of its margin is NaN, as is what lies outside the domain.
+    Item (attempt, iteration, index in the global batch): `Example` of crop_size + 2 margin pixels.
+    Raises InputError for events that the picker, `check_events` or `check_fields` refuses.
     """
 
     def __init__(
@@ -176,29 +197,37 @@ class TrainingCrops(Dataset):
         picker: str,
         seed: int,
         use_augmentation: bool = True,
+        fields: Sequence[str] = (),
+        margin: int = 0,
     ):
         if picker not in PICKERS:
             raise InputError(f"crop picker '{picker}': expected {' or '.join(PICKERS)}")
         self.picker: Picker = PICKERS[picker](events, num_frames, crop_size)
+        check_fields(events, fields)
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
         self._seed = seed
         self._use_augmentation = use_augmentation
+        self._fields, self._margin = fields, margin
 
-    def __getitem__(self, key: tuple[int, int, int]) -> Tensor:
+    def __getitem__(self, key: tuple[int, int, int]) -> Example:
         rng = keyed_rng(self._seed, STREAM_CROP, *key)
         window = self.picker(rng)
-        rain_rate = read_window(self._events, window, self._num_frames, self._crop_size)
-        return augment(rain_rate, rng) if self._use_augmentation else rain_rate
+        read = self._num_frames, self._crop_size, self._fields
+        margin = int(rng.integers(self._margin + 1)) if self._margin else 0
+        example = with_border(
+            read_window(self._events, window, *read, margin), self._margin - margin
+        )
+        return augment(example, rng) if self._use_augmentation else example
 
 
 class ValidationCrops(Dataset):
     """A fixed set of uniform crops, neither flipped nor transposed; `windows` says which.
 
-    max_rain_rate: mm/h; pixels above it count as no data.
-    Item index: (1, num_frames, crop_size, crop_size) float32 mm/h, NaN = no data.
-    Raises InputError as `UniformPicker` does.
+    max_rain_rate: mm/h; pixels above it count as no data. fields: as for `TrainingCrops`.
+    Item index: `Example` of crop_size pixels, without a margin: a forecast has none either.
+    Raises InputError as `UniformPicker` and `check_fields` do.
     """
 
     def __init__(
@@ -209,25 +238,29 @@ class ValidationCrops(Dataset):
         num_examples: int,
         seed: int,
         max_rain_rate: float = math.inf,
+        fields: Sequence[str] = (),
     ):
+        check_fields(events, fields)
         self.windows = validation_windows(events, num_frames, crop_size, num_examples, seed)
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
         self._max_rain_rate = max_rain_rate
+        self._fields = fields
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: int) -> Tensor:
-        window = self.windows[index]
-        rain_rate = read_window(self._events, window, self._num_frames, self._crop_size)
-        return drop_impossible_rain(rain_rate, self._max_rain_rate)[0]
+    def __getitem__(self, index: int) -> Example:
+        read = self._num_frames, self._crop_size, self._fields
+        example = read_window(self._events, self.windows[index], *read)
+        rain_rate, _ = drop_impossible_rain(example.rain_rate, self._max_rain_rate)
+        return example._replace(rain_rate=rain_rate)
 
 
 def driest_first(crops: ValidationCrops) -> Subset:
     """The crops in order of their share of wet pixels."""
-    shares = [wet_share(crops[index]).item() for index in range(len(crops))]
+    shares = [wet_share(crops[index].rain_rate).item() for index in range(len(crops))]
     return Subset(crops, np.argsort(shares, kind="stable").tolist())
 
 
@@ -310,22 +343,69 @@ def validation_windows(
     return [picker(keyed_rng(seed, STREAM_VALIDATION, index)) for index in range(num_examples)]
 
 
-def read_window(events: list[RainEvent], window: Window, num_frames: int, crop_size: int) -> Tensor:
-    """Rain of one window, (1, num_frames, crop_size, crop_size) float32 mm/h; a copy."""
-    rain_rate = events[window.event].rain_rate[
-        window.first_frame : window.first_frame + num_frames,
-        window.y : window.y + crop_size,
-        window.x : window.x + crop_size,
-    ]
-    return torch.from_numpy(as_float32(rain_rate))[None]
+def read_window(
+    events: list[RainEvent],
+    window: Window,
+    num_frames: int,
+    crop_size: int,
+    fields: Sequence[str] = (),
+    margin: int = 0,
+) -> Example:
+    """Rain and fields of one window, with `margin` pixels around it; copies.
+
+    What lies outside the domain is NaN.
+    """
+    event = events[window.event]
+    frames = slice(window.first_frame, window.first_frame + num_frames)
+    height, width = event.rain_rate.shape[1:]
+    top, bottom = window.y - margin, window.y + crop_size + margin
+    left, right = window.x - margin, window.x + crop_size + margin
+    rows, columns = slice(max(top, 0), bottom), slice(max(left, 0), right)
+    beyond = max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0)
+
+    def whole(inside: np.ndarray) -> Tensor:
+        return F.pad(torch.from_numpy(as_float32(inside)), beyond, value=torch.nan)
+
+    found = fields_at(event, fields, event.time[frames])
+    return Example(
+        whole(event.rain_rate[frames, rows, columns])[None],
+        {name: whole(values[..., rows, columns]) for name, values in found.items()},
+    )
 
 
-def augment(rain_rate: Tensor, rng: np.random.Generator) -> Tensor:
-    """(..., H, W) flipped vertically, flipped horizontally and transposed, each with chance 1/2."""
+def with_border(example: Example, width: int) -> Example:
+    """The example with `width` more pixels on all sides, of which nothing is known (NaN)."""
+    if not width:
+        return example
+    border = (width,) * 4
+    fields = {name: F.pad(field, border, value=torch.nan) for name, field in example.fields.items()}
+    return Example(F.pad(example.rain_rate, border, value=torch.nan), fields)
+
+
+def augment(example: Example, rng: np.random.Generator) -> Example:
+    """Flipped vertically, flipped horizontally and transposed, each with chance 1/2.
+
+    Vectors turn with the field: a flip changes the sign of a component, a transpose swaps them.
+    """
     is_flipped_y, is_flipped_x, is_transposed = rng.random(3) < 0.5
     flipped_axes = [axis for axis, flip in ((-2, is_flipped_y), (-1, is_flipped_x)) if flip]
-    rain_rate = torch.flip(rain_rate, flipped_axes)
-    return rain_rate.transpose(-2, -1).contiguous() if is_transposed else rain_rate
+
+    def turn(field: Tensor) -> Tensor:
+        field = torch.flip(field, flipped_axes)
+        return field.transpose(-2, -1).contiguous() if is_transposed else field
+
+    def turn_vector(field: Tensor) -> Tensor:
+        sign = field.new_tensor([-1.0 if is_flipped_y else 1.0, -1.0 if is_flipped_x else 1.0])
+        field = turn(field) * sign[:, None, None]
+        return field.flip(-3) if is_transposed else field
+
+    return Example(
+        turn(example.rain_rate),
+        {
+            name: turn_vector(field) if field.shape[-3] == 2 else turn(field)
+            for name, field in example.fields.items()
+        },
+    )
 
 
 def wet_share(rain_rate: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ def cut(event: "RainEvent", how: Reading) -> "RainEvent":
     return replace(
         event,
         rain_rate=event.rain_rate[:, piece.rows, piece.columns].copy(),
+        fields={name: of.cut(piece.rows, piece.columns) for name, of in event.fields.items()},
         grid=grid_of_piece(event.grid, shape, piece),
         notes=(*event.notes, *describe_piece(how, piece)),
     )

@@ -21,6 +21,7 @@ import numpy as np
 from ldcast.data.archive import GRIDDED_SUFFIXES, PER_FRAME, RainEvent, read_npz
 from ldcast.data.cadence import round_event
 from ldcast.data.checks import check_apart_in_time, format_time
+from ldcast.data.fields import joined_fields
 from ldcast.data.gridded import read_gridded, require_xarray
 from ldcast.data.importers import (
     read_fmi,
@@ -112,6 +113,7 @@ def join_events(events: Sequence[RainEvent]) -> RainEvent:
         name=f"{first.name}..{events[-1].name}",
         source=", ".join(event.source for event in events),
         notes=tuple(dict.fromkeys(note for event in events for note in event.notes)),
+        fields=joined_fields(events),
     )
     order = np.argsort(joined.time, kind="stable")
     _check_times_differ(events, joined.time, order)

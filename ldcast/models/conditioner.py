@@ -41,6 +41,7 @@ class AFNOConditioner(nn.Module):
 
     Projection -> AFNO analysis of the past -> temporal transformer to the future latent frames ->
     AFNO forecast -> cascade of coarser resolutions.
+    input_channels: of further inputs that follow the past latents' channels.
     Source: Leinonen et al. 2023, section 3 and figure 2.
     """
 
@@ -50,6 +51,7 @@ class AFNOConditioner(nn.Module):
         latent_channels: int = 32,
         num_future_latent_frames: int = 5,
         frames_per_latent: int = 4,
+        input_channels: int = 0,
     ) -> None:
         super().__init__()
         self.frames_per_latent = frames_per_latent
@@ -61,7 +63,7 @@ class AFNOConditioner(nn.Module):
             args = (channels, config.num_afno_blocks, config.drop_wide_modes)
             return nn.Sequential(*(AFNOBlock(*args) for _ in range(num)))
 
-        self.proj = Conv3d(latent_channels, channels, kernel_size=1)
+        self.proj = Conv3d(latent_channels + input_channels, channels, kernel_size=1)
         self.analysis = afno_blocks(config.num_analysis_blocks)
         self.temporal_transformer = TemporalTransformer(
             channels, config.num_heads, config.head_channels
@@ -78,7 +80,8 @@ class AFNOConditioner(nn.Module):
     def forward(self, z_past: Tensor) -> tuple[Tensor, ...]:
         """Context maps, finest first: (B, channels * 2^k, L_future, h / 2^k, w / 2^k).
 
-        z_past: (B, C, L_past, h, w), oldest first. Raises InputError where h or w cannot be halved.
+        z_past: (B, C + input_channels, L_past, h, w), oldest first.
+        Raises InputError where h or w cannot be halved.
         """
         _check_latent_grid(z_past, 2 ** (self.config.num_cascade_levels - 1))
         x = rearrange(self.proj(z_past), "b c l h w -> b l h w c")

@@ -50,6 +50,7 @@ class DenoiserUNet(nn.Module):
     """Noisy future latents -> what is needed to denoise them (noise or v: the model's config says).
 
     Levels differ in space only: each holds all latent frames. There is no normalisation anywhere.
+    input_channels: of further inputs that follow the noisy latents' channels.
     `enter[k]` leads into level k on the way down, `leave[k]` out of the k-th level on the way up.
     Source: Leinonen et al. 2023, section 3; the UNet of Rombach et al. 2022 in 3-D.
     """
@@ -59,6 +60,7 @@ class DenoiserUNet(nn.Module):
         config: DenoiserConfig | None = None,
         latent_channels: int = 32,
         context_channels: Sequence[int] = (128, 256, 512),
+        input_channels: int = 0,
     ) -> None:
         super().__init__()
         self.config = config = config or DenoiserConfig()
@@ -83,7 +85,8 @@ class DenoiserUNet(nn.Module):
         for level, width in enumerate(widths):
             is_finest = level == 0
             before = widths[max(level - 1, 0)]
-            self.enter.append(conv(latent_channels, width) if is_finest else downsample(before))
+            entering = latent_channels + input_channels
+            self.enter.append(conv(entering, width) if is_finest else downsample(before))
             inputs = [before] + [width] * (config.num_res_blocks - 1)
             self.down.append(res_blocks(inputs, width, level_context[level], config))
 
@@ -107,15 +110,23 @@ class DenoiserUNet(nn.Module):
             self.leave.append(output(width, latent_channels) if is_finest else upsample(width))
         store_channels_last(self)
 
-    def forward(self, z_noisy: Tensor, diffusion_step: Tensor, context: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self,
+        z_noisy: Tensor,
+        diffusion_step: Tensor,
+        context: Sequence[Tensor],
+        inputs: Tensor | None = None,
+    ) -> Tensor:
         """Prediction (B, C, L, h, w) for z_noisy of the same shape.
 
         diffusion_step: (B,) integer, larger is noisier.
         context: a map per level, finest first, (B, context_channels[k], L, h / 2^k, w / 2^k).
+        inputs: (B, input_channels, L, h, w), what else is known of the future; None where the
+            network takes none.
         """
         sine, cosine = sinusoids(diffusion_step, self.config.channels // 2)
         embedding = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B, step_channels)
-        x, skips = z_noisy, []
+        x, skips = z_noisy if inputs is None else torch.cat([z_noisy, inputs], dim=1), []
         for enter, blocks, level_context in zip(self.enter, self.down, context, strict=True):
             x = enter(x)
             skips.append(x)

@@ -1,6 +1,6 @@
 """The motion of rain, rain carried along it, and what that tells of a forecast."""
 
-from ldcast.motion.carrying import carry
+from ldcast.motion.carrying import carry, carry_through
 from ldcast.motion.field import mean_motion, motion_field
 from ldcast.motion.gaps import fill_gaps
 from ldcast.motion.quality import (
@@ -22,6 +22,7 @@ __all__ = [
     "UPSTREAM_OBSERVED",
     "UPSTREAM_UNKNOWN",
     "carry",
+    "carry_through",
     "fill_gaps",
     "forecast_quality",
     "interior_mask",

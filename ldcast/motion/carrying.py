@@ -1,6 +1,7 @@
 """Following air along a motion field: where it was, and rain carried with it."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +48,25 @@ def carry(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
     upstream = positions_upstream(motion * direction)
     for _ in range(abs(num_frames)):
         position = next(upstream)
+    return _rain_at(position[None], rain_rate)[0]
+
+
+def carry_through(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
+    """Rain (num_frames, H, W) mm/h as it is 1, 2, ... frames later, as `carry` gives each."""
+    return _rain_at(torch.stack(list(islice(positions_upstream(motion), num_frames))), rain_rate)
+
+
+def _rain_at(positions: Tensor, rain_rate: Tensor) -> Tensor:
+    """(N, H, W) mm/h at positions (N, 2, H, W), rows first, of rain (H, W); NaN where unknown."""
     height, width = rain_rate.shape
-    last = position.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
-    grid = (2 * position / last - 1).flip(0).permute(1, 2, 0)  # (H, W, 2): x, then y, in -1..1
+    last = positions.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
+    grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, H, W, 2): x, y in -1..1
     is_valid = valid_mask(rain_rate)
     fields = torch.stack([rain_rate.float().nan_to_num(nan=0.0), is_valid.float()])
     total, weight = nn.functional.grid_sample(
-        fields[None], grid[None].float(), mode="bilinear", align_corners=True
-    )[0]
+        fields.expand(len(positions), -1, -1, -1),
+        grid.float(),
+        mode="bilinear",
+        align_corners=True,
+    ).unbind(1)
     return torch.where(weight >= MIN_WEIGHT, total / weight.clamp(min=MIN_WEIGHT), torch.nan)

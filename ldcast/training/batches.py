@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator
 
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ldcast.config import LoopConfig
-from ldcast.data.crops import BatchKeys, TrainingCrops
+from ldcast.data.crops import BatchKeys, Example, TrainingCrops
 from ldcast.processes import Processes
 from ldcast.stopping import outlive_signals
 
@@ -32,7 +31,7 @@ class Batches:
     def restart(self, attempt: int, iteration: int) -> None:
         """Goes on with the batch of this iteration: at the start, and after a rollback."""
         keys = self._keys(attempt, iteration)
-        self._batches: Iterator[tuple[Tensor, list[Key]]] = zip(
+        self._batches: Iterator[tuple[Example, list[Key]]] = zip(
             DataLoader(
                 self._crops,
                 batch_sampler=keys,
@@ -43,8 +42,8 @@ class Batches:
             strict=True,
         )
 
-    def take(self) -> tuple[Tensor, list[Key]]:
-        """Rain (B, 1, T, H, W) mm/h of the next micro-batch, and the keys of its examples."""
+    def take(self) -> tuple[Example, list[Key]]:
+        """The next micro-batch, rain (B, 1, T, H, W) mm/h, and the keys of its examples."""
         start = time.perf_counter()
         batch = next(self._batches)
         self._wait_seconds += time.perf_counter() - start

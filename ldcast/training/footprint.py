@@ -30,11 +30,15 @@ from ldcast.config import (
     PAST_FRAMES,
     AutoencoderTraining,
     DiffusionTraining,
+    ModelConfig,
 )
 from ldcast.device import AMP_MODES, amp_dtype, autocast
 from ldcast.errors import InputError, run_script
-from ldcast.models import AFNOConditioner, DenoiserUNet, autoencoder_loss
+from ldcast.latent_nowcaster import build_networks
+from ldcast.models import autoencoder_loss
 from ldcast.models.registry import build_autoencoder
+from ldcast.nowcast.inputs import Input, LatentGrid, Observed, known_at_issue_time
+from ldcast.nowcast.registry import build_inputs
 from ldcast.training.memory import checkpoint_activations
 
 CPU = torch.device("cpu")
@@ -91,28 +95,51 @@ class Footprint:
         return self.passes + self.parameters * (4 + MOMENT_BYTES[moment_bits])
 
 
+class _Blank:
+    """An input of the same shape without content: what makes it may look at values."""
+
+    def __init__(self, given: Input) -> None:
+        self.beside, self.fields, self.margin = given.beside, (), 0
+        self.num_channels = given.num_channels
+
+    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+        batch, _, height, width = observed.past.shape
+        num_frames = grid.num_past if self.beside == "past" else grid.num_future
+        cells = height // grid.compression, width // grid.compression
+        channels = self.num_channels(grid.encode(observed.past[:, None]).shape[1])
+        return torch.zeros(batch, channels, num_frames, *cells)
+
+
 def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining) -> tuple:
     """Networks to train in stage 2, and a function (batch size, crop size) -> loss."""
-    latent_channels = autoencoder.autoencoder.latent_channels
-    encoder = build_autoencoder(autoencoder.autoencoder).requires_grad_(False)
-    conditioner = AFNOConditioner(
-        settings.conditioner, latent_channels, FUTURE_FRAMES // encoder.compression
+    config = ModelConfig(
+        autoencoder=autoencoder.autoencoder,
+        conditioner=settings.conditioner,
+        denoiser=settings.denoiser,
+        diffusion=settings.diffusion,
+        inputs=settings.inputs,
     )
-    denoiser = DenoiserUNet(
-        settings.denoiser, latent_channels, settings.conditioner.context_channels
-    )
+    encoder = build_autoencoder(config.autoencoder).requires_grad_(False)
+    inputs = build_inputs(config.inputs)
+    conditioner, denoiser = build_networks(config, inputs)
+    num_future = conditioner.num_future_latent_frames
 
-    def encode(batch_size: int, num_frames: int, crop_size: int) -> Tensor:
-        rain_norm = torch.zeros(batch_size, 1, num_frames, crop_size, crop_size)
+    def encode(rain_rate: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return encoder.encode(rain_norm)[0]
+            return encoder.encode(rain_rate)[0]
+
+    grid = LatentGrid(encode, encoder.compression, PAST_FRAMES // encoder.compression, num_future)
+    blanks = {name: _Blank(given) for name, given in inputs.items()}
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
-        z_past = encode(batch_size, PAST_FRAMES, crop_size)
-        z_noisy = encode(batch_size, FUTURE_FRAMES, crop_size)
+        size = (crop_size, crop_size)
+        observed = Observed(torch.zeros(batch_size, PAST_FRAMES, *size))
+        known = known_at_issue_time(observed, grid, blanks)
+        z_noisy = encode(torch.zeros(batch_size, 1, FUTURE_FRAMES, *size))
         diffusion_step = torch.zeros(batch_size, dtype=torch.int64)
-        noise_pred = denoiser(z_noisy, diffusion_step, conditioner(z_past))
-        return noise_pred.float().square().mean()
+        context = conditioner(known.for_conditioner())
+        output = denoiser(z_noisy, diffusion_step, context, known.for_denoiser(num_future))
+        return output.float().square().mean()
 
     return nn.ModuleList([conditioner, denoiser]), loss
 

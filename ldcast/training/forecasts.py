@@ -1,6 +1,7 @@
 """Forecasts of a few fixed cases: the score that chooses the best checkpoint, and its picture."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,10 +80,11 @@ class FixedCases:
         alone.cases = self.cases[-1:]
         return alone
 
-    def _read(self, case: Case) -> Tensor:
-        """Rain (T, H, W) of a case, mm/h; NaN for no data and for what cannot be."""
-        rain_rate = read_window(self._events, case.window, CASE_FRAMES, self._data.crop_size)[0]
-        return drop_impossible_rain(rain_rate, self._data.max_rain_rate)[0]
+    def _read(self, case: Case, fields: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rain (T, H, W) of a case, mm/h; NaN for no data and for what cannot be. And fields."""
+        example = read_window(self._events, case.window, CASE_FRAMES, self._data.crop_size, fields)
+        rain_rate, _ = drop_impossible_rain(example.rain_rate[0], self._data.max_rain_rate)
+        return rain_rate, example.fields
 
     def score(self, model: LDCast, processes: Processes, stop: StopRequest) -> CaseScores:
         """Forecasts and scores the cases, shared out among the processes.
@@ -95,10 +97,12 @@ class FixedCases:
         comparisons = {}
         for index in stop.until(processes.share(len(cases))):
             case = cases[index]
-            rain_rate = self._read(case)
+            rain_rate, fields = self._read(case, model.fields)
             past, future = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
             try:
-                members = model.predict(past, self._num_members, case.seed, amp=self._amp)
+                members = model.predict(
+                    past, self._num_members, case.seed, amp=self._amp, fields=fields
+                )
             except NonFiniteError:
                 sums[0] = torch.inf
                 continue

@@ -40,7 +40,7 @@ FREE_ARGUMENTS = (
     "loop.use_activation_checkpointing",
 )
 # Came after runs had been started, and decides no update: any value goes where a run lacks it.
-LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing", "autoencoder.kind")
+LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing", "autoencoder.kind", "inputs")
 
 
 class Run:

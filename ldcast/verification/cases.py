@@ -90,7 +90,7 @@ def draw_candidates(
     for index in range(num_draws):
         rng = keyed_rng(seed, STREAM_CASE, index)
         window = picker(rng)
-        rain_rate = read_window(events, window, CASE_FRAMES, crop_size)[0]
+        rain_rate = read_window(events, window, CASE_FRAMES, crop_size).rain_rate[0]
         past = fill_gaps(rain_rate[:PAST_FRAMES]).rain_rate
         if valid_mask(past).float().mean(dim=(1, 2)).min() < MIN_VALID_SHARE:
             num_dropped += 1

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,15 @@ REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = (
-    *("models", "diffusion", "motion", "latent_nowcaster.py", "nowcaster.py", "request.py"),
+    *(
+        "models",
+        "diffusion",
+        "motion",
+        "nowcast",
+        "latent_nowcaster.py",
+        "nowcaster.py",
+        "request.py",
+    ),
     *("rain.py", "seeds.py", "device.py", "config.py"),
 )
 
@@ -39,16 +47,18 @@ class Forecaster:
 
     name: what the scores call it.
     forecast: past (4, H, W) mm/h and the case that it belongs to -> members (E, T, H, W) mm/h on
-        the same device; of the case only `seed` and `pixel_km` may matter.
+        the same device; of the case only `seed` and `pixel_km` may matter. Where it has `fields`,
+        it is also called with fields, name -> (F, c, H, W).
     identity: all that decides its forecasts besides past and case, plain values; None for one that
         is too quick to be worth keeping.
-    notes: lines for the user.
+    notes: lines for the user. fields: names of what it needs besides past rain.
     """
 
     name: str
-    forecast: Callable[[Tensor, Case], Tensor]
+    forecast: Callable[..., Tensor]
     identity: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 def simple_baselines() -> list[Forecaster]:
@@ -81,8 +91,8 @@ def model_forecaster(
         *warn_of_few_steps(num_sampling_steps),
     ]
 
-    def forecast(past: Tensor, case: Case) -> Tensor:
-        return model.predict(past, num_members, case.seed, amp=amp)
+    def forecast(past: Tensor, case: Case, fields: Mapping[str, Tensor] | None = None) -> Tensor:
+        return model.predict(past, num_members, case.seed, amp=amp, fields=fields)
 
     identity = {
         "weights": fingerprint(folder),
@@ -94,7 +104,7 @@ def model_forecaster(
         "torch": torch.__version__,
         "code": code_fingerprint(*(PACKAGE / name for name in FORECAST_CODE)),
     }
-    return Forecaster(folder, forecast, identity, tuple(notes))
+    return Forecaster(folder, forecast, identity, tuple(notes), model.fields)
 
 
 def code_fingerprint(*paths: Path) -> str:
@@ -113,21 +123,31 @@ class TimedForecast(NamedTuple):
 class ForecastCache:
     """Keeps forecasts in a folder, so that none is made twice and an interrupted run goes on.
 
-    A file's name is a digest of the past frames, the case's seed and pixel size, and the
-    forecaster's `identity`, its own code included. 16 members of 256 x 256 take about 25 MB.
+    A file's name is a digest of the past frames, the fields, the case's seed and pixel size, and
+    the forecaster's `identity`, its own code included. 16 members of 256 x 256 take about 25 MB.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, forecaster: Forecaster, past: Tensor, case: Case) -> TimedForecast:
-        """The forecast as it was kept, or made now; past: (4, H, W) mm/h."""
+    def __call__(
+        self,
+        forecaster: Forecaster,
+        past: Tensor,
+        case: Case,
+        fields: Mapping[str, Tensor] | None = None,
+    ) -> TimedForecast:
+        """The forecast as it was kept, or made now.
+
+        past: (4, H, W) mm/h. fields: name -> (F, c, H, W), with those that the forecaster needs.
+        """
+        own = {name: fields[name] for name in forecaster.fields}
         if forecaster.identity is None:
-            return _make(forecaster, past, case)
-        path = self.folder / f"{_digest(forecaster.identity, past, case)}.npz"
+            return _make(forecaster, past, case, own)
+        path = self.folder / f"{_digest(forecaster.identity, past, case, own)}.npz"
         kept = _read(path)
         if kept is None:
-            kept = _make(forecaster, past, case)
+            kept = _make(forecaster, past, case, own)
             self.folder.mkdir(parents=True, exist_ok=True)
             with open_atomically(path) as file:
                 members = kept.members.cpu().numpy()
@@ -139,9 +159,11 @@ class ForecastCache:
         return sum(path.stat().st_size for path in self.folder.glob("*.npz"))
 
 
-def _make(forecaster: Forecaster, past: Tensor, case: Case) -> TimedForecast:
+def _make(
+    forecaster: Forecaster, past: Tensor, case: Case, fields: Mapping[str, Tensor]
+) -> TimedForecast:
     start = time.perf_counter()
-    members = forecaster.forecast(past, case)
+    members = forecaster.forecast(past, case, **({"fields": fields} if fields else {}))
     if past.is_cuda:
         torch.cuda.synchronize(past.device)
     return TimedForecast(members, time.perf_counter() - start)
@@ -158,8 +180,11 @@ def _read(path: Path) -> TimedForecast | None:
         return None
 
 
-def _digest(identity: dict[str, Any], past: Tensor, case: Case) -> str:
+def _digest(
+    identity: dict[str, Any], past: Tensor, case: Case, fields: Mapping[str, Tensor]
+) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     digest.update(repr((tuple(past.shape), str(past.dtype), case.seed, case.pixel_km)).encode())
-    digest.update(past.cpu().contiguous().numpy().tobytes())
+    for values in (past, *fields.values()):
+        digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -1,6 +1,8 @@
 """Scoring: every forecaster forecasts every case, and each adds to its record."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,31 +86,56 @@ def score_cases(
     """
     records = {forecaster.name: Record() for forecaster in forecasters}
     motions = []
+    names = needed_fields(forecasters)
     num_forecasts = len(cases) * len(forecasters)
     with tqdm(total=num_forecasts, desc="forecasts", disable=None) as bar:
         for case in cases:
-            past, observation = read_case(events, case, crop_size, device)
+            past, observation, fields = read_case(events, case, crop_size, device, names)
             motions.append(mean_motion(_read_around(events, case, crop_size, device)))
             is_inside = interior_mask(valid_mask(past[-1]), motions[-1], len(observation))
             for forecaster in forecasters:
-                forecast = cache(forecaster, past, case)
+                forecast = cache(forecaster, past, case, fields)
                 _check_finite(forecast.members, observation, forecaster.name, case)
                 records[forecaster.name].add(case, forecast, observation, is_inside)
                 bar.update()
     return records, motions
 
 
-def read_case(
-    events: list[RainEvent], case: Case, crop_size: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Past (4, H, W) and observation (20, H, W), mm/h.
+class CaseData(NamedTuple):
+    """What a case is forecast from and judged by.
 
-    Gaps of the past are filled as `LDCast.predict` does, for every forecaster alike.
-    The observation is NaN where it is not scored: without data then, or in the newest past frame.
+    past: (4, H, W) mm/h, its gaps filled as `LDCast.predict` does, for every forecaster alike.
+    observation: (20, H, W) mm/h, NaN where it is not scored: without data then, or in the newest
+        past frame.
+    fields: name -> (F, c, H, W), F past and future frames, or 1 of what does not change.
     """
-    rain_rate = read_window(events, case.window, CASE_FRAMES, crop_size)[0].to(device)
+
+    past: Tensor
+    observation: Tensor
+    fields: dict[str, Tensor]
+
+
+def needed_fields(forecasters: Sequence[Forecaster]) -> tuple[str, ...]:
+    """Names of what the forecasters need besides rain."""
+    return tuple(dict.fromkeys(name for of in forecasters for name in of.fields))
+
+
+def read_case(
+    events: list[RainEvent],
+    case: Case,
+    crop_size: int,
+    device: torch.device,
+    fields: Sequence[str] = (),
+) -> CaseData:
+    """The frames of a case, and the fields of these names.
+
+    Raises InputError where its event lacks a field.
+    """
+    example = read_window(events, case.window, CASE_FRAMES, crop_size, fields).to(device)
+    rain_rate = example.rain_rate[0]
     past, observation = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
-    return fill_gaps(past).rain_rate, observation.where(valid_mask(past[-1]), torch.nan)
+    observation = observation.where(valid_mask(past[-1]), torch.nan)
+    return CaseData(fill_gaps(past).rain_rate, observation, example.fields)
 
 
 def _read_around(

@@ -106,6 +106,10 @@ def main(argv: list[str] | None = None) -> None:
     past = past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
     issue_time, past = past.time[-1], past.rain_rate
     model = LDCast.from_pretrained(flags.model)
+    if model.fields:
+        raise InputError(
+            f"{flags.model} takes {', '.join(model.fields)}: this tool knows rain only"
+        )
     multiple = model.rain_multiple
     check_window(flags.window, multiple)
     height, width = (size // multiple * multiple for size in past.shape[1:])

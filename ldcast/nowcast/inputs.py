@@ -1,0 +1,160 @@
+"""What is known at the issue time: past latents, and further inputs on their grid.
+
+`known_at_issue_time` alone makes it, for training, forecasts, validation and memory counts. A new
+input is a class in a file beside this one (see `Input`) and a line in registry.py; what it reads
+besides rain comes with the event files (`ldcast.data.fields`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ldcast.diffusion.windows import Window
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What radar and other sources say at the issue time, on the radar grid, of B domains.
+
+    past: (B, T_past, H + 2 margin, W + 2 margin) mm/h, oldest first, NaN = no data; gaps filled.
+    fields: name -> (B, F, c, H + 2 margin, W + 2 margin), NaN = not known; F is past and future
+        frames, or 1 of what does not change, c is 2 for a vector (down, right).
+    margin: pixels on all sides of the domain of H x W that belong to its surroundings.
+    """
+
+    past: Tensor
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
+    margin: int = 0
+
+    def domain(self, values: Tensor) -> Tensor:
+        """(..., H, W) of (..., H + 2 margin, W + 2 margin)."""
+        inner = slice(self.margin, -self.margin or None)
+        return values[..., inner, inner]
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """How rain and other fields come to the latent grid.
+
+    encode: rain (B, 1, T, H, W) mm/h, NaN = no data -> latent mean (B, C, L, h, w), no gradients.
+    compression: frames, rows and columns of a latent cell.
+    num_past, num_future: latent frames.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    compression: int
+    num_past: int
+    num_future: int
+
+    @property
+    def past_frames(self) -> int:
+        return self.num_past * self.compression
+
+    @property
+    def future_frames(self) -> int:
+        return self.num_future * self.compression
+
+    def average(self, values: Tensor) -> Tensor:
+        """Mean over the pixels and frames of each cell: (B, c, T, H, W) -> (B, c, L, h, w).
+
+        Of T = 1, what does not change, over the pixels alone. NaN of a cell makes it NaN.
+        """
+        frames = 1 if values.shape[2] == 1 else self.compression
+        return nn.functional.avg_pool3d(values, (frames, self.compression, self.compression))
+
+
+class Input(Protocol):
+    """Something that networks are given besides the past latents; without state.
+
+    beside: "past": the past latents, in the conditioner, (B, c, L_past, h, w); or "future": the
+        noisy future latents, in the denoiser, (B, c, L_future, h, w). One latent frame instead of
+        all does for what does not change.
+    fields: names of what events must carry for it; none where it is made of the past rain.
+    margin: pixels around a training crop that it looks at; forecasts have the whole domain.
+    """
+
+    beside: Literal["past", "future"]
+    fields: tuple[str, ...]
+    margin: int
+
+    def num_channels(self, latent_channels: int) -> int:
+        """c, for latents of that many channels."""
+
+    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+        """(B, c, L, h, w) float32, finite, of about unit size."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known at the issue time, on the latent grid, of B domains or one that members share.
+
+    z_past: (B, C, L_past, h, w). past, future: inputs by name, (B, c, L, h, w), by what they stand
+    beside.
+    """
+
+    z_past: Tensor
+    past: Mapping[str, Tensor] = field(default_factory=dict)
+    future: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def for_conditioner(self) -> Tensor:
+        """(B, C + c, L_past, h, w): past latents, then the inputs beside them in their order."""
+        num_frames = self.z_past.shape[2]
+        inputs = [value.expand(-1, -1, num_frames, -1, -1) for value in self.past.values()]
+        return torch.cat([self.z_past, *inputs], dim=1)
+
+    def for_denoiser(self, num_frames: int) -> Tensor | None:
+        """(B, c, L_future, h, w), the inputs beside the noisy latents in their order; or None."""
+        inputs = [value.expand(-1, -1, num_frames, -1, -1) for value in self.future.values()]
+        return torch.cat(inputs, dim=1) if inputs else None
+
+    def cut(self, windows: Iterable[Window]) -> "Known":
+        """Of one domain, its parts in the windows, one after the other along B."""
+        windows = list(windows)
+
+        def parts(value: Tensor) -> Tensor:
+            return torch.cat([window.cut(value) for window in windows])
+
+        return Known(
+            parts(self.z_past),
+            {name: parts(value) for name, value in self.past.items()},
+            {name: parts(value) for name, value in self.future.items()},
+        )
+
+
+@torch.no_grad()
+def known_at_issue_time(observed: Observed, grid: LatentGrid, inputs: Mapping[str, Input]) -> Known:
+    """Past latents and inputs of the domains that were observed.
+
+    Raises AssertionError for an input of another shape than it promises.
+    """
+    z_past = grid.encode(observed.domain(observed.past)[:, None])
+    made: dict[str, dict[str, Tensor]] = {"past": {}, "future": {}}
+    for name, make in inputs.items():
+        value = make(observed, grid).float()
+        num_frames = grid.num_past if make.beside == "past" else grid.num_future
+        batch, channels, _, height, width = z_past.shape
+        expected = (batch, make.num_channels(channels), height, width)
+        got = (*value.shape[:2], *value.shape[3:])
+        assert got == expected and value.shape[2] in (1, num_frames), (name, value.shape, expected)
+        made[make.beside][name] = value
+    return Known(z_past, **made)
+
+
+def fields_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
+    """Names of the fields that the inputs need, none twice."""
+    return tuple(dict.fromkeys(name for given in inputs.values() for name in given.fields))
+
+
+def margin_of(inputs: Mapping[str, Input]) -> int:
+    """Pixels around a training crop that the inputs look at."""
+    return max((given.margin for given in inputs.values()), default=0)
+
+
+def num_channels_beside(beside: str, inputs: Mapping[str, Input], latent_channels: int) -> int:
+    """Channels of all inputs beside the "past" or the "future" latents."""
+    return sum(
+        given.num_channels(latent_channels) for given in inputs.values() if given.beside == beside
+    )

@@ -1,0 +1,38 @@
+"""The inputs that a model's config may name: a new one is a file beside this, and a line here.
+
+What an input is stands in inputs.py.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ldcast.errors import InputError
+from ldcast.nowcast.carried_rain import CarriedRain
+from ldcast.nowcast.inputs import Input
+from ldcast.settings import unknown_name
+
+INPUTS: dict[str, type] = {
+    "carried_rain": CarriedRain,
+}
+
+
+def build_inputs(names: Sequence[str]) -> dict[str, Input]:
+    """The inputs of these names, in their order.
+
+    Raises InputError for one that is not registered, and for one that is named twice.
+    """
+    for name in names:
+        if name not in INPUTS:
+            raise InputError(unknown_name(name, list(INPUTS), "input"))
+    if len(set(names)) < len(names):
+        raise InputError(f"inputs: got {', '.join(names)}, expected each of them once")
+    return {name: INPUTS[name]() for name in names}
+
+
+def check_registered(inputs: Mapping[str, Input]) -> None:
+    """Raises InputError for an input that config.json could not name."""
+    for name, given in inputs.items():
+        if INPUTS.get(name) is not type(given):
+            raise InputError(
+                f"the input {type(given).__name__} is not registered as '{name}', so no model "
+                "folder can name it: add a line for it to INPUTS in ldcast/nowcast/registry.py"
+            )

@@ -1,0 +1,374 @@
+"""A new input is a file and a line: trained with, saved, and known wherever a forecast is made."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from stages import Stage
+from tiny_models import rain, tiny_config, tiny_model
+from torch import Tensor
+
+import infer
+from ldcast import LDCast
+from ldcast.config import DIFFUSION_PRESETS, TINY_AUTOENCODER
+from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.fields import Field
+from ldcast.data.synthetic import synthetic_event
+from ldcast.diffusion.windows import cover
+from ldcast.errors import InputError, run_script
+from ldcast.model_folder import read_description
+from ldcast.nowcast.carried_rain import CarriedRain
+from ldcast.nowcast.inputs import Known, LatentGrid, Observed, known_at_issue_time
+from ldcast.nowcast.registry import INPUTS, build_inputs
+from ldcast.nowcaster import build
+from ldcast.training.footprint import count, diffusion_pass
+from ldcast.verification import cases, forecasters, scoring
+from ldcast.verify import main as verify
+
+
+class WetShare:
+    """Derived, beside the past: the share of each cell that was wet."""
+
+    beside = "past"
+    fields = ()
+    margin = 0
+
+    def num_channels(self, latent_channels: int) -> int:
+        return 1
+
+    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+        is_wet = observed.domain(observed.past)[:, None] >= 0.1
+        return grid.average(is_wet.float())
+
+
+class Orography:
+    """External, beside the future, without change: height in km; where it is not known, 0."""
+
+    beside = "future"
+    fields = ("height",)
+    margin = 0
+
+    def num_channels(self, latent_channels: int) -> int:
+        return 1
+
+    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+        height = observed.domain(observed.fields["height"])[:, 0][:, :, None]  # (B, 1, 1, H, W)
+        return grid.average(height.nan_to_num(nan=0.0) / 1000)
+
+
+class Wind:
+    """External, beside the future, a vector that changes: of the frames to come."""
+
+    beside = "future"
+    fields = ("wind",)
+    margin = 0
+
+    def num_channels(self, latent_channels: int) -> int:
+        return 2
+
+    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+        wind = observed.domain(observed.fields["wind"])[:, grid.past_frames :]  # (B, F, 2, H, W)
+        return grid.average(wind.transpose(1, 2).nan_to_num(nan=0.0) / 10)
+
+
+NEW = {"wet_share": WetShare, "orography": Orography, "wind": Wind}
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """The line that a new input takes."""
+    for name, kind in NEW.items():
+        monkeypatch.setitem(INPUTS, name, kind)
+
+
+def model_with(*inputs: str) -> LDCast:
+    """Random weights, which make a difference of every input."""
+    torch.manual_seed(1)
+    model = build(replace(tiny_config(), inputs=inputs))
+    for parameter in model.latent_nowcaster.denoiser.parameters():
+        if not parameter.any():
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def fields(height: int = 32, width: int = 48, num_frames: int = 24) -> dict[str, Tensor]:
+    """What `Orography` and `Wind` need."""
+    generator = torch.Generator().manual_seed(5)
+    return {
+        "height": 2000 * torch.rand(1, 1, height, width, generator=generator),
+        "wind": 10 * torch.randn(num_frames, 2, height, width, generator=generator),
+    }
+
+
+def event_with_fields(num_frames: int = 60, later: int = 20, size: int = 64) -> RainEvent:
+    """Synthetic rain, a height, and a wind that goes on for `later` frames."""
+    event = synthetic_event(2, num_frames, size, size)
+    given = fields(size, size, num_frames + later)
+    time = event.time[0] + np.timedelta64(5, "m") * np.arange(num_frames + later)
+    return replace(
+        event,
+        fields={
+            "height": Field(given["height"].numpy()),
+            "wind": Field(given["wind"].numpy(), time),
+        },
+    )
+
+
+# ---- forecasts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", [("wet_share",), ("orography", "wind"), ("carried_rain",)])
+def test_inputs_are_saved_and_change_the_forecast(inputs, tmp_path) -> None:
+    model = model_with(*inputs)
+    given = fields()
+    forecast = model.predict(rain(), 2, fields=given)
+    model.save_pretrained(tmp_path)
+    assert read_description(tmp_path).model.inputs == inputs
+    loaded = LDCast.from_pretrained(tmp_path, device="cpu")
+    assert torch.equal(loaded.predict(rain(), 2, fields=given), forecast)
+    for name in inputs:  # without its content, another forecast
+        model.latent_nowcaster.inputs[name] = blank(model.latent_nowcaster.inputs[name])
+    assert not torch.allclose(model.predict(rain(), 2, fields=given), forecast, atol=0.1)
+
+
+def blank(given):
+    """An input of the same shape, all zeros."""
+
+    class Blank(type(given)):
+        def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+            return torch.zeros_like(super().__call__(observed, grid))
+
+    return Blank()
+
+
+def test_members_do_not_depend_on_their_batch_even_beyond_the_first_stretch() -> None:
+    model = model_with("wet_share", "carried_rain", "orography", "wind")
+    given = fields(num_frames=44)
+    together = model.predict(rain(), 3, fields=given, lead_minutes=200)
+    one_by_one = model.predict(rain(), 3, fields=given, lead_minutes=200, members_per_batch=1)
+    torch.testing.assert_close(one_by_one, together, rtol=1e-3, atol=1e-3)
+    alone = model.predict(rain(), 1, fields=given, lead_minutes=200, first_member=2)
+    torch.testing.assert_close(alone[0], together[2], rtol=1e-3, atol=1e-3)
+
+
+def test_later_frames_of_a_field_belong_to_later_stretches() -> None:
+    model, given = model_with("wind"), fields(num_frames=44)
+    forecast = model.predict(rain(), 1, fields=given, lead_minutes=200)
+    other = given | {"wind": given["wind"].clone()}
+    other["wind"][24:] = 0.0
+    changed = model.predict(rain(), 1, fields=other, lead_minutes=200)
+    assert torch.equal(changed[:, :20], forecast[:, :20])
+    assert not torch.allclose(changed[:, 20:], forecast[:, 20:], atol=0.1)
+
+
+def test_windows_see_their_part_of_each_input() -> None:
+    z_past, height = torch.randn(1, 4, 1, 16, 24), torch.randn(1, 1, 1, 16, 24)
+    known = Known(z_past, {"share": z_past[:, :1]}, {"height": height})
+    windows = cover(16, 24, 8)
+    cut = known.cut(windows)
+    for index, window in enumerate(windows):
+        assert torch.equal(cut.z_past[index], window.cut(z_past)[0])
+        assert torch.equal(cut.past["share"][index], window.cut(z_past)[0, :1])
+        assert torch.equal(cut.future["height"][index], window.cut(height)[0])
+    model = model_with("wet_share", "orography", "wind")
+    forecast = model.predict(rain(96, 64), 1, fields=fields(96, 64), window=64)
+    assert torch.isfinite(forecast).all()
+
+
+def test_networks_are_as_wide_as_the_inputs_are() -> None:
+    networks = model_with("wet_share", "carried_rain", "wind").latent_nowcaster
+    assert networks.conditioner.proj.in_channels == 4 + 1
+    assert networks.denoiser.enter[0].in_channels == 4 + (4 + 1) + 2
+    without = tiny_model().latent_nowcaster
+    assert without.conditioner.proj.in_channels == without.denoiser.enter[0].in_channels == 4
+
+
+def test_an_input_that_is_not_registered_forecasts_but_is_not_saved(tmp_path, monkeypatch) -> None:
+    model = model_with("wet_share")
+    monkeypatch.delitem(INPUTS, "wet_share")
+    assert torch.isfinite(model.predict(rain(), 1)).all()
+    with pytest.raises(InputError, match="add a line for it to INPUTS"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("carried_rian",), "unknown input carried_rian: did you mean carried_rain"),
+        (("wind", "wind"), "expected each of them once"),
+    ],
+)
+def test_bad_names_are_refused(names, message) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(tiny_config(), inputs=names)
+    with pytest.raises(InputError, match=message):
+        build_inputs(names)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"wind": None}, "takes the input field wind, got height"),
+        ({"wind": torch.zeros(23, 2, 32, 48)}, "ends 95 minutes after .* expected 100"),
+        ({"wind": torch.zeros(24, 2, 32, 40)}, r"expected \(F, c, 32, 48\)"),
+    ],
+)
+def test_fields_that_are_missing_or_end_too_soon_are_refused(change, message) -> None:
+    given = {name: value for name, value in (fields() | change).items() if value is not None}
+    with pytest.raises(InputError, match=message):
+        model_with("orography", "wind").predict(rain(), 1, fields=given)
+
+
+# ---- carried rain --------------------------------------------------------------------------------
+
+
+def as_it_is(rain_rate: Tensor) -> Tensor:
+    """Cells' means in place of latents, with 0 for no data."""
+    return torch.nn.functional.avg_pool3d(rain_rate.nan_to_num(nan=0.0), 4)
+
+
+def moving_rain(margin: int = 0) -> Tensor:
+    """(1, 24, 96, 96) + margin: blobs that move 2 pixels down and 3 left in each frame."""
+    generator = torch.Generator().manual_seed(3)
+    size = 96 + 2 * margin
+    field = torch.randn(1, 1, size + 120, size + 120, generator=generator)
+    for _ in range(3):
+        field = torch.nn.functional.avg_pool2d(field, 9, 1, 4)
+    field = (40 * field[0, 0]).clamp(min=0)
+    frames = [field[60 - 2 * k : 60 - 2 * k + size, 3 * k : 3 * k + size] for k in range(24)]
+    return torch.stack(frames)[None]
+
+
+def test_carried_rain_is_the_rain_to_come_where_it_is_known() -> None:
+    rain_rate = moving_rain()
+    grid = LatentGrid(as_it_is, 4, 1, 5)
+    known = known_at_issue_time(Observed(rain_rate[:, :4]), grid, {"carried_rain": CarriedRain()})
+    given = known.future["carried_rain"]
+    assert given.shape == (1, 2, 5, 24, 24)
+    share, truth = given[:, 1:], as_it_is(rain_rate[:, None, 4:])
+    is_known = share == 1
+    # It comes from above and from the right, 2 and 3 pixels a frame, so that after 20 frames 40
+    # rows and 60 columns are unknown.
+    expected = torch.zeros(24, 24, dtype=torch.bool)
+    expected[10:, :9] = True
+    assert torch.equal(is_known[0, 0, -1], expected)
+    assert (share[0, 0, :, :8] == 0).any(1).any(1).tolist() == [False, True, True, True, True]
+    error = (given[:, :1] - truth)[is_known].abs().mean() / truth[is_known].mean()
+    assert error < 0.02
+
+
+def test_surroundings_tell_what_comes_in() -> None:
+    rain_rate = moving_rain(margin=40)
+    grid, inputs = LatentGrid(as_it_is, 4, 1, 5), {"carried_rain": CarriedRain()}
+    around = known_at_issue_time(Observed(rain_rate[:, :4], margin=40), grid, inputs)
+    crop = Observed(Observed(rain_rate, margin=40).domain(rain_rate[:, :4]))
+    alone = known_at_issue_time(crop, grid, inputs)
+    assert torch.equal(around.z_past, alone.z_past)
+    share = [known.future["carried_rain"][:, -1] for known in (around, alone)]
+    assert share[0].mean() > 0.8 > 0.7 > share[1].mean()
+    truth = as_it_is(Observed(rain_rate, margin=40).domain(rain_rate[:, None, 4:]))
+    error = (around.future["carried_rain"][:, :-1] - truth)[:, :, -1].abs().mean()
+    assert error < 0.25 * truth[:, :, -1].mean()
+
+
+def test_rain_without_a_motion_stands_still() -> None:
+    past = torch.zeros(1, 4, 16, 16)
+    past[0, 3, 4:8, 8:12] = 4.0
+    grid, inputs = LatentGrid(as_it_is, 4, 1, 5), {"carried_rain": CarriedRain()}
+    given = known_at_issue_time(Observed(past), grid, inputs).future["carried_rain"]
+    expected = torch.zeros(5, 4, 4)
+    expected[:, 1, 2] = 4.0
+    torch.testing.assert_close(given[0, 0], expected, atol=1e-4, rtol=0)
+    assert (given[0, 1] == 1).all()
+
+
+# ---- training and scripts ------------------------------------------------------------------------
+
+
+def test_it_is_trained_verified_and_forecast_with(autoencoder_run, tmp_path, capsys) -> None:
+    path = tmp_path / "event.npz"
+    write_event(event_with_fields(), path)
+    stage = Stage("diffusion", path, autoencoder_run)
+    names = "wet_share,carried_rain,orography,wind"
+    out = stage.run(tmp_path / "run", 2, "--inputs", names)
+    assert ",".join(read_description(out).model.inputs) == names
+    assert "not used" not in capsys.readouterr().out
+
+    arguments = ["--model", str(out), "--data", str(path), "--steps", "2", "--members", "1"]
+    assert run_script(lambda: infer.main([*arguments, "--out", str(tmp_path / "f.npz")])) == 0
+    assert np.load(tmp_path / "f.npz")["rain_rate"].shape == (1, 20, 64, 64)
+    shown = ["--model", str(out), "--data", str(path), "--out", str(tmp_path / "verify")]
+    shown += ["--cases", "1", "--members", "2", "--crop-size", "32", "--steps", "2"]
+    assert run_script(lambda: verify(shown)) == 0
+
+    capsys.readouterr()
+    arguments += ["--out", str(tmp_path / "later.npz"), "--lead-minutes", "105"]
+    assert run_script(lambda: infer.main(arguments)) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and "wind ends too soon" in error[0]
+    assert not (tmp_path / "later.npz").exists()
+
+
+def test_events_without_the_field_are_refused_in_one_line(
+    autoencoder_run, event_path, tmp_path, capsys
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    line = stage.fails(capsys, tmp_path / "run", "--inputs", "orography")
+    assert "has no height, which the model takes" in line and not (tmp_path / "run").exists()
+    model_with("orography").save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(event_path)]
+    assert run_script(lambda: infer.main([*arguments, "--out", str(tmp_path / "f.npz")])) == 2
+    assert "has no height" in capsys.readouterr().err
+    verified = [*arguments, "--out", str(tmp_path / "v"), "--cases", "1", "--crop-size", "32"]
+    assert run_script(lambda: verify([*verified, "--members", "2"])) == 2
+    assert "has no height" in capsys.readouterr().err
+
+
+def test_fields_that_a_model_does_not_take_are_said(tmp_path, capsys) -> None:
+    write_event(event_with_fields(num_frames=4), tmp_path / "event.npz")
+    tiny_model().save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "event.npz")]
+    infer.main([*arguments, "--out", str(tmp_path / "f.npz"), "--members", "1"])
+    assert "its arrays height, wind are not used" in capsys.readouterr().out
+
+
+def test_a_kept_forecast_is_not_taken_for_other_fields(tmp_path) -> None:
+    model_with("orography").save_pretrained(tmp_path / "model")
+    device, path = torch.device("cpu"), str(tmp_path / "model")
+    forecaster = forecasters.model_forecaster(path, 1, 2, device, "off")
+    event = event_with_fields()
+    case = cases.draw_cases([event], 1, 32, 0)[0]
+    past, _, given = scoring.read_case([event], case, 32, device, forecaster.fields)
+    cache = forecasters.ForecastCache(tmp_path / "cache")
+    first = cache(forecaster, past, case, given).members
+    other = cache(forecaster, past, case, {"height": given["height"] + 5000}).members
+    assert not torch.allclose(first, other, atol=0.1)
+    assert torch.equal(cache(forecaster, past, case, given).members, first)
+
+
+def test_memory_is_counted_with_the_inputs() -> None:
+    settings = DIFFUSION_PRESETS["tiny"]
+    without, with_inputs = (
+        count(
+            lambda inputs=inputs: diffusion_pass(
+                replace(settings, inputs=inputs), TINY_AUTOENCODER
+            ),
+            *(2, 32, "off", False),
+        )
+        for inputs in ((), ("carried_rain", "orography"))
+    )
+    # The first convolution has six more input channels for 8 output channels and 27 cells.
+    assert with_inputs.parameters - without.parameters == 6 * 8 * 27
+    assert with_inputs.passes > without.passes
+
+
+def test_the_files_of_an_event_keep_its_fields(tmp_path) -> None:
+    event = event_with_fields(num_frames=5)
+    write_event(event, tmp_path / "e.npz")
+    again = read_event(tmp_path / "e.npz")
+    assert again.notes == () and list(again.fields) == ["height", "wind"]
+    for name, field in event.fields.items():
+        assert np.array_equal(again.fields[name].values, field.values)
+        assert np.array_equal(again.fields[name].time, field.time)
