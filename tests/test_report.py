@@ -61,6 +61,7 @@ def table(inside: float | None = None, **mean) -> dict:
     """What the tables on the terminal need of `scores_table`."""
     scores = {f"fair_crps_{size}px": [float(size)] * LEADS for size in (1, 8, 64)}
     scores["fair_crps_64px"] = [None] * LEADS
+    scores |= {"spread_error_ratio": [0.9] * LEADS, "wet_area_ratio": [1.2] * 19 + [None]}
     return {
         "models": {"dry": scores, "model": scores},
         "interior": {"dry": scores, "model": {**scores, "fair_crps_1px": [0.5] * 10 + [9] * 10}},
@@ -90,7 +91,8 @@ def test_numbers_come_where_the_head_says():
         "|",
         "s/forecast",
     ]
-    (row,) = [line for line in lines if line.startswith("model  ") and "|" in line]
+    row, ensemble = (line for line in lines if line.startswith("model  ") and "|" in line)
+    assert ensemble.split() == ["model", *["0.90"] * 5, "|", *["1.20"] * 4, "-"]
     assert row.split() == [
         "model",
         *["1.000"] * 5,

@@ -168,8 +168,28 @@ def warn_of_blocks(crop_size: int, block_size: int) -> list[str]:
 
 
 def describe_scores(table: dict[str, Any]) -> str:
-    """The most telling numbers of `scores_table` in two tables."""
-    return "\n".join([*_crps_lines(table), "", *_skill_lines(table)])
+    """The most telling numbers of `scores_table` in three tables."""
+    return "\n".join([*_crps_lines(table), "", *_ensemble_lines(table), "", *_skill_lines(table)])
+
+
+def _ensemble_lines(table: dict[str, Any]) -> list[str]:
+    """Whether the members are as different, and as wet, as they should be."""
+    width = max(map(len, table["models"]))
+    count = len(TABLE_LEADS)
+    row = (f"{{:<{width}}}" + "{:>8}" * count + " |" + "{:>8}" * count).format
+    leads = [f"+{minutes}" for minutes in TABLE_LEADS]
+    lines = [
+        "Spread over error of the ensemble mean | wet area over that observed; 1 is right",
+        row("", *leads, *leads),
+    ]
+    for name, scores in table["models"].items():
+        values = [
+            scores[score][LEAD_MINUTES.index(minutes)]
+            for score in ("spread_error_ratio", "wet_area_ratio")
+            for minutes in TABLE_LEADS
+        ]
+        lines.append(row(name, *("-" if value is None else f"{value:.2f}" for value in values)))
+    return lines
 
 
 def _crps_lines(table: dict[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ from ldcast.verification.score import Score
 from ldcast.verification.spectrum import SpectrumScore
 from ldcast.verification.spread import SpreadScore
 from ldcast.verification.tally import Tally
+from ldcast.verification.wet_area import WetAreaScore
 
 BLOCK_SIZES = (1, 8, 64)  # pixels
 SCALES = (1, 4, 16, 64)  # pixels
@@ -40,6 +41,7 @@ def interior_scores() -> list[Score]:
         *(FractionsScore(threshold, SCALES) for threshold in THRESHOLDS),
         *(BrierScore(threshold) for threshold in THRESHOLDS),
         SpreadScore(),
+        WetAreaScore(),
         MatchedMeanScore(THRESHOLDS),
     ]
 

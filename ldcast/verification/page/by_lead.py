@@ -44,6 +44,7 @@ def lead_panels(table: dict[str, Any]) -> list[Panel]:
         _interior_panel(table),
         *_skill_panels(table),
         _spread_panel(table),
+        _score_panel(table, "wet_area_ratio", "wet area", "1 is as observed", "members / observed"),
         _nearest_panel(table, "fss_1mm_{}px", 16, "FSS, ≥ 1 mm/h", PERFECT, "FSS"),
         _nearest_panel(table, "fss_10mm_{}px", 16, "FSS, ≥ 10 mm/h", PERFECT, "FSS"),
         _score_panel(table, "csi_pmm_1mm", "CSI of matched mean, ≥ 1 mm/h", PERFECT, "CSI"),
