@@ -270,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
 
             # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).
             start = time.perf_counter()
-            lr = state.lr_factor * settings.optimizer.lr_at(state.iteration)
+            lr = state.lr_factor * settings.optimizer.lr_at(state.iteration, run.phase_ends)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels

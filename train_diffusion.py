@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         diffusion=settings.diffusion,
         inputs=settings.inputs,
     )
-    model = build(config, loss_norm=settings.loss_norm)
+    model = build(config, loss_norm=settings.loss_norm, noise_levels=settings.noise_levels)
     model.trained_on = {
         "data": [event.name for event in train_events],
         "batch_size": loop.batch_size,
@@ -336,7 +336,7 @@ def main(argv: list[str] | None = None) -> int:
 
             # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).
             start = time.perf_counter()
-            lr = state.lr_factor * settings.optimizer.lr_at(state.iteration)
+            lr = state.lr_factor * settings.optimizer.lr_at(state.iteration, run.phase_ends)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels

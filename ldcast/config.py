@@ -1,5 +1,8 @@
 """What a model is and how it is trained: settings composed from their owners, and the presets."""
 
+import bisect
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ldcast.diffusion.registry import all_settings
@@ -64,21 +67,32 @@ class OptimizerConfig(Settings):
     weight_decay: float = setting(1e-3, "AdamW weight decay", low=0)
     clip_norm: float = setting(1.0, "largest gradient norm", low=1e-9)
     warmup_iterations: int = setting(500, "iterations of linear learning-rate warm-up", low=0)
-    decay_after: int = setting(20_000, "iteration from which lr falls as 1/sqrt(iteration)", low=1)
+    lr_curve: str = setting("inverse_sqrt", "how it falls", choices=("inverse_sqrt", "cosine"))
+    decay_after: int = setting(20_000, "inverse_sqrt: iteration from which it falls", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise InputError(f"betas: got {self.betas}, expected two numbers below 1")
 
-    def lr_at(self, iteration: int) -> float:
+    def lr_at(self, iteration: int, phase_ends: Sequence[int]) -> float:
         """Learning rate of the update that follows `iteration` updates.
 
-        A function of the iteration alone, so that a run can be extended.
+        phase_ends: iterations at which the run was planned to end, first to last; rising. Cosine
+            falls to nearly 0 at each of them, and rises anew where a run was extended. The other
+            curve is a function of the iteration alone: 1/sqrt(iteration) after `decay_after`.
         """
-        warmup = min(1.0, (iteration + 1) / max(self.warmup_iterations, 1))
-        decay = (self.decay_after / max(iteration + 1, self.decay_after)) ** 0.5
-        return self.lr * warmup * decay
+        if self.lr_curve == "inverse_sqrt":
+            decay = (self.decay_after / max(iteration + 1, self.decay_after)) ** 0.5
+            return self.lr * self._warmup(iteration) * decay
+        starts = (0, *phase_ends)
+        phase = bisect.bisect_right(phase_ends[:-1], iteration)
+        start, end = starts[phase], phase_ends[phase]
+        progress = (iteration - start) / (end - start)
+        return self.lr * self._warmup(iteration - start) * (1 + math.cos(math.pi * progress)) / 2
+
+    def _warmup(self, num_updates: int) -> float:
+        return min(1.0, (num_updates + 1) / max(self.warmup_iterations, 1))
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,7 @@ class ForecastScoreConfig(Settings):
 
     num_cases: int = setting(8, "fixed cases, the wettest among them", low=1)
     num_members: int = setting(4, "members of each; the score is the fair CRPS", low=1)
+    num_sampling_steps: int = setting(0, "sampling steps; 0: the model's own number", low=0)
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,9 @@ class DiffusionTraining(Settings):
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     inputs: tuple[str, ...] = setting((), INPUTS_HELP)
     loss_norm: str = setting("l2", "error of the prediction", choices=("l1", "l2"))
+    noise_levels: tuple[float, ...] = setting(
+        (), "mean,deviation of log(signal^2/sigma^2) that training draws; none: all steps alike"
+    )
     encoder_dtype: str = setting(
         "float32", "weights and work of the frozen encoder", choices=("float32", "bfloat16")
     )
@@ -172,6 +190,10 @@ class DiffusionTraining(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         build_inputs(self.inputs)  # raises
+        if self.noise_levels and (len(self.noise_levels) != 2 or self.noise_levels[1] <= 0):
+            raise InputError(
+                f"noise_levels: got {self.noise_levels}, expected a mean and a deviation above 0"
+            )
 
 
 # Published sizes and recipe, 128-px crops first and 256-px ones to finish.

@@ -91,7 +91,9 @@ class LatentNowcaster(nn.Module):
         return predict
 
 
-def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
+def build_latent_nowcaster(
+    config: ModelConfig, loss_norm: str = "l2", noise_levels: tuple[float, ...] = ()
+) -> LatentNowcaster:
     """Networks with fresh weights and the two samplers, as the settings say."""
     schedule = SCHEDULES[config.diffusion.schedule]()
     inputs = build_inputs(config.inputs)
@@ -99,7 +101,7 @@ def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcast
     return LatentNowcaster(
         conditioner,
         denoiser,
-        training_sampler=DDPMLoss(schedule, loss_norm, target=config.diffusion.prediction),
+        training_sampler=DDPMLoss(schedule, loss_norm, config.diffusion.prediction, noise_levels),
         inference_sampler=build_sampler(
             config.diffusion.sampler,
             schedule,

@@ -397,12 +397,18 @@ class _CallCounter:
 
 
 def build(
-    config: ModelConfig, trained_on: dict[str, Any] | None = None, loss_norm: str = "l2"
+    config: ModelConfig,
+    trained_on: dict[str, Any] | None = None,
+    loss_norm: str = "l2",
+    noise_levels: tuple[float, ...] = (),
 ) -> LDCast:
-    """The whole system with fresh weights, as the settings say; training and forecasts use it."""
+    """The whole system with fresh weights, as the settings say; training and forecasts use it.
+
+    loss_norm, noise_levels: of the training loss, see `DDPMLoss`; forecasts have no use for them.
+    """
     return LDCast(
         build_autoencoder(config.autoencoder),
-        build_latent_nowcaster(config, loss_norm),
+        build_latent_nowcaster(config, loss_norm, noise_levels),
         config.rain,
         trained_on,
     )

@@ -80,7 +80,7 @@ def test_micro_batches_that_divide_the_batch_pass():
 
 def test_learning_rate_rises_linearly_stays_and_falls_with_the_root():
     optimizer = OptimizerConfig(lr=0.8, warmup_iterations=4, decay_after=100)
-    rates = [optimizer.lr_at(iteration) for iteration in range(400)]
+    rates = [optimizer.lr_at(iteration, [200, 400]) for iteration in range(400)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
     assert rates[4:100] == pytest.approx([0.8] * 96)
     assert rates[399] == pytest.approx(0.8 / 2)  # four times as late, half the rate
@@ -88,4 +88,17 @@ def test_learning_rate_rises_linearly_stays_and_falls_with_the_root():
 
 
 def test_learning_rate_without_warm_up_starts_at_the_top():
-    assert OptimizerConfig(lr=0.5, warmup_iterations=0).lr_at(0) == 0.5
+    assert OptimizerConfig(lr=0.5, warmup_iterations=0).lr_at(0, [10]) == 0.5
+
+
+def test_a_cosine_ends_near_zero_and_rises_anew_in_each_phase():
+    optimizer = OptimizerConfig(lr=0.8, warmup_iterations=2, lr_curve="cosine")
+    rates = [optimizer.lr_at(iteration, [100, 160]) for iteration in range(160)]
+    assert rates[0] == pytest.approx(0.4) and rates[1] == pytest.approx(0.8, rel=1e-3)
+    assert rates[50] == pytest.approx(0.4) and rates[25] == pytest.approx(0.4 + 0.4 * 2**-0.5)
+    assert rates[99] < 0.001 and rates[159] < 0.001
+    assert rates[100] == pytest.approx(0.4) and rates[130] == pytest.approx(0.4)
+    assert rates[1:100] == sorted(rates[1:100], reverse=True)
+    # An extended run repeats what it did before.
+    assert rates[:100] == [optimizer.lr_at(iteration, [100]) for iteration in range(100)]
+    assert optimizer.lr_at(100, [100]) == 0  # asked for at the end, though no update follows

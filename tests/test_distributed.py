@@ -163,7 +163,7 @@ def test_an_error_of_one_process_ends_the_others() -> None:
 
 def test_processes_that_read_different_states_say_so(tmp_path: Path) -> None:
     processes = OneOfTwo(0, 2, torch.device("cpu")).answering(7)
-    run = Run(tmp_path, {}, processes, print)
+    run = Run(tmp_path, {"loop": {"iterations": 1}}, processes, print)
     with pytest.raises(InputError, match=r"of iterations 5, 7.*all machines see"):
         run._check_all_resumed(TrainState({}, None, None, None, iteration=5))
     run._check_all_resumed(TrainState({}, None, None, None, iteration=7))

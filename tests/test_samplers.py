@@ -17,6 +17,7 @@ from golden_arrays import (
 )
 from torch import Tensor
 
+from ldcast.config import DiffusionTraining
 from ldcast.diffusion import (
     DDPMLoss,
     Denoiser,
@@ -76,13 +77,15 @@ class RecordingSchedule(NoiseSchedule):
 
 @pytest.mark.parametrize("num", [10, 50])
 @torch.no_grad()
-def test_plms_is_as_published(num):
+def test_plms_is_as_published(num, monkeypatch):
     """The final latents, and on the way every stored state, estimate and noise of the first one."""
     signal = SCHEDULE.signal.clone()
     signal.estimates = []
     schedule = RecordingSchedule(signal, SCHEDULE.sigma)
     context = [PLMS[f"context.{size}"] for size in ("8x8", "4x4", "2x2")]
-    denoiser = Recorder(nowcaster().latent_nowcaster.denoiser_given(context))
+    network = nowcaster().latent_nowcaster
+    monkeypatch.setattr(network.conditioner, "forward", lambda z_past: context)
+    denoiser = Recorder(network.denoiser_given(Known(PLMS["x_T"][:, :, :1])))
     z = PLMSSampler(schedule, num)(denoiser, PLMS["x_T"])
 
     stored = below(PLMS, f"S{num}.")
@@ -343,3 +346,29 @@ def test_diffusion_steps_are_drawn_from_the_whole_schedule():
     DDPMLoss(SCHEDULE)(noise_denoiser(denoiser), torch.zeros(num, 1, 1, 1, 1), generators)
     assert 0 <= min(drawn) < 10 and 989 < max(drawn) <= 999
     assert abs(sum(drawn) / num - 499.5) < 20
+
+
+@pytest.mark.parametrize("name", ["sqrt_linear", "cosine", "straight"])
+def test_noise_levels_are_drawn_as_asked(name):
+    schedule, drawn = SCHEDULES[name](), []
+
+    def denoiser(z_noisy: Tensor, diffusion_step: Tensor) -> Tensor:
+        drawn.extend(diffusion_step.tolist())
+        return Prediction(z_noisy, z_noisy, z_noisy)
+
+    num = 4000
+    loss = DDPMLoss(schedule, noise_levels=(-1.0, 0.8))
+    loss(denoiser, torch.zeros(num, 1, 1, 1, 1), keyed_generators(0, indices=range(num)))
+    log_snr = schedule.log_snr[drawn]
+    assert abs(log_snr.mean() + 1.0) < 0.05 and abs(log_snr.std() - 0.8) < 0.05
+    extreme = DDPMLoss(schedule, noise_levels=(-60.0, 1.0))
+    assert extreme(denoiser, torch.zeros(1, 1, 1, 1, 1)).shape == (1,)
+    assert drawn[-1] == schedule.num_diffusion_steps - 1
+
+
+@pytest.mark.parametrize("levels", [(1.0,), (0.0, 0.0), (0.0, -1.0)])
+def test_noise_levels_need_a_deviation(levels):
+    with pytest.raises(ValueError, match="expected a mean and a deviation above 0"):
+        DDPMLoss(SCHEDULE, noise_levels=levels)
+    with pytest.raises(ValueError, match="expected a mean and a deviation above 0"):
+        DiffusionTraining(noise_levels=levels)

@@ -1,6 +1,7 @@
 """Both training scripts, run as a user runs them, with the tiny preset on synthetic rain."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from ldcast.motion import fill_gaps
 from ldcast.seeds import keyed_generators
 from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
-from ldcast.training.run import ARGUMENTS_NAME
+from ldcast.training.run import ARGUMENTS_NAME, read_arguments
 from train_diffusion import latent_grid, training_loss
 
 # ---- a run and what it leaves --------------------------------------------------------------------
@@ -192,6 +193,49 @@ def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
     whole = stage.reference(4)
     parts = stage.run(stage.run(tmp_path / "parts", 2), 4)
     assert same_tensors(state(whole), state(parts))
+
+
+def test_a_run_that_is_extended_starts_a_further_phase_of_its_learning_rate(
+    stage: Stage, tmp_path: Path
+) -> None:
+    lr = 1e-5
+    curve = ("--optimizer.lr-curve", "cosine", "--optimizer.warmup-iterations", "0")
+    curve += ("--lr", str(lr))
+    out = stage.run(tmp_path / "run", 2, *curve)
+    stage.run(out, 4, *curve)
+    assert read_arguments(out)["phase_ends"] == [2, 4]
+    stage.run(out, 4, *curve)  # repeated, it is no phase
+    assert read_arguments(out)["phase_ends"] == [2, 4]
+    rates = [line["lr"] for line in read_metrics(out) if "lr" in line]
+    assert rates == pytest.approx([lr, lr / 2, lr, lr / 2])
+    whole = [line["lr"] for line in read_metrics(stage.reference(4, *curve)) if "lr" in line]
+    assert whole == pytest.approx(
+        [lr * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)], rel=1e-4
+    )
+
+
+def test_a_run_that_is_cut_short_keeps_its_planned_end(stage: Stage, tmp_path: Path) -> None:
+    curve = ("--optimizer.lr-curve", "cosine", "--loop.validation-interval", "2")
+    whole = stage.reference(4, *curve)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    (cut / "state.previous.safetensors").replace(cut / "state.safetensors")
+    assert same_tensors(state(stage.run(cut, 4, *curve)), state(whole))
+
+
+def test_what_an_old_run_did_not_know_is_as_it_was_then(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    path = stage.run(tmp_path / "run", 1) / ARGUMENTS_NAME
+    arguments = json.loads(path.read_text())
+    for name in ("inputs", "noise_levels", "phase_ends"):
+        del arguments[name]
+    del arguments["optimizer"]["lr_curve"], arguments["forecast_score"]["num_sampling_steps"]
+    path.write_text(json.dumps(arguments))
+    line = stage.fails(capsys, path.parent, "--noise-levels", "0,1")
+    assert "noise_levels [], now it is [0.0, 1.0]" in line
+    assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
 
 
 def test_a_run_from_before_a_setting_goes_on(

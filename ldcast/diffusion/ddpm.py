@@ -20,16 +20,25 @@ class DDPMLoss:
     target: what the network answers, one of `PREDICTIONS`; the error is that of its own output.
         "v" (Salimans and Ho 2022) has the error of the noise over the signal, so that noisy steps
         weigh more.
+    noise_levels: mean and deviation of a normal distribution of log(signal^2 / sigma^2) that the
+        diffusion steps are drawn from; empty: each with the same chance. Forecasts are decided at
+        high noise, where it is drawn rarely otherwise. Source: Karras et al. 2022, section 5;
+        Esser et al. 2024, section 3.1, for the logit-normal form of flow matching.
     """
 
     schedule: NoiseSchedule
     norm: Literal["l1", "l2"] = "l2"
     target: Literal["noise", "v", "flow"] = "noise"
+    noise_levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, allowed in (("norm", ("l1", "l2")), ("target", PREDICTIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"got {name} {getattr(self, name)!r}, expected one of {allowed}")
+        if self.noise_levels and (len(self.noise_levels) != 2 or not self.noise_levels[1] > 0):
+            raise ValueError(
+                f"got noise_levels {self.noise_levels}, expected a mean and a deviation above 0"
+            )
 
     @property
     def num_denoiser_calls(self) -> int:
@@ -50,12 +59,21 @@ class DDPMLoss:
         weight: (B, 1, L, h, w) between 0 and 1, how much each latent cell counts; the loss is the
             weighted mean, and 0 for an example without any weight.
         """
-        num_steps = self.schedule.num_diffusion_steps
         sources = [None] * len(z) if generators is None else generators
-        steps = [torch.randint(num_steps, (1,), generator=source) for source in sources]
+        steps = [self._draw_step(source) for source in sources]
         diffusion_step = torch.cat(steps).to(z.device)
         noise = draw_noise(z.shape, generators, z.device)
         return self.at(denoiser, z, noise, diffusion_step, weight)
+
+    def _draw_step(self, generator: torch.Generator | None) -> Tensor:
+        """(1,) int64."""
+        num_steps = self.schedule.num_diffusion_steps
+        if not self.noise_levels:
+            return torch.randint(num_steps, (1,), generator=generator)
+        mean, deviation = self.noise_levels
+        log_snr = mean + deviation * torch.randn(1, generator=generator, dtype=torch.float64)
+        rising = -self.schedule.log_snr
+        return torch.searchsorted(rising, -log_snr).clamp(max=num_steps - 1)
 
     def at(
         self,

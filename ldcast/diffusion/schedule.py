@@ -106,6 +106,11 @@ class NoiseSchedule:
         return self.signal.square()
 
     @property
+    def log_snr(self) -> Tensor:
+        """(N,) float64, log(signal^2 / sigma^2), falling; -inf where no signal is left."""
+        return 2 * (self.signal.log() - self.sigma.log())
+
+    @property
     def num_diffusion_steps(self) -> int:
         return len(self.signal)
 

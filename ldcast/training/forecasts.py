@@ -72,7 +72,7 @@ class FixedCases:
         num_others = min(settings.num_cases - 1, len(candidates))
         self.cases = [*spread_over(candidates, num_others), wettest]
         self._events, self._data = events, data
-        self._num_members, self._amp = settings.num_members, amp
+        self._settings, self._amp = settings, amp
 
     def wettest(self) -> "FixedCases":
         """The wettest case alone."""
@@ -101,7 +101,12 @@ class FixedCases:
             past, future = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
             try:
                 members = model.predict(
-                    past, self._num_members, case.seed, amp=self._amp, fields=fields
+                    past,
+                    self._settings.num_members,
+                    case.seed,
+                    self._settings.num_sampling_steps or None,
+                    amp=self._amp,
+                    fields=fields,
                 )
             except NonFiniteError:
                 sums[0] = torch.inf

@@ -39,14 +39,25 @@ FREE_ARGUMENTS = (
     "loop.num_micro_batches",
     "loop.use_activation_checkpointing",
 )
-# Came after runs had been started, and decides no update: any value goes where a run lacks it.
-LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing", "autoencoder.kind", "inputs")
+# Came after runs had been started: what those that lack it were trained with.
+LATER_ARGUMENTS = {
+    "autoencoder.kind": "kl",
+    "inputs": [],
+    "noise_levels": [],
+    "optimizer.lr_curve": "inverse_sqrt",
+    "forecast_score.num_sampling_steps": 0,
+}
+# Came after, too, but decides no update: any value goes where a run lacks it.
+LATER_FREE_ARGUMENTS = ("diffusion.sampler_settings.spacing",)
+PHASES = "phase_ends"
 
 
 class Run:
     """A run's folder, opened by `open_run`; of several processes, rank 0 alone writes into it.
 
     say: takes a line for the user.
+    phase_ends: iterations at which the run was planned to end, by the commands that started and
+        extended it; the curve of the learning rate depends on them.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class Run:
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.processes = folder, processes
+        self.phase_ends = _phase_ends(folder, arguments["loop"]["iterations"])
         self._arguments, self._say = arguments, say
         self._can_draw = importlib.util.find_spec("matplotlib") is not None
 
@@ -86,7 +98,8 @@ class Run:
         state.num_processes = self.processes.num
         with self.processes.failing_together():
             if self.processes.is_main:
-                arguments = json.dumps(self._arguments, indent=2)
+                recorded = self._arguments | {PHASES: self.phase_ends}
+                arguments = json.dumps(recorded, indent=2)
                 write_text(self.folder / ARGUMENTS_NAME, arguments + "\n")
                 self.metrics = MetricsLog(self.folder, use_tensorboard)
                 self.metrics.cut(state.iteration, state.validated_at)
@@ -237,6 +250,15 @@ def read_arguments(folder: Path) -> dict[str, Any]:
     return arguments
 
 
+def _phase_ends(folder: Path, iterations: int) -> list[int]:
+    """Those that a run recorded, and `iterations` where that is later; its last one is."""
+    if _newest_state(folder) is None:  # it starts anew
+        return [iterations]
+    recorded = read_arguments(folder)
+    ends = recorded.get(PHASES, [recorded["loop"]["iterations"]])
+    return ends if iterations == ends[-1] else [*ends, iterations]
+
+
 def _check_is_run(folder: Path, arguments: dict[str, Any]) -> None:
     if (folder / ARGUMENTS_NAME).is_file():
         if _newest_state(folder) is not None:
@@ -287,8 +309,10 @@ def _put_damaged_aside(folder: Path, say: Callable[[str], None]) -> None:
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     before, now = dict(_leaves(before)), dict(_leaves(now))
-    later = {name for name in LATER_ARGUMENTS if name not in before}
-    for name in sorted((before.keys() | now.keys()) - later):
+    before.pop(PHASES, None)
+    before = {name: value for name, value in LATER_ARGUMENTS.items() if name in now} | before
+    free = {name for name in LATER_FREE_ARGUMENTS if name not in before}
+    for name in sorted((before.keys() | now.keys()) - free):
         old, new = before.get(name), now.get(name)
         if name == "loop.iterations" and isinstance(old, int) and new >= old:
             continue
