@@ -12,10 +12,11 @@ again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the res
 
 import argparse
 import copy
+import functools
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from ldcast.config import (
     ModelConfig,
 )
 from ldcast.data.archive import notes_of
-from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, valid_share, wet_share
+from ldcast.data.crops import Example, TrainingCrops, ValidationCrops
 from ldcast.data.fields import notes_of_unused
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import InputError, run_script
@@ -46,19 +47,11 @@ from ldcast.model_folder import (
     read_description,
 )
 from ldcast.models import Autoencoder
-from ldcast.motion import fill_gaps
-from ldcast.nowcast.inputs import (
-    Input,
-    LatentGrid,
-    Observed,
-    fields_of,
-    known_at_issue_time,
-    margin_of,
-)
+from ldcast.nowcast.inputs import LatentGrid, fields_of, margin_of
 from ldcast.nowcast.registry import build_inputs
 from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
-from ldcast.rain import drop_impossible_rain, to_model_units
+from ldcast.rain import to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
 from ldcast.stopping import StopRequest
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
@@ -67,6 +60,7 @@ from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
 from ldcast.training.guard import find_problem, find_validation_problem
+from ldcast.training.latents import POOL_NAME, LatentExample, encode_example, make_pool
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
@@ -100,29 +94,15 @@ def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
 
 
 def training_loss(
-    grid: LatentGrid,
-    inputs: Mapping[str, Input],
-    latent_nowcaster: nn.Module,
-    example: Example,
-    generators: list[torch.Generator],
-    margin: int = 0,
+    latent_nowcaster: nn.Module, latents: LatentExample, generators: list[torch.Generator]
 ) -> Tensor:
-    """Loss per example (B,) for a batch of rain (B, 1, 24, H, W) mm/h, NaN = no data.
+    """Loss per example (B,).
 
-    grid: encodes with the frozen autoencoder. inputs: what is made of the past for the networks.
     latent_nowcaster: called as `LatentNowcaster` is.
     generators: one per example, for its diffusion step and noise.
-    margin: pixels on all sides of the example that only the inputs look at.
-    Each latent cell counts by its share of pixels with data. Gaps of the past are filled as for a
-    forecast.
+    Each latent cell counts by its share of pixels with data.
     """
-    past, future = example.rain_rate.split([grid.past_frames, grid.future_frames], dim=2)
-    past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])  # (B, T, H, W)
-    observed = Observed(past, example.fields, margin)
-    known = known_at_issue_time(observed, grid, inputs)
-    future = observed.domain(future)
-    weight = valid_share(future, grid.compression)
-    return latent_nowcaster(known, grid.encode(future), generators, weight)
+    return latent_nowcaster(latents.known, latents.z_future, generators, latents.weight)
 
 
 def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
@@ -153,8 +133,9 @@ def validation_loss(
     grid = latent_grid(model, model.autoencoder)
     for index in stop.until(processes.share(len(crops))):
         example = default_collate([crops[index]]).to(model.device)
+        latents = encode_example(example, grid, nowcaster.inputs)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
-        total += training_loss(grid, nowcaster.inputs, nowcaster, example, generators).cpu()
+        total += training_loss(nowcaster, latents, generators).cpu()
     return processes.sum(total).item() / len(crops)
 
 
@@ -259,6 +240,14 @@ def main(argv: list[str] | None = None) -> int:
     model.autoencoder.requires_grad_(False)
     encoder = copy.deepcopy(model.autoencoder).to(getattr(torch, settings.encoder_dtype))
     grid = latent_grid(model, encoder)
+    encode = functools.partial(
+        encode_example,
+        grid=grid,
+        inputs=inputs,
+        margin=margin,
+        max_rain_rate=data.max_rain_rate,
+        device=device,
+    )
     if loop.use_activation_checkpointing:
         checkpoint_activations(*networks.values())
     parameters = list(nowcaster.parameters())
@@ -285,7 +274,12 @@ def main(argv: list[str] | None = None) -> int:
         notes = notes_of(events) + notes_of_unused(events, fields) + precision_notes
         for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
-        batches = Batches(crops, loop, data.num_workers, processes)
+        examples = crops
+        if data.pool:
+            with tqdm(total=data.pool, desc="pool", disable=bar.disable) as pool_bar:
+                work = encode, processes, stop, pool_bar.update
+                examples = make_pool(out / POOL_NAME, crops, arguments, *work)
+        batches = Batches(examples, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration
         trained = nowcaster
@@ -341,21 +335,17 @@ def main(argv: list[str] | None = None) -> int:
                 group["lr"] = lr
             totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
             for micro_batch in range(loop.num_micro_batches):
-                example, keys = batches.take()  # rain (B, 1, T, H, W) mm/h, and fields
-                example = example.to(device)
-                rain_rate, num_impossible = drop_impossible_rain(
-                    example.rain_rate, data.max_rain_rate
-                )
-                example = example._replace(rain_rate=rain_rate)
+                example, keys = batches.take()
+                latents = example.to(device) if data.pool else encode(example)
                 generators = [keyed_generator(seed, STREAM_NOISE, *key) for key in keys]
                 is_last = micro_batch == loop.num_micro_batches - 1
                 with summing_gradients(trained, is_last):
                     with autocast(device, dtype):
-                        loss = training_loss(grid, inputs, trained, example, generators, margin)
+                        loss = training_loss(trained, latents, generators)
                     loss = loss.sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
-                share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)
-                totals += torch.stack([loss.detach(), share, num_impossible])
+                share = latents.wet_share / (loop.num_micro_batches * processes.num)
+                totals += torch.stack([loss.detach(), share, latents.num_impossible.sum()])
             batch_loss, batch_wet_share, num_impossible = processes.sum(totals).tolist()
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(

@@ -105,6 +105,9 @@ class DataConfig(Settings):
     )
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
     max_rain_rate: float = setting(500.0, "mm/h; a batch with more is taken for faulty", low=1)
+    pool: int = setting(
+        0, "examples of stage 2 that are encoded once and drawn from; 0: encode in the loop", low=0
+    )
     num_workers: int = setting(0, "processes that prepare batches; 0: the training process", low=0)
 
     def __post_init__(self) -> None:

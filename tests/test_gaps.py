@@ -11,6 +11,7 @@ from ldcast.motion import (
     PAST_INCOMPLETE,
     UPSTREAM_OBSERVED,
     carry,
+    carry_through,
     fill_gaps,
     forecast_quality,
     mean_motion,
@@ -33,6 +34,19 @@ def without(rain_rate: Tensor, frames: list[int], columns: slice = slice(None, 6
 def share_of_error(got: Tensor, expected: Tensor, where: Tensor) -> float:
     """Mean absolute error over the mean of what was to be found."""
     return ((got - expected)[where].abs().mean() / expected[where].mean()).item()
+
+
+def test_rain_carried_through_all_frames_is_that_of_each() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rain_rate = torch.rand(24, 30, generator=generator)
+    rain_rate[3:6, 20:] = torch.nan
+    motion = torch.randn(2, 24, 30, generator=generator)
+    through = carry_through(rain_rate, motion, 5)
+    for k in range(5):
+        alone = carry(rain_rate, motion, k + 1)
+        torch.testing.assert_close(through[k], alone, rtol=0, atol=0, equal_nan=True)
+    inner = carry_through(rain_rate, motion, 5, border=4)
+    torch.testing.assert_close(inner, through[:, 4:-4, 4:-4], rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("num_frames", [-3, -1, 1, 2])

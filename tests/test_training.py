@@ -27,6 +27,7 @@ from ldcast.motion import fill_gaps
 from ldcast.seeds import keyed_generators
 from ldcast.training.crashtest import read_metrics
 from ldcast.training.ema import EMA
+from ldcast.training.latents import encode_example
 from ldcast.training.run import ARGUMENTS_NAME, read_arguments
 from train_diffusion import latent_grid, training_loss
 
@@ -136,9 +137,9 @@ def test_the_loss_of_a_past_with_a_gap_is_that_of_the_filled_one() -> None:
 
     def loss(rain_rate: torch.Tensor) -> float:
         generators = keyed_generators(0, indices=[0])
-        grid, nowcaster = latent_grid(model, model.autoencoder), model.latent_nowcaster
-        example = Example(rain_rate[None, None], {})
-        return training_loss(grid, {}, nowcaster, example, generators).item()
+        grid = latent_grid(model, model.autoencoder)
+        latents = encode_example(Example(rain_rate[None, None], {}), grid, {})
+        return training_loss(model.latent_nowcaster, latents, generators).item()
 
     gapped = rain_rate.clone()
     gapped[1, :, :40] = torch.nan

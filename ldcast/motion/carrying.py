@@ -11,17 +11,19 @@ from ldcast.rain import valid_mask
 MIN_WEIGHT = 0.5  # of the four pixels around a point, what must have data to know its rain
 
 
-def positions_upstream(motion: Tensor) -> Iterator[Tensor]:
+def positions_upstream(motion: Tensor, border: int = 0) -> Iterator[Tensor]:
     """Where the air of each pixel was 1, 2, ... frames before, without end: (2, H, W), rows first.
 
     motion: (2, H, W), down and right in pixels per frame, the same at all times; outside the domain
         it is that of the nearest pixel. With its sign changed: where the air will be.
+    border: pixels on all sides whose air is not followed; then (2, H - 2 border, W - 2 border).
     """
     height, width = motion.shape[-2:]
     axes = (
         torch.arange(size, device=motion.device, dtype=motion.dtype) for size in (height, width)
     )
     position = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    position = position[:, border : height - border, border : width - border]
     while True:
         row, column = position.round().long()
         position = position - motion[:, row.clamp(0, height - 1), column.clamp(0, width - 1)]
@@ -51,9 +53,13 @@ def carry(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
     return _rain_at(position[None], rain_rate)[0]
 
 
-def carry_through(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
-    """Rain (num_frames, H, W) mm/h as it is 1, 2, ... frames later, as `carry` gives each."""
-    return _rain_at(torch.stack(list(islice(positions_upstream(motion), num_frames))), rain_rate)
+def carry_through(rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0) -> Tensor:
+    """Rain (num_frames, H, W) mm/h as it is 1, 2, ... frames later, as `carry` gives each.
+
+    border: pixels on all sides of which only rain comes in; they are left out of the result.
+    """
+    upstream = positions_upstream(motion, border)
+    return _rain_at(torch.stack(list(islice(upstream, num_frames))), rain_rate)
 
 
 def _rain_at(positions: Tensor, rain_rate: Tensor) -> Tensor:

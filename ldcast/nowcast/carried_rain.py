@@ -26,16 +26,16 @@ class CarriedRain:
         return latent_channels + 1
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        carried = torch.stack([self._carry(past, grid.future_frames) for past in observed.past])
-        carried = observed.domain(carried)[:, None]  # (B, 1, T, H, W)
+        carried = torch.stack([self._carry(past, observed, grid) for past in observed.past])
+        carried = carried[:, None]  # (B, 1, T, H, W)
         known_share = grid.average((~carried.isnan()).float())
         return torch.cat([grid.encode(carried), known_share], dim=1)
 
     @staticmethod
-    def _carry(past: Tensor, num_frames: int) -> Tensor:
-        """(num_frames, H, W) mm/h from past (T, H, W); rain without a motion stands still."""
+    def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:
+        """Future (T, H, W) mm/h of one domain; rain whose motion is not known stands still."""
         with torch.autocast(past.device.type, enabled=False):
             motion = motion_field(past)
             if motion is None:
                 motion = torch.zeros(2, *past.shape[1:], device=past.device)
-            return carry_through(past[-1], motion, num_frames)
+            return carry_through(past[-1], motion, grid.future_frames, observed.margin)

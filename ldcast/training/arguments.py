@@ -102,8 +102,10 @@ def run_arguments(settings: Settings, flags: argparse.Namespace) -> dict[str, An
     """
     if not flags.data:
         raise InputError("no training data: give --data PATH [PATH ...], or --data synthetic:0")
+    table = to_dict(settings)
     return {
-        **to_dict(settings),
+        **table,
+        "data_settings": table["data"],  # the name was taken
         "data": [absolute_spec(spec) for spec in flags.data],
         "validation_data": [absolute_spec(spec) for spec in flags.validation_data or []],
         "init": str(locate(flags.init).resolve()) if flags.init else None,

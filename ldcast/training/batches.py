@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ldcast.config import LoopConfig
-from ldcast.data.crops import BatchKeys, Example, TrainingCrops
+from ldcast.data.crops import BatchKeys
 from ldcast.processes import Processes
 from ldcast.stopping import outlive_signals
 
@@ -16,14 +17,15 @@ Key = tuple[int, int, int]  # attempt, iteration, index of the example in the gl
 class Batches:
     """Reads this process's share of the global batches, micro-batch after micro-batch.
 
+    examples: items by the keys of `BatchKeys`, as `TrainingCrops` has them.
     num_workers: processes that read ahead; 0 reads in this one.
     Raises InputError if a batch cannot be shared out evenly.
     """
 
     def __init__(
-        self, crops: TrainingCrops, loop: LoopConfig, num_workers: int, processes: Processes
+        self, examples: Dataset, loop: LoopConfig, num_workers: int, processes: Processes
     ) -> None:
-        self._crops, self._loop = crops, loop
+        self._examples, self._loop = examples, loop
         self._num_workers, self._processes = num_workers, processes
         self._wait_seconds = 0.0
         self._keys(0, 0)  # raises
@@ -31,9 +33,9 @@ class Batches:
     def restart(self, attempt: int, iteration: int) -> None:
         """Goes on with the batch of this iteration: at the start, and after a rollback."""
         keys = self._keys(attempt, iteration)
-        self._batches: Iterator[tuple[Example, list[Key]]] = zip(
+        self._batches: Iterator[tuple[Any, list[Key]]] = zip(
             DataLoader(
-                self._crops,
+                self._examples,
                 batch_sampler=keys,
                 num_workers=self._num_workers,
                 worker_init_fn=outlive_signals,
@@ -42,8 +44,8 @@ class Batches:
             strict=True,
         )
 
-    def take(self) -> tuple[Example, list[Key]]:
-        """The next micro-batch, rain (B, 1, T, H, W) mm/h, and the keys of its examples."""
+    def take(self) -> tuple[Any, list[Key]]:
+        """The next micro-batch of examples, collated, and their keys."""
         start = time.perf_counter()
         batch = next(self._batches)
         self._wait_seconds += time.perf_counter() - start

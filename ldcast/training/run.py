@@ -35,7 +35,7 @@ PICTURES_NAME = "pictures"
 LR_CUT = 0.5  # what a rollback multiplies the learning rate by
 # What may differ when a run is taken up again: it changes results by rounding at most.
 FREE_ARGUMENTS = (
-    "data.num_workers",
+    "data_settings.num_workers",
     "loop.num_micro_batches",
     "loop.use_activation_checkpointing",
 )
@@ -43,12 +43,13 @@ FREE_ARGUMENTS = (
 LATER_ARGUMENTS = {
     "autoencoder.kind": "kl",
     "inputs": [],
+    "data_settings.pool": 0,
     "noise_levels": [],
     "optimizer.lr_curve": "inverse_sqrt",
     "forecast_score.num_sampling_steps": 0,
 }
-# Came after, too, but decides no update: any value goes where a run lacks it.
-LATER_FREE_ARGUMENTS = ("diffusion.sampler_settings.spacing",)
+# Was not recorded at first: any value goes where a run lacks it.
+UNRECORDED = ("diffusion.sampler_settings.spacing", "data_settings.")
 PHASES = "phase_ends"
 
 
@@ -311,14 +312,15 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> No
     before, now = dict(_leaves(before)), dict(_leaves(now))
     before.pop(PHASES, None)
     before = {name: value for name, value in LATER_ARGUMENTS.items() if name in now} | before
-    free = {name for name in LATER_FREE_ARGUMENTS if name not in before}
+    free = {name for name in now.keys() - before.keys() if name.startswith(UNRECORDED)}
     for name in sorted((before.keys() | now.keys()) - free):
         old, new = before.get(name), now.get(name)
         if name == "loop.iterations" and isinstance(old, int) and new >= old:
             continue
         if old != new and name not in FREE_ARGUMENTS:
             raise InputError(
-                f"{folder} was started with {name} {old}, now it is {new}: repeat the first "
+                f"{folder} was started with {name.replace('data_settings.', 'data.')} {old}, now "
+                f"it is {new}: repeat the first "
                 "command (--iterations may grow), or choose another --out"
             )
 
