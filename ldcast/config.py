@@ -101,7 +101,7 @@ class DataConfig(Settings):
 
     crop_size: int = setting(128, "pixels, height and width of a crop", low=16)
     crop_picker: str = setting(
-        "equal_frequency", "how crops are drawn", choices=("uniform", "equal_frequency")
+        "equal_frequency", "how crops are drawn", choices=("uniform", "wet", "equal_frequency")
     )
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
     max_rain_rate: float = setting(500.0, "mm/h; a batch with more is taken for faulty", low=1)

@@ -26,7 +26,7 @@ def test_cases_are_reproducible_different_and_say_what_they_are():
     assert len({case.window for case in cases}) == len({case.seed for case in cases}) == 6
     for case in cases:
         event = events[case.window.event]
-        rain_rate = read_window(events, case.window, CASE_FRAMES, CROP)
+        rain_rate = read_window(events, case.window, CASE_FRAMES, CROP).rain_rate
         assert rain_rate.shape == (1, 24, CROP, CROP)
         assert case.event == event.name
         assert case.issue_time == event.time[case.window.first_frame] + 3 * FIVE_MINUTES

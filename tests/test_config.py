@@ -56,7 +56,7 @@ def test_published_sizes_are_the_defaults():
     ("cls", "values", "message"),
     [
         (DataConfig, {"crop_size": 40}, "crop_size: got 40, expected a multiple of 16"),
-        (DataConfig, {"crop_picker": "best"}, "expected one of uniform, equal_frequency"),
+        (DataConfig, {"crop_picker": "best"}, "expected one of uniform, wet, equal_frequency"),
         (LoopConfig, {"batch_size": 6, "num_micro_batches": 4}, "expected a divisor of the batch"),
         (DiffusionConfig, {"prediction": "z"}, "expected one of noise, v"),
         (DenoiserConfig, {"channel_multipliers": ()}, "expected one for each level"),

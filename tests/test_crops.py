@@ -13,6 +13,7 @@ from ldcast.data.crops import (
     TrainingCrops,
     UniformPicker,
     ValidationCrops,
+    WetPicker,
     augment,
     read_window,
     valid_share,
@@ -120,6 +121,25 @@ def test_equal_frequency_draws_classes_alike_and_uniform_does_not():
     assert uniform < rainy - 0.15
 
 
+def test_wet_windows_are_drawn_by_their_wet_share():
+    """Four tiles in a row of 3,000 positions each, wet in 0, 10, 20 and 100 % of their pixels."""
+    event = make_event(num_frames=4, height=64, width=4 * 256)
+    for column, share in enumerate((0.0, 0.1, 0.2, 1.0)):
+        rows = event.rain_rate[:, :, 256 * column : 256 * (column + 1)]
+        rows.reshape(4, -1)[:] = 0.0
+        is_wet = np.random.default_rng(0).random(rows.shape) < share
+        rows[is_wet] = 1.0
+    picker = WetPicker([event, event], 4, 64)
+    windows = [picker(rng) for rng in rngs(4000)]
+    middles = [(window.x - 32) / 256 for window in windows]
+    # Windows that lie in one of the quarters alone.
+    counts = np.bincount([int(m) for m in middles if 0.15 < m % 1 < 0.6], minlength=4)
+    chances = counts / counts[2]
+    np.testing.assert_allclose(chances, [0.05, 0.525, 1.0, 1.0], rtol=0.15, atol=0.02)
+    assert abs(np.mean([window.event for window in windows]) - 0.5) < 0.03
+    assert {window.y for window in windows} == {0}
+
+
 def test_equal_frequency_windows_contain_the_tile_at_every_position():
     event, frame, y, x = rain_in_one_tile()
     picker = EqualFrequencyPicker([event], num_frames=4, crop_size=64)
@@ -194,7 +214,7 @@ def crops(**changes) -> TrainingCrops:
     return TrainingCrops([numbered_event()], **settings)
 
 
-@pytest.mark.parametrize("picker", ["uniform", "equal_frequency"])
+@pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency"])
 def test_crop_depends_on_its_key_alone(picker):
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 7, 3)]
     in_order = {key: crops(picker=picker)[key].rain_rate for key in keys}
@@ -293,7 +313,7 @@ def test_batch_that_cannot_be_shared_out_is_refused():
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("picker", ["uniform", "equal_frequency"])
+@pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency"])
 def test_events_that_do_not_fit_are_refused(picker):
     def build(events, crop_size=64):
         return TrainingCrops(events, 4, crop_size, picker, seed=0)
@@ -317,7 +337,7 @@ def test_events_that_do_not_fit_are_refused(picker):
 
 
 def test_unknown_picker_and_crops_below_a_tile_are_refused():
-    with pytest.raises(InputError, match="'even': expected uniform or equal_frequency"):
+    with pytest.raises(InputError, match="'even': expected uniform or wet or equal_frequency"):
         TrainingCrops([make_event()], 4, 64, "even", seed=0)
     with pytest.raises(InputError, match="at least 32 pixels"):
         EqualFrequencyPicker([make_event()], 4, 16)

@@ -21,16 +21,18 @@ from ldcast.data.fields import check_fields, fields_at
 from ldcast.data.tiles import (
     CLASS_EDGES,
     TILE,
+    WET_THRESHOLD,
+    mean_of_windows,
     starts_by_tile,
     tile_classes,
     tile_valid_share,
+    tile_wet_share,
     windows_with_data,
 )
 from ldcast.errors import InputError
-from ldcast.rain import RainScale, as_float32, drop_impossible_rain, is_wet
+from ldcast.rain import as_float32, drop_impossible_rain, is_wet
 from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
 
-WET_THRESHOLD = RainScale().wet_threshold  # mm/h
 CROP_STEP = 16  # pixels; the networks take crops of multiples of this
 
 
@@ -97,7 +99,8 @@ class _WindowCells:
         self._rows = starts_by_tile(height - crop_size + 1, self._shape[1])
         self._columns = starts_by_tile(width - crop_size + 1, self._shape[2])
         windows_per_tile = np.outer(np.diff(self._rows), np.diff(self._columns))
-        self._last_window = np.cumsum(has_data * windows_per_tile)
+        self.windows_per_cell = has_data * windows_per_tile
+        self._last_window = np.cumsum(self.windows_per_cell)
         self.num_windows = int(self._last_window[-1])
         if self.num_windows == 0:
             raise InputError(
@@ -108,10 +111,42 @@ class _WindowCells:
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
         number = rng.integers(self.num_windows)
         cell = np.searchsorted(self._last_window, number, side="right")
+        return self.draw_in(int(cell), rng)
+
+    def draw_in(self, cell: int, rng: np.random.Generator) -> tuple[int, int, int]:
+        """(first frame, y, x) of a window of this cell, each with the same chance."""
         first_frame, row, column = np.unravel_index(cell, self._shape)
         y = rng.integers(self._rows[row], self._rows[row + 1])
         x = rng.integers(self._columns[column], self._columns[column + 1])
         return int(first_frame), int(y), int(x)
+
+
+class WetPicker:
+    """Draws windows with a chance that rises with the share of their pixels that are wet.
+
+    Dry windows have `DRY_CHANCE` of the chance of those that are wet in `WET_SHARE` or more; in
+    between it rises linearly. Unlike equal frequency it favours no heavy rain over light rain.
+    Windows are judged as `UniformPicker` judges them, by tiles. Raises InputError as it does.
+    """
+
+    DRY_CHANCE, WET_SHARE = 0.05, 0.2
+
+    def __init__(self, events: list[RainEvent], num_frames: int, crop_size: int):
+        check_events(events, num_frames, crop_size)
+        self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
+        chances = []
+        for event, cells in zip(events, self._cells, strict=True):
+            wet_share = mean_of_windows(tile_wet_share(event), num_frames, crop_size)
+            chance = self.DRY_CHANCE + (1 - self.DRY_CHANCE) * wet_share / self.WET_SHARE
+            chances.append((cells.windows_per_cell * chance.clip(max=1.0)).ravel())
+        self._first_cells = np.cumsum([0, *map(len, chances)])
+        self._last_chance = np.cumsum(np.concatenate(chances))
+
+    def __call__(self, rng: np.random.Generator) -> Window:
+        number = rng.random() * self._last_chance[-1]
+        cell = int(np.searchsorted(self._last_chance, number, side="right"))
+        event = int(np.searchsorted(self._first_cells, cell, side="right")) - 1
+        return Window(event, *self._cells[event].draw_in(cell - self._first_cells[event], rng))
 
 
 class EqualFrequencyPicker:
@@ -174,13 +209,13 @@ class EqualFrequencyPicker:
         return event, int(frame), int(row), int(column)
 
 
-PICKERS = {"uniform": UniformPicker, "equal_frequency": EqualFrequencyPicker}
+PICKERS = {"uniform": UniformPicker, "wet": WetPicker, "equal_frequency": EqualFrequencyPicker}
 
 
 class TrainingCrops(Dataset):
     """Training examples, each made from its key alone; to be used with `BatchKeys`.
 
-    picker: "uniform" or "equal_frequency".
+    picker: of `PICKERS`.
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
     fields: names of what is read besides rain.
     margin: pixels that are read around the crop. Each example knows a part of them, from none to

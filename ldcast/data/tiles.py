@@ -1,6 +1,6 @@
 """Tables of 32-pixel tiles: where an event has data, and how heavy its rain is there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import einops
 import numpy as np
@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from ldcast.data.archive import RainEvent
+from ldcast.rain import RainScale, is_wet
 
+WET_THRESHOLD = RainScale().wet_threshold  # mm/h
 TILE = 32  # pixels; windows are judged by tiles of this size
 MIN_VALID_SHARE = 0.5  # of a tile or window, for it to count
 CLASS_EDGES = np.geomspace(0.2, 50.0, 10)  # mm/h: 11 classes, of Leinonen et al. 2023
@@ -17,14 +19,24 @@ CLASS_EDGES = np.geomspace(0.2, 50.0, 10)  # mm/h: 11 classes, of Leinonen et al
 def tile_valid_share(event: RainEvent) -> np.ndarray:
     """(T, ceil(H / 32), ceil(W / 32)) float32: share of pixels with data in each tile, the partial
     tiles at the end of rows and columns included."""
+    return _tile_share(event, lambda frame: ~np.isnan(frame))
+
+
+def tile_wet_share(event: RainEvent) -> np.ndarray:
+    """Like `tile_valid_share`, the share of pixels with 0.1 mm/h or more."""
+    return _tile_share(event, lambda frame: is_wet(frame, WET_THRESHOLD))
+
+
+def _tile_share(event: RainEvent, counts: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """counts: which pixels (H, W) bool of a frame (H, W) mm/h."""
     _, height, width = event.rain_rate.shape
     rows, columns = np.arange(0, height, TILE), np.arange(0, width, TILE)
     num_pixels = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
     shares = []
     for frame in _frames(event):
-        has_data = (~np.isnan(frame)).astype(np.int32)
-        num_valid = np.add.reduceat(np.add.reduceat(has_data, rows, axis=0), columns, axis=1)
-        shares.append((num_valid / num_pixels).astype(np.float32))
+        is_counted = counts(frame).astype(np.int32)
+        num = np.add.reduceat(np.add.reduceat(is_counted, rows, axis=0), columns, axis=1)
+        shares.append((num / num_pixels).astype(np.float32))
     return np.stack(shares)
 
 
@@ -76,10 +88,14 @@ def windows_with_data(shares: np.ndarray, num_frames: int, crop_size: int) -> np
     shares: (T, rows, columns) share of data in each tile.
     Returns bool (T - num_frames + 1, rows - k + 1, columns - k + 1), with windows of k x k tiles.
     """
+    return mean_of_windows(shares, num_frames, crop_size) >= MIN_VALID_SHARE
+
+
+def mean_of_windows(shares: np.ndarray, num_frames: int, crop_size: int) -> np.ndarray:
+    """Mean of a table of tiles over the window that starts at each frame and tile, float32."""
     num_tiles = max(1, round(crop_size / TILE))
     window = (num_frames, num_tiles, num_tiles)
-    mean = F.avg_pool3d(torch.from_numpy(shares)[None], window, stride=1)[0]
-    return (mean >= MIN_VALID_SHARE).numpy()
+    return F.avg_pool3d(torch.from_numpy(shares)[None], window, stride=1)[0].numpy()
 
 
 def starts_by_tile(num_starts: int, num_tiles: int) -> np.ndarray:
