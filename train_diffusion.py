@@ -26,8 +26,6 @@ from tqdm import tqdm
 
 from ldcast.config import (
     DIFFUSION_PRESETS,
-    FUTURE_FRAMES,
-    PAST_FRAMES,
     DiffusionTraining,
     ModelConfig,
 )
@@ -49,12 +47,13 @@ from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import RainScale, drop_impossible_rain, to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
+from ldcast.settings import override
 from ldcast.stopping import StopRequest
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
-from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
+from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
@@ -64,7 +63,7 @@ DEFAULT_AUTOENCODER = Path("runs/autoenc")
 
 
 def sized_like(settings: DiffusionTraining, start: ModelDescription) -> DiffusionTraining:
-    """The settings with the networks and the diffusion of a model to start from."""
+    """The settings with the frames, networks and diffusion of a model to start from."""
     if start.stage == "autoencoder":
         raise InputError(
             "--init names an autoencoder only, expected a trained nowcaster: give it as "
@@ -73,6 +72,7 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
     model = start.model
     return replace(
         settings,
+        frames=model.frames,
         conditioner=model.conditioner,
         denoiser=model.denoiser,
         diffusion=model.diffusion,
@@ -91,17 +91,18 @@ def training_loss(
     encoder: Autoencoder,
     latent_nowcaster: nn.Module,
     rain_scale: RainScale,
+    past_frames: int,
     rain_rate: Tensor,
     generators: list[torch.Generator],
 ) -> Tensor:
-    """Loss per example (B,) for rain_rate (B, 1, 24, H, W) mm/h, NaN = no data.
+    """Loss per example (B,) for rain_rate (B, 1, T, H, W) mm/h, past then future, NaN = no data.
 
     encoder: the frozen autoencoder. latent_nowcaster: called as `LatentNowcaster` is.
     generators: one per example, for its diffusion step and noise.
     Each latent cell counts by its share of pixels with data. Gaps of the past are filled as for a
     forecast.
     """
-    past, future = rain_rate.split([PAST_FRAMES, FUTURE_FRAMES], dim=2)
+    past, future = rain_rate[:, :, :past_frames], rain_rate[:, :, past_frames:]
     past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])[:, None]
     z_past, z_future = (encode(encoder, to_model_units(x, rain_scale)) for x in (past, future))
     weight = valid_share(future, encoder.compression)
@@ -128,8 +129,9 @@ def validation_loss(
     for index in stop.until(processes.share(len(crops))):
         rain_rate = crops[index][None].to(model.device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
-        networks = (model.autoencoder, model.latent_nowcaster)
-        total += training_loss(*networks, model.rain_scale, rain_rate, generators).cpu()
+        parts = (model.autoencoder, model.latent_nowcaster, model.rain_scale)
+        past_frames = model.frames.past_frames
+        total += training_loss(*parts, past_frames, rain_rate, generators).cpu()
     return processes.sum(total).item() / len(crops)
 
 
@@ -175,6 +177,20 @@ def main(argv: list[str] | None = None) -> int:
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     first_stage = read_description(flags.autoencoder)
+    if not flags.init and "frames.minutes_per_frame" not in flags:  # those of stage 1
+        minutes = first_stage.model.frames.minutes_per_frame
+        settings = override(settings, {"frames.minutes_per_frame": minutes})
+    config = ModelConfig(
+        frames=settings.frames,
+        rain=first_stage.model.rain,
+        autoencoder=first_stage.model.autoencoder,
+        conditioner=settings.conditioner,
+        denoiser=settings.denoiser,
+        diffusion=settings.diffusion,
+    )
+    frames = config.frames
+    frames.check_divisible(config.compression)
+    data.check_crop_size(config.rain_multiple)
     if not flags.data:
         flags.data, recorded_validation = recorded_data(flags.autoencoder)
         flags.validation_data = flags.validation_data or recorded_validation
@@ -183,31 +199,35 @@ def main(argv: list[str] | None = None) -> int:
     arguments["autoencoder_sha256"] = fingerprint(flags.autoencoder)
 
     # ---- data
-    num_frames = PAST_FRAMES + FUTURE_FRAMES
-    train_events, validation_events = read_events(flags.data, flags.validation_data)
+    train_events, validation_events = read_events(
+        flags.data, flags.validation_data, frames.minutes_per_frame, frames.num_frames
+    )
+    sizes = {"minutes": frames.minutes_per_frame, "multiple": config.rain_multiple}
     crops = TrainingCrops(
-        train_events, num_frames, data.crop_size, data.crop_picker, seed, data.use_augmentation
+        train_events,
+        frames.num_frames,
+        data.crop_size,
+        data.crop_picker,
+        seed,
+        data.use_augmentation,
+        **sizes,
     )
     if validation_events:
         validation_crops = ValidationCrops(
             validation_events,
-            num_frames,
+            frames.num_frames,
             data.crop_size,
             loop.num_validation_examples,
             seed,
             data.max_rain_rate,
+            **sizes,
         )
-        cases = FixedCases(validation_events, settings.forecast_score, data, seed, flags.amp)
+        cases = FixedCases(
+            validation_events, frames, settings.forecast_score, data, seed, flags.amp
+        )
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
-    config = ModelConfig(
-        rain=first_stage.model.rain,
-        autoencoder=first_stage.model.autoencoder,
-        conditioner=settings.conditioner,
-        denoiser=settings.denoiser,
-        diffusion=settings.diffusion,
-    )
     model = build(config, loss_norm=settings.loss_norm)
     model.trained_on = {
         "data": [event.name for event in train_events],
@@ -292,7 +312,7 @@ def main(argv: list[str] | None = None) -> int:
                     if processes.is_main:
                         save_model(state, model, out)
                 run.save(state)
-                run.draw(state, comparisons, DRAWN_TITLES)
+                run.draw(state, comparisons, drawn_titles(frames))
             if is_done:
                 break
 
@@ -311,7 +331,9 @@ def main(argv: list[str] | None = None) -> int:
                 is_last = micro_batch == loop.num_micro_batches - 1
                 with summing_gradients(trained, is_last):
                     with autocast(device, dtype):
-                        loss = training_loss(encoder, trained, config.rain, rain_rate, generators)
+                        loss = training_loss(
+                            encoder, trained, config.rain, frames.past_frames, rain_rate, generators
+                        )
                     loss = loss.sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
                 share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import FUTURE_FRAMES, ModelConfig
+from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.models import AFNOConditioner, DenoiserUNet
-from ldcast.models.registry import autoencoder_class
 from ldcast.seeds import draw_noise
 
 
@@ -82,14 +81,17 @@ class LatentNowcaster(nn.Module):
 
 
 def build_latent_nowcaster(config: ModelConfig, loss_norm: str) -> LatentNowcaster:
-    """Networks with fresh weights and the two samplers, as the settings say."""
+    """Networks with fresh weights and the two samplers, as the settings say.
+
+    Raises InputError for numbers of frames that the autoencoder does not divide.
+    """
+    config.frames.check_divisible(config.compression)
     schedule = SCHEDULES[config.diffusion.schedule]()
-    compression = autoencoder_class(config.autoencoder.kind).compression
     conditioner = AFNOConditioner(
         config.conditioner,
         config.autoencoder.latent_channels,
-        FUTURE_FRAMES // compression,
-        compression,
+        config.frames.future_frames // config.compression,
+        config.compression,
     )
     denoiser = DenoiserUNet(
         config.denoiser, config.autoencoder.latent_channels, config.conditioner.context_channels

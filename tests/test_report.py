@@ -62,6 +62,7 @@ def table(inside: float | None = None, **mean) -> dict:
     scores = {f"fair_crps_{size}px": [float(size)] * LEADS for size in (1, 8, 64)}
     scores["fair_crps_64px"] = [None] * LEADS
     return {
+        "lead_minutes": [5 * frame for frame in range(1, LEADS + 1)],
         "models": {"dry": scores, "model": scores},
         "interior": {"dry": scores, "model": {**scores, "fair_crps_1px": [0.5] * 10 + [9] * 10}},
         "interior_share": [0.9] * 10 + [0.1] * 9 + [None],

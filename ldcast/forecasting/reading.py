@@ -1,4 +1,4 @@
-"""The four radar images that one forecast starts from, as --data and its companions name them."""
+"""The radar images that one forecast starts from, as --data and its companions name them."""
 
 import argparse
 from pathlib import Path
@@ -13,23 +13,25 @@ from ldcast.products.forecast import check_grid
 
 
 def past_of(flags: argparse.Namespace) -> RainEvent:
-    """The four frames to start from, (4, H, W) float32 mm/h.
+    """The frames that the model, `flags.frames`, starts from, (past_frames, H, W) float32 mm/h.
 
     Raises InputError where --data does not have them.
     """
     issue_time = parse_time(flags.issue_time) if flags.issue_time else None
-    read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
+    frames = flags.frames
+    how = reading_of(flags, frames.minutes_per_frame)
+    read = reader_with(READERS.get(flags.reader, read_event), how)
     if not flags.reader:
         event = read(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
     else:
         path = Path(flags.data)
         _check_exists(path)
         if path.is_file() or is_zarr(path) or path.suffix.lower() == ".zarr":
-            event = read_frames([path], read)
+            event = read_frames([path], read, frames.minutes_per_frame)
         else:
-            event = frames_of_folder(path, read, issue_time)
+            event = frames_of_folder(path, read, frames, issue_time)
     check_grid(event.grid)
-    return past_event(event, issue_time)
+    return past_event(event, frames, issue_time)
 
 
 def _check_exists(path: Path) -> None:

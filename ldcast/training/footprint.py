@@ -26,20 +26,17 @@ from torch.utils._pytree import tree_leaves
 from ldcast.config import (
     AUTOENCODER_PRESETS,
     DIFFUSION_PRESETS,
-    FUTURE_FRAMES,
-    PAST_FRAMES,
     AutoencoderTraining,
     DiffusionTraining,
 )
 from ldcast.device import AMP_MODES, amp_dtype, autocast
 from ldcast.errors import InputError, run_script
 from ldcast.models import AFNOConditioner, DenoiserUNet, autoencoder_loss
-from ldcast.models.registry import build_autoencoder
+from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.training.memory import checkpoint_activations
 
 CPU = torch.device("cpu")
 GIB = 2**30
-AUTOENCODER_FRAMES = 8  # of a training example of stage 1
 # Bytes per parameter of both AdamW moments. In 8 bits each block of 256 has a float32 scale
 # (Dettmers et al. 2022, section 2); bitsandbytes and torchao have such optimizers.
 MOMENT_BYTES = {32: 2 * 4.0, 8: 2 * (1 + 4 / 256)}
@@ -96,7 +93,7 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
     latent_channels = autoencoder.autoencoder.latent_channels
     encoder = build_autoencoder(autoencoder.autoencoder).requires_grad_(False)
     conditioner = AFNOConditioner(
-        settings.conditioner, latent_channels, FUTURE_FRAMES // encoder.compression
+        settings.conditioner, latent_channels, settings.frames.future_frames // encoder.compression
     )
     denoiser = DenoiserUNet(
         settings.denoiser, latent_channels, settings.conditioner.context_channels
@@ -108,8 +105,8 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
             return encoder.encode(rain_norm)[0]
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
-        z_past = encode(batch_size, PAST_FRAMES, crop_size)
-        z_noisy = encode(batch_size, FUTURE_FRAMES, crop_size)
+        z_past = encode(batch_size, settings.frames.past_frames, crop_size)
+        z_noisy = encode(batch_size, settings.frames.future_frames, crop_size)
         diffusion_step = torch.zeros(batch_size, dtype=torch.int64)
         noise_pred = denoiser(z_noisy, diffusion_step, conditioner(z_past))
         return noise_pred.float().square().mean()
@@ -122,7 +119,8 @@ def autoencoder_pass(settings: AutoencoderTraining) -> tuple:
     autoencoder = build_autoencoder(settings.autoencoder)
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
-        rain_norm = torch.zeros(batch_size, 1, AUTOENCODER_FRAMES, crop_size, crop_size)
+        num_frames = settings.frames.num_frames
+        rain_norm = torch.zeros(batch_size, 1, num_frames, crop_size, crop_size)
         z_mean, z_log_var = autoencoder.encode(rain_norm)
         reconstruction = autoencoder.decode(z_mean + torch.exp(0.5 * z_log_var))
         return autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var).mean()
@@ -167,16 +165,21 @@ def main(argv: list[str] | None = None) -> None:
     add("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="B")
     add("--amp", choices=AMP_MODES[1:], nargs="+", default=["off", "bf16"], metavar="MODE")
     flags = parser.parse_args(argv)
-    if min(flags.crop_sizes) < 16 or any(size % 16 for size in flags.crop_sizes):
-        raise InputError(f"got crops of {flags.crop_sizes} pixels, expected multiples of 16")
+    first_stage, second_stage = AUTOENCODER_PRESETS[flags.preset], DIFFUSION_PRESETS[flags.preset]
+    multiple = autoencoder_class(first_stage.autoencoder.kind).compression
+    if flags.stage == "diffusion":
+        multiple = second_stage.denoiser.rain_multiple(multiple)
+    if min(flags.crop_sizes) < multiple or any(size % multiple for size in flags.crop_sizes):
+        raise InputError(
+            f"got crops of {flags.crop_sizes} pixels, expected multiples of {multiple}"
+        )
     if min(flags.batch_sizes) < 1:
         raise InputError(f"got batches of {flags.batch_sizes}, expected 1 or more examples")
 
     def make_pass() -> tuple:
-        first_stage = AUTOENCODER_PRESETS[flags.preset]
         if flags.stage == "autoencoder":
             return autoencoder_pass(first_stage)
-        return diffusion_pass(DIFFUSION_PRESETS[flags.preset], first_stage)
+        return diffusion_pass(second_stage, first_stage)
 
     print("GiB with AdamW in 32 bits, in 8 bits, and the smallest usual card for each:\n")
     print("| crop, px | batch | amp | activations | 32 bits | card | 8 bits | card |")

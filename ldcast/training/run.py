@@ -12,7 +12,9 @@ from typing import Any
 from ldcast.errors import InputError
 from ldcast.files import write_text
 from ldcast.folders import check_writable, clear_unfinished, lock_folder
+from ldcast.frames import CropFrames, FrameConfig
 from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from ldcast.models import AutoencoderConfig
 from ldcast.processes import Processes
 from ldcast.training.checkpoint import (
     DAMAGED_NAME,
@@ -40,7 +42,15 @@ FREE_ARGUMENTS = (
     "loop.use_activation_checkpointing",
 )
 # Came after runs had been started, and decides no update: any value goes where a run lacks it.
-LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing", "autoencoder.kind")
+LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing",)
+# Came after runs had been started, too, and was so before: what a run means that lacks it.
+FORMER_VALUES = {
+    "autoencoder.kind": AutoencoderConfig.kind,
+    "frames.num_frames": CropFrames.num_frames,
+    "frames.past_frames": FrameConfig.past_frames,
+    "frames.future_frames": FrameConfig.future_frames,
+    "frames.minutes_per_frame": FrameConfig.minutes_per_frame,
+}
 
 
 class Run:
@@ -290,6 +300,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> No
     later = {name for name in LATER_ARGUMENTS if name not in before}
     for name in sorted((before.keys() | now.keys()) - later):
         old, new = before.get(name), now.get(name)
+        if name not in before:
+            old = FORMER_VALUES.get(name)
         if name == "loop.iterations" and isinstance(old, int) and new >= old:
             continue
         if old != new and name not in FREE_ARGUMENTS:

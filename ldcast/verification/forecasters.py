@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.config import FUTURE_FRAMES
 from ldcast.device import amp_dtype
 from ldcast.diffusion import warn_of_few_steps
 from ldcast.files import open_atomically
@@ -29,7 +28,7 @@ PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = (
     *("models", "diffusion", "motion", "latent_nowcaster.py", "nowcaster.py", "request.py"),
-    *("rain.py", "seeds.py", "device.py", "config.py"),
+    *("rain.py", "seeds.py", "device.py", "config.py", "frames.py"),
 )
 
 
@@ -38,8 +37,9 @@ class Forecaster:
     """A way to forecast: a model or a baseline.
 
     name: what the scores call it.
-    forecast: past (4, H, W) mm/h and the case that it belongs to -> members (E, T, H, W) mm/h on
-        the same device; of the case only `seed` and `pixel_km` may matter.
+    forecast: past (past_frames, H, W) mm/h and the case that it belongs to -> members
+        (E, T, H, W) mm/h on the same device; of the case only `seed`, `pixel_km` and `frames` may
+        matter.
     identity: all that decides its forecasts besides past and case, plain values; None for one that
         is too quick to be worth keeping.
     notes: lines for the user.
@@ -54,8 +54,8 @@ class Forecaster:
 def simple_baselines() -> list[Forecaster]:
     """Persistence and a dry forecast, one member each."""
     return [
-        Forecaster("persistence", lambda past, case: persistence(past, FUTURE_FRAMES)),
-        Forecaster("dry", lambda past, case: dry(past, FUTURE_FRAMES)),
+        Forecaster("persistence", lambda past, case: persistence(past, case.frames.future_frames)),
+        Forecaster("dry", lambda past, case: dry(past, case.frames.future_frames)),
     ]
 
 
@@ -113,7 +113,7 @@ class TimedForecast(NamedTuple):
 class ForecastCache:
     """Keeps forecasts in a folder, so that none is made twice and an interrupted run goes on.
 
-    A file's name is a digest of the past frames, the case's seed and pixel size, and the
+    A file's name is a digest of the past frames, the case's seed, pixel size and `frames`, and the
     forecaster's `identity`, its own code included. 16 members of 256 x 256 take about 25 MB.
     """
 
@@ -121,7 +121,7 @@ class ForecastCache:
         self.folder = folder
 
     def __call__(self, forecaster: Forecaster, past: Tensor, case: Case) -> TimedForecast:
-        """The forecast as it was kept, or made now; past: (4, H, W) mm/h."""
+        """The forecast as it was kept, or made now; past: (past_frames, H, W) mm/h."""
         if forecaster.identity is None:
             return _make(forecaster, past, case)
         path = self.folder / f"{_digest(forecaster.identity, past, case)}.npz"
@@ -160,6 +160,7 @@ def _read(path: Path) -> TimedForecast | None:
 
 def _digest(identity: dict[str, Any], past: Tensor, case: Case) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    digest.update(repr((tuple(past.shape), str(past.dtype), case.seed, case.pixel_km)).encode())
+    about = (tuple(past.shape), str(past.dtype), case.seed, case.pixel_km, case.frames)
+    digest.update(repr(about).encode())
     digest.update(past.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldcast.config import PAST_FRAMES
 from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.crops import read_window
 from ldcast.errors import InputError
 from ldcast.motion import fill_gaps, interior_mask, mean_motion
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import as_float32, valid_mask
-from ldcast.verification.cases import CASE_FRAMES, Case
+from ldcast.verification.cases import Case
 from ldcast.verification.categorical import MatchedMeanScore
 from ldcast.verification.crps import CRPSScore
 from ldcast.verification.forecasters import ForecastCache, Forecaster, TimedForecast
@@ -101,20 +100,21 @@ def score_cases(
 def read_case(
     events: list[RainEvent], case: Case, crop_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Past (4, H, W) and observation (20, H, W), mm/h.
+    """Past (past_frames, H, W) and observation (future_frames, H, W), mm/h.
 
     Gaps of the past are filled as `LDCast.predict` does, for every forecaster alike.
     The observation is NaN where it is not scored: without data then, or in the newest past frame.
     """
-    rain_rate = read_window(events, case.window, CASE_FRAMES, crop_size)[0].to(device)
-    past, observation = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
+    frames = case.frames
+    rain_rate = read_window(events, case.window, frames.num_frames, crop_size)[0].to(device)
+    past, observation = rain_rate[: frames.past_frames], rain_rate[frames.past_frames :]
     return fill_gaps(past).rain_rate, observation.where(valid_mask(past[-1]), torch.nan)
 
 
 def _read_around(
     events: list[RainEvent], case: Case, crop_size: int, device: torch.device
 ) -> Tensor:
-    """Rain of a case's past and future (24, h, w) mm/h, with a margin as far as the event goes.
+    """Rain of a case's past and future (T, h, w) mm/h, with a margin as far as the event goes.
 
     In a small crop a few showers, or none, say little of the motion that brings the next ones.
     """
@@ -122,7 +122,7 @@ def _read_around(
     rows, columns = (
         slice(max(start - MARGIN, 0), start + crop_size + MARGIN) for start in (window.y, window.x)
     )
-    frames = slice(window.first_frame, window.first_frame + CASE_FRAMES)
+    frames = slice(window.first_frame, window.first_frame + case.frames.num_frames)
     return torch.from_numpy(as_float32(rain_rate[frames, rows, columns])).to(device)
 
 
