@@ -1,4 +1,4 @@
-"""Forecast rain: the last four radar images in, an ensemble of the next twenty out.
+"""Forecast rain: the last radar images in (four), an ensemble of the next ones out (twenty).
 
   python infer.py                                        bundled model, synthetic rain
   python infer.py --plot forecast.gif                    and a picture (needs matplotlib)
@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
-from ldcast.config import MINUTES_PER_FRAME
 from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
 from ldcast.data.cadence import times_before_rounding
 from ldcast.data.fields import notes_of_unused
@@ -71,7 +70,9 @@ def make_forecast(
 ) -> Forecast | None:
     """The forecast that the flags ask for; None in all processes but the first."""
     members = processes.block(flags.members)
-    fields = forecast_fields(model, past, flags.lead_minutes)
+    frames, settings = flags.frames, model.config.diffusion
+    num_frames = count_frames(flags.lead_minutes, frames)
+    fields = forecast_fields(model, past, num_frames)
     with processes.failing_together():
         rain = model.predict(
             torch.from_numpy(past.rain_rate),
@@ -95,11 +96,10 @@ def make_forecast(
             exceedance_probability=calibration.exceedance_probability(rain),
         )
     own = ensemble_statistics(rain, flags.probabilities, flags.quantiles, flags.means)
-    num_frames, settings = count_frames(flags.lead_minutes), model.config.diffusion
     return Forecast(
         rain_rate=rain,
         issue_time=past.time[-1],
-        lead_minutes=MINUTES_PER_FRAME * np.arange(1, num_frames + 1),
+        lead_minutes=frames.leads(num_frames),
         grid=past.grid,
         seed=flags.seed,
         model=flags.model,
@@ -108,6 +108,7 @@ def make_forecast(
         quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
         statistics=replace(statistics, **own.entries()),
         is_calibrated=calibration is not None,
+        is_second_hand=frames.is_continued(num_frames),
         past_time_as_read=times_before_rounding(past),
     )
 
@@ -124,6 +125,7 @@ def draw(flags: argparse.Namespace, past: RainEvent, forecast: Forecast) -> None
         calibrated_chances(flags, forecast),
         borders=find_borders(flags, past),
         quality=forecast.quality,
+        is_second_hand=forecast.is_second_hand,
         **({"thresholds": flags.probabilities} if flags.probabilities else {}),
     )
 
@@ -174,7 +176,8 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
         past = past_of(flags)
         find_borders(flags, past)  # bad ones are found now
         model, calibration = load(flags, processes.device)
-        forecast_fields(model, past, flags.lead_minutes)  # missing ones are found now
+        num_frames = count_frames(flags.lead_minutes, flags.frames)
+        forecast_fields(model, past, num_frames)  # missing ones are found now
         check_precision(flags, model, processes)
     with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:
 
@@ -206,8 +209,9 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
         clear_leftovers(flags.out)
         model, calibration = load(flags, processes.device)
         check_precision(flags, model, processes)
-        read = reader_with(READERS.get(flags.reader, read_event), reading_of(flags))
-        feed = FrameFeed(flags.watch, read, flags.keep, log)
+        how = reading_of(flags, flags.frames.minutes_per_frame)
+        read = reader_with(READERS.get(flags.reader, read_event), how)
+        feed = FrameFeed(flags.watch, read, flags.frames, flags.keep, log)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
         for line in warn_of_few_steps(model.config.diffusion.num_sampling_steps):
             log(line)
@@ -241,7 +245,7 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
                 shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
             seconds = time.perf_counter() - start
             log(f"{format_time(issue_time)}: {flags.members} members in {seconds:.0f} s, {path}")
-            for line in describe_gaps(past.rain_rate):
+            for line in describe_gaps(past.rain_rate, flags.frames.minutes_per_frame):
                 log(line)
             if flags.plot and issue_time > newest:
                 newest = issue_time

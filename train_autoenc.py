@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from ldcast.config import (
     AUTOENCODER_PRESETS,
-    MINUTES_PER_FRAME,
     AutoencoderTraining,
     ModelConfig,
 )
@@ -32,6 +31,7 @@ from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, driest_fi
 from ldcast.data.fields import notes_of_unused
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import run_script
+from ldcast.frames import FrameConfig, check_divisible
 from ldcast.machine.half_precision import checked_half_precision
 from ldcast.model_folder import (
     ModelDescription,
@@ -60,14 +60,17 @@ from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
 
-NUM_FRAMES = 8  # of a training example, as published
-DRAWN_FRAMES = [0, 3, 7]
-DRAWN_TITLES = [f"{MINUTES_PER_FRAME * frame} min" for frame in DRAWN_FRAMES]
-
 
 def sized_like(settings: AutoencoderTraining, start: ModelDescription) -> AutoencoderTraining:
-    """The settings with the network and units of a model to start from."""
-    return replace(settings, autoencoder=start.model.autoencoder, rain=start.model.rain)
+    """The settings with the network, the units and the cadence of a model to start from."""
+    model = start.model
+    frames = replace(settings.frames, minutes_per_frame=model.frames.minutes_per_frame)
+    return replace(settings, autoencoder=model.autoencoder, rain=model.rain, frames=frames)
+
+
+def drawn_frames(num_frames: int) -> list[int]:
+    """Those of an example that pictures show: the first, the middle and the last one."""
+    return sorted({0, (num_frames - 1) // 2, num_frames - 1})
 
 
 def training_loss(
@@ -121,7 +124,8 @@ def validation_scores(
         rain_error = (rain_made - rain_rate)[is_valid].abs()
         totals += torch.stack([loss.mean(), log_error.mean(), rain_error.mean()]).double().cpu()
         if index in drawn_indices(len(crops)):
-            radar, made = (x[0, 0, DRAWN_FRAMES].cpu().numpy() for x in (rain_rate, rain_made))
+            drawn = drawn_frames(rain_rate.shape[2])
+            radar, made = (x[0, 0, drawn].cpu().numpy() for x in (rain_rate, rain_made))
             comparisons[index] = Comparison(f"crop {index}", radar, made, "reconstruction")
     means = (processes.sum(totals) / len(crops)).tolist()
     comparisons = processes.gather(comparisons)
@@ -155,7 +159,8 @@ def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, ou
     """Writes the model folder that train_diffusion.py reads, with the averaged weights."""
     with state.ema.averaged():
         write_weights(out, **state.networks)
-    model = ModelConfig(rain=settings.rain, autoencoder=settings.autoencoder)
+    frames = FrameConfig(minutes_per_frame=settings.frames.minutes_per_frame)
+    model = ModelConfig(frames=frames, rain=settings.rain, autoencoder=settings.autoencoder)
     write_description(out, "autoencoder", model, {**about, "iteration": state.iteration})
 
 
@@ -165,24 +170,38 @@ def main(argv: list[str] | None = None) -> int:
         __doc__, AUTOENCODER_PRESETS, "runs/autoenc", sized_like, argv=argv
     )
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
+    num_frames, minutes = settings.frames.num_frames, settings.frames.minutes_per_frame
+    compression = autoencoder_class(settings.autoencoder.kind).compression
+    check_divisible("frames.num_frames", num_frames, compression)
+    data.check_crop_size(compression)
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     arguments = run_arguments(settings, flags)
 
     # ---- data
-    train_events, validation_events = read_events(flags.data, flags.validation_data)
+    train_events, validation_events = read_events(
+        flags.data, flags.validation_data, minutes, num_frames
+    )
+    sizes = {"minutes": minutes, "multiple": compression}
     crops = TrainingCrops(
-        train_events, NUM_FRAMES, data.crop_size, data.crop_picker, seed, data.use_augmentation
+        train_events,
+        num_frames,
+        data.crop_size,
+        data.crop_picker,
+        seed,
+        data.use_augmentation,
+        **sizes,
     )
     if validation_events:
         validation_crops = driest_first(
             ValidationCrops(
                 validation_events,
-                NUM_FRAMES,
+                num_frames,
                 data.crop_size,
                 loop.num_validation_examples,
                 seed,
                 data.max_rain_rate,
+                **sizes,
             )
         )
 
@@ -264,7 +283,8 @@ def main(argv: list[str] | None = None) -> int:
                     if processes.is_main:
                         save_model(state, settings, about, out)
                 run.save(state)
-                run.draw(state, comparisons, DRAWN_TITLES)
+                titles = [f"{minutes * frame} min" for frame in drawn_frames(num_frames)]
+                run.draw(state, comparisons, titles)
             if is_done:
                 break
 

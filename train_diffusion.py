@@ -28,8 +28,6 @@ from tqdm import tqdm
 
 from ldcast.config import (
     DIFFUSION_PRESETS,
-    FUTURE_FRAMES,
-    PAST_FRAMES,
     DiffusionTraining,
     ModelConfig,
 )
@@ -53,12 +51,13 @@ from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
+from ldcast.settings import override
 from ldcast.stopping import StopRequest
 from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
-from ldcast.training.forecasts import DRAWN_TITLES, FixedCases
+from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.latents import POOL_NAME, LatentExample, encode_example, make_pool
 from ldcast.training.memory import checkpoint_activations
@@ -69,7 +68,7 @@ DEFAULT_AUTOENCODER = Path("runs/autoenc")
 
 
 def sized_like(settings: DiffusionTraining, start: ModelDescription) -> DiffusionTraining:
-    """The settings with the networks and the diffusion of a model to start from."""
+    """The settings with the frames, networks and diffusion of a model to start from."""
     if start.stage == "autoencoder":
         raise InputError(
             "--init names an autoencoder only, expected a trained nowcaster: give it as "
@@ -78,6 +77,7 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
     model = start.model
     return replace(
         settings,
+        frames=model.frames,
         conditioner=model.conditioner,
         denoiser=model.denoiser,
         diffusion=model.diffusion,
@@ -119,7 +119,7 @@ def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
         return z_mean.float()
 
     num_future = model.latent_nowcaster.conditioner.num_future_latent_frames
-    num_past = PAST_FRAMES // encoder.compression
+    num_past = model.frames.past_frames // encoder.compression
     return LatentGrid(encode, encoder.compression, num_past, num_future)
 
 
@@ -181,6 +181,21 @@ def main(argv: list[str] | None = None) -> int:
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     first_stage = read_description(flags.autoencoder)
+    if not flags.init and "frames.minutes_per_frame" not in flags:  # those of stage 1
+        minutes = first_stage.model.frames.minutes_per_frame
+        settings = override(settings, {"frames.minutes_per_frame": minutes})
+    config = ModelConfig(
+        frames=settings.frames,
+        rain=first_stage.model.rain,
+        autoencoder=first_stage.model.autoencoder,
+        conditioner=settings.conditioner,
+        denoiser=settings.denoiser,
+        diffusion=settings.diffusion,
+        inputs=settings.inputs,
+    )
+    frames = config.frames
+    frames.check_divisible(config.compression)
+    data.check_crop_size(config.rain_multiple)
     if not flags.data:
         flags.data, recorded_validation = recorded_data(flags.autoencoder)
         flags.validation_data = flags.validation_data or recorded_validation
@@ -189,42 +204,40 @@ def main(argv: list[str] | None = None) -> int:
     arguments["autoencoder_sha256"] = fingerprint(flags.autoencoder)
 
     # ---- data
-    num_frames = PAST_FRAMES + FUTURE_FRAMES
-    train_events, validation_events = read_events(flags.data, flags.validation_data)
+    train_events, validation_events = read_events(
+        flags.data, flags.validation_data, frames.minutes_per_frame, frames.num_frames
+    )
     inputs = build_inputs(settings.inputs)
     fields, margin = fields_of(inputs), margin_of(inputs)
+    sizes = {"minutes": frames.minutes_per_frame, "multiple": config.rain_multiple}
     crops = TrainingCrops(
         train_events,
-        num_frames,
+        frames.num_frames,
         data.crop_size,
         data.crop_picker,
         seed,
         data.use_augmentation,
         fields,
         margin,
+        **sizes,
     )
     if validation_events:
         validation_crops = ValidationCrops(
             validation_events,
-            num_frames,
+            frames.num_frames,
             data.crop_size,
             loop.num_validation_examples,
             seed,
             data.max_rain_rate,
             fields,
+            **sizes,
         )
-        cases = FixedCases(validation_events, settings.forecast_score, data, seed, flags.amp)
+        cases = FixedCases(
+            validation_events, frames, settings.forecast_score, data, seed, flags.amp
+        )
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
-    config = ModelConfig(
-        rain=first_stage.model.rain,
-        autoencoder=first_stage.model.autoencoder,
-        conditioner=settings.conditioner,
-        denoiser=settings.denoiser,
-        diffusion=settings.diffusion,
-        inputs=settings.inputs,
-    )
     model = build(config, loss_norm=settings.loss_norm, noise_levels=settings.noise_levels)
     model.trained_on = {
         "data": [event.name for event in train_events],
@@ -324,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
                     if processes.is_main:
                         save_model(state, model, out)
                 run.save(state)
-                run.draw(state, comparisons, DRAWN_TITLES)
+                run.draw(state, comparisons, drawn_titles(frames))
             if is_done:
                 break
 

@@ -35,7 +35,7 @@ from ldcast.model_folder import locate
 from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask
-from ldcast.verification.arguments import case_parser, parse
+from ldcast.verification.arguments import case_parser, frames_of, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster, model_forecaster
 from ldcast.verification.scoring import read_case
@@ -104,7 +104,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     # ---- checks, before anything is made
     flags = parse_arguments(argv)
-    how = reading_of(flags)
+    frames = frames_of([flags.model], flags.crop_size)
+    how = reading_of(flags, frames.minutes_per_frame)
     if flags.plot:
         check_output_path(flags.plot, (".png",))
         require_matplotlib()
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
     events = read_events(flags.data, how)
-    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, print)
+    cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, print)
     names = name_files(cases)
     lone = ""
     if len(names) == 1:
@@ -144,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         "sampler": forecaster.identity["settings"]["diffusion"]["sampler"],
         "num_sampling_steps": forecaster.identity["num_sampling_steps"],
     }
-    calibrations = fit(read_cases, list(names), flags.members, about)
+    calibrations = fit(read_cases, list(names), flags.members, frames.lead_minutes, about)
     calibration = calibrations[None]
     if lone:
         print(lone)

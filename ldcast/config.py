@@ -8,17 +8,14 @@ from dataclasses import dataclass, field
 from ldcast.diffusion.registry import all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
+from ldcast.frames import CropFrames, FrameConfig
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
-from ldcast.models.registry import config_class
+from ldcast.models.registry import autoencoder_class, config_class
 from ldcast.nowcast.registry import build_inputs
 from ldcast.rain import RainScale
 from ldcast.settings import Settings, setting
 
-PAST_FRAMES = 4
-FUTURE_FRAMES = 20
-MINUTES_PER_FRAME = 5
 INPUTS_HELP = "what the networks see besides the past, of ldcast/nowcast/registry.py"
-LEAD_MINUTES = tuple(MINUTES_PER_FRAME * frame for frame in range(1, FUTURE_FRAMES + 1))
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class DiffusionConfig(Settings):
 class ModelConfig(Settings):
     """All that is needed to rebuild a trained model around its weights."""
 
+    frames: FrameConfig = field(default_factory=FrameConfig)
     rain: RainScale = field(default_factory=RainScale)
     autoencoder: AutoencoderConfig = field(
         default_factory=AutoencoderConfig, metadata={"choose": config_class}
@@ -56,6 +54,16 @@ class ModelConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         build_inputs(self.inputs)  # raises
+
+    @property
+    def compression(self) -> int:
+        """Frames, rows and columns of a latent cell."""
+        return autoencoder_class(self.autoencoder.kind).compression
+
+    @property
+    def rain_multiple(self) -> int:
+        """Height and width that the networks take are multiples of so many pixels."""
+        return self.denoiser.rain_multiple(self.compression)
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class OptimizerConfig(Settings):
 class DataConfig(Settings):
     """How training examples are cut from events."""
 
-    crop_size: int = setting(128, "pixels, height and width of a crop", low=16)
+    crop_size: int = setting(128, "pixels, height and width of a crop", low=1)
     crop_picker: str = setting(
         "equal_frequency", "how crops are drawn", choices=("uniform", "wet", "equal_frequency")
     )
@@ -110,10 +118,18 @@ class DataConfig(Settings):
     )
     num_workers: int = setting(0, "processes that prepare batches; 0: the training process", low=0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.crop_size % 16:
-            raise InputError(f"crop_size: got {self.crop_size}, expected a multiple of 16")
+    def check_crop_size(self, multiple: int) -> None:
+        """Raises InputError for crops that the networks to be trained do not take.
+
+        multiple: pixels; the latents' grid and its halvings divide crops.
+        """
+        if self.crop_size % multiple:
+            below = self.crop_size // multiple * multiple
+            fits = [str(size) for size in (below, below + multiple) if size]
+            raise InputError(
+                f"crop_size: got {self.crop_size}, expected a multiple of {multiple}, as the "
+                f"networks need: {' or '.join(fits)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,7 @@ class ForecastScoreConfig(Settings):
 class AutoencoderTraining(Settings):
     """Settings of stage 1, `train_autoenc.py`."""
 
+    frames: CropFrames = field(default_factory=CropFrames)
     autoencoder: AutoencoderConfig = field(
         default_factory=AutoencoderConfig, metadata={"choose": config_class}
     )
@@ -174,6 +191,7 @@ class AutoencoderTraining(Settings):
 class DiffusionTraining(Settings):
     """Settings of stage 2, `train_diffusion.py`; the autoencoder's come with its folder."""
 
+    frames: FrameConfig = field(default_factory=FrameConfig)
     conditioner: ConditionerConfig = field(default_factory=ConditionerConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from ldcast.config import LEAD_MINUTES, MINUTES_PER_FRAME
 from ldcast.data.archive import past_event
 from ldcast.data.cadence import round_event, times_before_rounding
 from ldcast.data.gridded import event_from_dataarray
+from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
 from ldcast.products.dataset import to_dataset
 from ldcast.products.files import require_packages
 from ldcast.products.forecast import Forecast
 from ldcast.products.summary import describe_gaps
-from ldcast.request import count_frames
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -32,7 +30,7 @@ def predict_xarray(
     num_members: int = 16,
     seed: int = 0,
     num_sampling_steps: int | None = None,
-    lead_minutes: int = LEAD_MINUTES[-1],
+    lead_minutes: int | None = None,
     first_member: int = 0,
     **settings: Any,
 ) -> DataArray:
@@ -43,18 +41,20 @@ def predict_xarray(
             'variable, as in dataset["rainfall_rate"]'
         )
     require_packages(".nc")  # before the work
-    event = round_event(event_from_dataarray(rain))
-    past = past_event(event)
-    for note in [*past.notes, *describe_gaps(past.rain_rate)]:
+    frames = model.frames
+    minutes = frames.minutes_per_frame
+    event = round_event(event_from_dataarray(rain, Reading(minutes=minutes)), minutes)
+    past = past_event(event, frames)
+    for note in [*past.notes, *describe_gaps(past.rain_rate, minutes)]:
         warnings.warn(note, stacklevel=3)
     settings |= {"lead_minutes": lead_minutes, "first_member": first_member}
     members = model.predict(past.rain_rate, num_members, seed, num_sampling_steps, **settings)
-    num_frames = count_frames(lead_minutes)
+    num_frames = members.shape[1]
     diffusion = model.config.diffusion
     forecast = Forecast(
         rain_rate=members,
         issue_time=past.time[-1],
-        lead_minutes=MINUTES_PER_FRAME * np.arange(1, num_frames + 1),
+        lead_minutes=frames.leads(num_frames),
         grid=event.grid,
         past_time_as_read=times_before_rounding(past),
         seed=seed,
@@ -62,6 +62,7 @@ def predict_xarray(
         sampler=diffusion.sampler,
         num_sampling_steps=num_sampling_steps or diffusion.num_sampling_steps,
         quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
+        is_second_hand=frames.is_continued(num_frames),
     )
     dataset = to_dataset(forecast)
     numbers = dataset.realization

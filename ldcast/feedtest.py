@@ -5,7 +5,7 @@
 Frames of synthetic rain come in at a steady pace; one in twenty each comes late, comes again under
 another name, is cut short, is written slowly, or never comes. Half-way the service is stopped by
 SIGTERM and started again. Exit status 0 if there is exactly one forecast for each issue time whose
-four frames came whole, and its log says so once; 1 if not, and its folder is then kept.
+past frames came whole, and its log says so once; 1 if not, and its folder is then kept.
 """
 
 import argparse
@@ -20,15 +20,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ldcast.config import PAST_FRAMES
 from ldcast.data.archive import RainEvent
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
+from ldcast.model_folder import read_nowcaster
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_rng
 from ldcast.watch import forecast_path
@@ -47,13 +48,13 @@ def choose_faults(num_frames: int, seed: int) -> list[str]:
     return [(*FAULTS, "")[index] for index in chosen]
 
 
-def expected_times(event: RainEvent, faults: list[str]) -> set[np.datetime64]:
-    """Issue times whose four frames all come whole in the end."""
+def expected_times(event: RainEvent, faults: list[str], num_past: int) -> set[np.datetime64]:
+    """Issue times whose `num_past` frames all come whole in the end."""
     is_lost = [fault in ("missing", "cut short") for fault in faults]
     return {
         event.time[last]
-        for last in range(PAST_FRAMES - 1, len(faults))
-        if not any(is_lost[last - PAST_FRAMES + 1 : last + 1])
+        for last in range(num_past - 1, len(faults))
+        if not any(is_lost[last - num_past + 1 : last + 1])
     }
 
 
@@ -147,15 +148,18 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if flags.pace <= 0:
         raise InputError(f"got --pace {flags.pace}, expected more than 0 seconds")
-    if flags.frames < 2 * PAST_FRAMES:
-        raise InputError(f"got {flags.frames} frames, expected at least {2 * PAST_FRAMES}")
+    frames = read_nowcaster(flags.model).model.frames
+    if flags.frames < 2 * frames.past_frames:
+        raise InputError(f"got {flags.frames} frames, expected at least {2 * frames.past_frames}")
 
     root = Path(tempfile.mkdtemp(prefix="feedtest-"))
     incoming, out, log = root / "incoming", root / "forecasts", root / "log.txt"
     incoming.mkdir()
     event = synthetic_event(flags.seed, flags.frames, SIZE, SIZE)
+    # As if its frames were as far apart as the model's.
+    event = replace(event, time=event.time[0] + frames.step * np.arange(flags.frames))
     faults = choose_faults(flags.frames, flags.seed)
-    expected = expected_times(event, faults)
+    expected = expected_times(event, faults, frames.past_frames)
     turns = deliveries(faults, flags.seed)
     command = [sys.executable, str(SCRIPT), "--watch", str(incoming), "--out", str(out)]
     command += ["--model", flags.model, "--members", "1", "--steps", "1"]

@@ -10,6 +10,7 @@ from ldcast.device import AMP_MODES
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
 from ldcast.folders import check_writable
+from ldcast.model_folder import read_nowcaster
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.forecast import check_output_path
@@ -19,11 +20,14 @@ from ldcast.products.video import require_ffmpeg
 from ldcast.request import check_count, count_frames
 from ldcast.seeds import KEY_LIMIT
 
-KEEP = 288  # forecasts of a day
+DAY = 24 * 60  # minutes; --keep keeps its forecasts
 
 
 def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
-    """The flags; description: for --help, the script's docstring."""
+    """The flags, and the model's `frames`; description: for --help, the script's docstring.
+
+    Raises InputError where --model names none.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,7 +44,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add("--reader", choices=READERS, help="how to read --data or what comes in to --watch")
     add_reading_flags(add)
     add("--issue-time", metavar="TIME", help="UTC, as 2016-07-11T22:00; default: the newest")
-    add("--lead-minutes", type=int, default=100, help="of the last frame (%(default)s)")
+    add("--lead-minutes", type=int, help="of the last frame; default: as far as the model reaches")
     add("--members", type=int, default=8, help="ensemble members (%(default)s)")
     add("--seed", type=int, default=0, help="of the members' noise (%(default)s)")
     add("--sampler", choices=SAMPLERS, help="default: the model's")
@@ -62,8 +66,8 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add("--borders", type=Path, nargs="+", default=[], metavar="FILE", help="GeoJSON or shapefile")
 
     add = parser.add_argument_group("as a service").add_argument
-    add("--watch", type=Path, metavar="DIR", help="forecast each time a new frame completes four")
-    add("--keep", type=int, metavar="N", help=f"forecasts to keep in --out ({KEEP}: a day)")
+    add("--watch", type=Path, metavar="DIR", help="forecast when a new frame completes the past")
+    add("--keep", type=int, metavar="N", help="forecasts to keep in --out; default: a day's")
     add("--suffix", choices=FORECAST_SUFFIXES, help="of the forecasts (.npz)")
 
     add = parser.add_argument_group("how to compute").add_argument
@@ -71,10 +75,13 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
     add("--window", type=int, metavar="PX", help="see overlapping windows of a large domain")
     flags = parser.parse_args(argv)
+    flags.frames = read_nowcaster(flags.model).model.frames
+    if flags.lead_minutes is None:
+        flags.lead_minutes = flags.frames.lead_minutes[-1]
     if flags.out is None:
         flags.out = Path("forecasts" if flags.watch else "forecast.npz")
     if flags.watch:
-        flags.keep = KEEP if flags.keep is None else flags.keep
+        flags.keep = DAY // flags.frames.minutes_per_frame if flags.keep is None else flags.keep
         flags.suffix = flags.suffix or ".npz"
     return flags
 
@@ -84,7 +91,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     if not 0 <= flags.seed < KEY_LIMIT:
         raise InputError(f"got --seed {flags.seed}, expected 0 or more, below 2**64")
     check_count("members", flags.members)
-    count_frames(flags.lead_minutes)
+    count_frames(flags.lead_minutes, flags.frames)
     check_statistics(flags.probabilities, flags.quantiles)
     if flags.calibrated and flags.probabilities:
         raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
@@ -92,7 +99,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         raise InputError("--borders are for a picture: name one by --plot")
     if flags.reader:
         require_reader(flags.reader)
-    reading_of(flags)
+    reading_of(flags, flags.frames.minutes_per_frame)
     for path in flags.borders:
         read_lines(path)
     if flags.plot:

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import FUTURE_FRAMES, ModelConfig
+from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.models import AFNOConditioner, DenoiserUNet
-from ldcast.models.registry import autoencoder_class
 from ldcast.nowcast.inputs import Input, Known, num_channels_beside
 from ldcast.nowcast.registry import build_inputs
 from ldcast.seeds import draw_noise
@@ -94,7 +93,11 @@ class LatentNowcaster(nn.Module):
 def build_latent_nowcaster(
     config: ModelConfig, loss_norm: str = "l2", noise_levels: tuple[float, ...] = ()
 ) -> LatentNowcaster:
-    """Networks with fresh weights and the two samplers, as the settings say."""
+    """Networks with fresh weights and the two samplers, as the settings say.
+
+    Raises InputError for numbers of frames that the autoencoder does not divide.
+    """
+    config.frames.check_divisible(config.compression)
     schedule = SCHEDULES[config.diffusion.schedule]()
     inputs = build_inputs(config.inputs)
     conditioner, denoiser = build_networks(config, inputs)
@@ -118,12 +121,11 @@ def build_networks(
 ) -> tuple[AFNOConditioner, DenoiserUNet]:
     """Conditioner and denoiser with fresh weights, wide enough for the inputs."""
     latent_channels = config.autoencoder.latent_channels
-    compression = autoencoder_class(config.autoencoder.kind).compression
     conditioner = AFNOConditioner(
         config.conditioner,
         latent_channels,
-        FUTURE_FRAMES // compression,
-        compression,
+        config.frames.future_frames // config.compression,
+        config.compression,
         num_channels_beside("past", inputs, latent_channels),
     )
     denoiser = DenoiserUNet(

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, LEAD_MINUTES, ModelConfig
+from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, ModelConfig
 from ldcast.device import AMP_MODES, choose_device
 from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, run_script
@@ -39,6 +39,7 @@ def preset_model(preset: str) -> LDCast:
     """The networks of a preset with fresh weights."""
     first_stage, second_stage = AUTOENCODER_PRESETS[preset], DIFFUSION_PRESETS[preset]
     config = ModelConfig(
+        frames=second_stage.frames,
         rain=RainScale(),
         autoencoder=first_stage.autoencoder,
         conditioner=second_stage.conditioner,
@@ -93,12 +94,15 @@ def measure(flags: argparse.Namespace, height: int, width: int) -> tuple[float, 
     nowcaster = model.latent_nowcaster
     nowcaster.inference_sampler = FewCalls(nowcaster.inference_sampler.schedule, flags.calls)
     stopwatch = Stopwatch(nowcaster.denoiser, device)
-    past = 10 ** np.random.default_rng(0).normal(size=(4, height, width)).astype(np.float32)
+    past = 10 ** np.random.default_rng(0).normal(
+        size=(model.frames.past_frames, height, width)
+    ).astype(np.float32)
 
     start = time.perf_counter()
     model.predict(past, 1, amp=flags.amp, window=flags.window, lead_minutes=flags.lead_minutes)
     total = time.perf_counter() - start
-    num_calls = flags.calls * -(-flags.lead_minutes // LEAD_MINUTES[-1])
+    lead_minutes = flags.lead_minutes or model.frames.lead_minutes[-1]
+    num_calls = flags.calls * -(-lead_minutes // model.frames.lead_minutes[-1])
     call = sum(stopwatch.seconds[-(len(stopwatch.seconds) // num_calls) :])  # of all windows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
     if device.type == "cuda":
@@ -137,7 +141,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     add("--fit", nargs="+", default=[], metavar="PX", help="sizes to be reckoned, not forecast")
     add("--calls", type=int, default=2, help="of the denoiser (%(default)s); the last is timed")
     add("--window", type=int, help="as for infer.py")
-    add("--lead-minutes", type=int, default=100, help="as for infer.py (%(default)s)")
+    add("--lead-minutes", type=int, help="as for infer.py")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
     add("--alone", help=argparse.SUPPRESS)

@@ -76,9 +76,25 @@ def read_description(folder: str | Path) -> ModelDescription:
         raise InputError(f"{path} has stage {stage!r}, expected {' or '.join(STAGES)}")
     try:
         model = from_dict(ModelConfig, content.get("model", {}))
+        if stage == "nowcaster":
+            model.frames.check_divisible(model.compression)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return ModelDescription(stage, model, content.get("trained_on", {}))
+
+
+def read_nowcaster(folder: str | Path) -> ModelDescription:
+    """The description of a model that forecasts.
+
+    Raises InputError as `read_description` does, and for a folder of stage 1 only.
+    """
+    description = read_description(folder)
+    if description.stage == "autoencoder":
+        raise InputError(
+            f"{folder} holds an autoencoder only, expected a trained nowcaster: run "
+            f"python train_diffusion.py --autoencoder {folder} and use the folder it writes"
+        )
+    return description
 
 
 def write_description(folder: Path, stage: str, model: ModelConfig, trained_on: dict) -> None:

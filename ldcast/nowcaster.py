@@ -9,23 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import (
-    FUTURE_FRAMES,
-    LEAD_MINUTES,
-    PAST_FRAMES,
-    DiffusionConfig,
-    ModelConfig,
-)
+from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.diffusion import Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler, name_of, settings_of
 from ldcast.diffusion.windows import cover, denoise_together
 from ldcast.errors import InputError, NonFiniteError
+from ldcast.frames import FrameConfig
 from ldcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
 from ldcast.model_folder import (
     load_weights,
     locate,
-    read_description,
+    read_nowcaster,
     write_description,
     write_weights,
 )
@@ -61,11 +56,14 @@ if TYPE_CHECKING:  # an extra
 
 
 class LDCast(nn.Module):
-    """A nowcasting system: four radar images in, an ensemble of the next twenty out.
+    """A nowcasting system: the last radar images in, an ensemble of the next ones out.
 
     autoencoder: rain in model units <-> latents. latent_nowcaster: past -> future latents.
     rain_scale: the transform that the networks were trained with.
     trained_on: free text and numbers for `config.json`.
+    frames: how many images go in and come out, and how far apart they are; None: 4, 5 minutes
+        apart, and as many out as the conditioner makes.
+    Raises ValueError for frames that the conditioner does not make.
     """
 
     def __init__(
@@ -74,8 +72,16 @@ class LDCast(nn.Module):
         latent_nowcaster: LatentNowcaster,
         rain_scale: RainScale | None = None,
         trained_on: dict[str, Any] | None = None,
+        frames: FrameConfig | None = None,
     ) -> None:
         super().__init__()
+        num_made = latent_nowcaster.conditioner.num_future_latent_frames * autoencoder.compression
+        self.frames = frames or FrameConfig(future_frames=num_made)
+        if self.frames.future_frames != num_made:
+            raise ValueError(
+                f"got {self.frames.future_frames} future frames, but the conditioner makes latents "
+                f"of {num_made}"
+            )
         self.autoencoder = autoencoder
         self.latent_nowcaster = latent_nowcaster
         self.rain_scale = rain_scale or RainScale()
@@ -91,6 +97,7 @@ class LDCast(nn.Module):
         check_inputs_registered(self.latent_nowcaster.inputs)
         nowcaster = self.latent_nowcaster
         return ModelConfig(
+            frames=self.frames,
             rain=self.rain_scale,
             autoencoder=self.autoencoder.config,
             conditioner=nowcaster.conditioner.config,
@@ -115,12 +122,7 @@ class LDCast(nn.Module):
         Raises InputError for a folder that is missing, incomplete, damaged or of stage 1 only.
         """
         folder, device = locate(folder), choose_device(device)
-        description = read_description(folder)
-        if description.stage == "autoencoder":
-            raise InputError(
-                f"{folder} holds an autoencoder only, expected a trained nowcaster: run "
-                f"python train_diffusion.py --autoencoder {folder} and use the folder it writes"
-            )
+        description = read_nowcaster(folder)
         with torch.device("meta"):  # sizes only: no memory and no random weights
             model = build(description.model, description.trained_on)
         model.to_empty(device=device)
@@ -148,8 +150,7 @@ class LDCast(nn.Module):
     @property
     def rain_multiple(self) -> int:
         """Height and width that the networks take are multiples of this: 16 pixels as published."""
-        num_halvings = len(self.latent_nowcaster.denoiser.config.channel_multipliers) - 1
-        return self.autoencoder.compression * 2**num_halvings
+        return self.latent_nowcaster.denoiser.config.rain_multiple(self.autoencoder.compression)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -171,34 +172,36 @@ class LDCast(nn.Module):
         members_per_batch: int | None = None,
         amp: str = "auto",
         progress: Callable[[int, int], None] | None = None,
-        lead_minutes: int = LEAD_MINUTES[-1],
+        lead_minutes: int | None = None,
         window: int | None = None,
         first_member: int = 0,
         fields: Mapping[str, np.ndarray | Tensor] | None = None,
     ) -> np.ndarray | Tensor:
-        """Ensemble forecast, float32 mm/h, (num_members, T, H, W), frames 5 minutes apart.
+        """Ensemble forecast, float32 mm/h, (num_members, T, H, W), frames as `frames` says.
 
-        past: (4, H, W) mm/h, oldest first, any float type, NaN = no data. A NumPy array gives an
-            array, a tensor gives a tensor on its own device. Any H and W. What an earlier frame
-            lacks of the newest one's data is filled from the others by `fill_gaps`.
+        In parentheses: what that is for a model of 4 past and 20 future frames of 5 minutes.
+        past: (past_frames, H, W), so (4, H, W), mm/h, oldest first, any float type, NaN = no data.
+            A NumPy array gives an array, a tensor gives a tensor on its own device. Any H and W.
+            What an earlier frame lacks of the newest one's data is filled from the others by
+            `fill_gaps`.
         seed: member m's noise comes from its own generator, keyed by (seed, m), and what the
             sampler draws from another one, so that member 7 is the same alone.
         num_sampling_steps: exactly as many; None takes the model's default.
-        noise: (E, C, 5, ceil(H/16)*4, ceil(W/16)*4) initial latent noise instead of the seed's; 5
-            more latent frames for each further 100 minutes.
+        noise: (E, C, L, h, w), so (E, C, 5, ceil(H/16)*4, ceil(W/16)*4), initial latent noise
+            instead of the seed's; L more latent frames for each further stretch (100 minutes).
         members_per_batch: members denoised at once; forecasts agree to rounding for any value.
             None: 8, fewer of large fields, one if there are windows.
         amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
         progress: called with (denoiser calls done, denoiser calls in all), after each of them and
             after each member that is decoded; what it raises ends the forecast.
-        lead_minutes: of the last frame, so T is a fifth of it. Beyond 100 minutes each member goes
-            on from its own last four frames.
+        lead_minutes: of the last frame (so T is a fifth of it); None: as far as the model reaches
+            at once (100). Beyond, each member goes on from its own last frames (4).
         window: pixels. Conditioner and denoiser see overlapping windows of that size, denoised
             together, instead of the whole field; for fields that memory does not hold.
         first_member: number of the first of the `num_members` members, for a part of an ensemble.
         fields: what the model's inputs need besides rain (`model.fields` names it), name ->
             (F, c, H, W), c = 2 for a vector (down, right); F = 1 for what does not change, else one
-            for each past frame and each of the 20 to come, 20 more for each further 100 minutes.
+            for each past and future frame (24), and more for each further stretch (20).
         Returns NaN where the newest past frame has no data; `forecast_quality` says where else the
         past tells nothing, or has a gap that nothing could fill.
         Raises InputError for wrong shapes or types, negative or infinite rain, no data at all,
@@ -206,12 +209,14 @@ class LDCast(nn.Module):
         not finite.
         """
         past_rain = as_tensor(past)
-        check_past(past_rain)
+        check_past(past_rain, self.frames)
         past_rain = fill_gaps(past_rain).rain_rate
-        num_frames = count_frames(lead_minutes)
-        num_rounds = -(-num_frames // FUTURE_FRAMES)
+        num_frames = num_future = self.frames.future_frames
+        if lead_minutes is not None:
+            num_frames = count_frames(lead_minutes, self.frames)
+        num_rounds = -(-num_frames // num_future)
         height, width = past_rain.shape[1:]
-        given = check_fields(fields or {}, self.fields, num_rounds, (height, width))
+        given = check_fields(fields or {}, self.fields, num_rounds, self.frames, (height, width))
         num_members = check_count("members", num_members)
         first_member = check_count("as first member", first_member, low=0)
         if members_per_batch is not None:
@@ -233,19 +238,19 @@ class LDCast(nn.Module):
         has_data = valid_mask(past_rain[-1])
         shape = (num_members, num_frames, height, width)
         forecast = past_rain.new_empty(shape, dtype=torch.float32)
-        latest = past_rain[None]  # (1, 4, H, W), one past for all; later each member's own
+        latest = past_rain[None]  # (1, past_frames, H, W), for all; later each member's own
         with autocast(self.device, amp_dtype(amp, self.device)):
             for round_ in range(num_rounds):
-                observed = Observed(latest, fields_of_round(given, round_))  # fields: of B = 1
+                observed = Observed(latest, fields_of_round(given, round_, self.frames))
                 z = self._sample(observed, members, member_noise, round_, sampler, count, window)
-                frames = slice(round_ * FUTURE_FRAMES, (round_ + 1) * FUTURE_FRAMES)
+                frames = slice(round_ * num_future, (round_ + 1) * num_future)
                 for member, z_member in enumerate(z.split(1)):
                     rain = self._decode(z_member)[: num_frames - frames.start, :height, :width]
                     _check_finite(rain)
                     rain = rain.to(forecast.device).where(has_data, torch.nan)
                     forecast[member, frames] = rain
                     count.tell()  # a large field takes a while: a caller may wish to stop
-                latest = forecast[:, frames][:, -PAST_FRAMES:]
+                latest = _newest(latest, forecast[:, frames])
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
     def predict_xarray(
@@ -253,8 +258,9 @@ class LDCast(nn.Module):
     ) -> "DataArray":
         """Ensemble forecast (realization, time, y, x) in mm/h, with coordinates, from a DataArray.
 
-        rain: dimensions time, y and x in any order, with coordinates and `units`; 5 minutes apart;
-            the newest frame that has three before it is the issue time.
+        rain: dimensions time, y and x in any order, with coordinates and `units`; spaced as
+            `frames` says;
+            the newest frame that has all before it is the issue time.
         settings: further arguments of `predict`, such as lead_minutes.
         Row 0 of the result is north. `quality` (time, y, x), `second_hand` (time) and, where it is
         known, the projection `crs` are coordinates of it.
@@ -323,7 +329,7 @@ class LDCast(nn.Module):
         return LatentGrid(
             encode,
             self.autoencoder.compression,
-            PAST_FRAMES // self.autoencoder.compression,
+            self.frames.past_frames // self.autoencoder.compression,
             self.latent_nowcaster.conditioner.num_future_latent_frames,
         )
 
@@ -365,6 +371,17 @@ class LDCast(nn.Module):
             return replace(sampler, num_sampling_steps=num_sampling_steps)
         except ValueError as error:
             raise InputError(str(error)) from None
+
+
+def _newest(latest: Tensor, made: Tensor) -> Tensor:
+    """What a further stretch starts from: the newest frames of those it was and those made.
+
+    latest: (E, past_frames, H, W), or E = 1 for all. made: (E, T, H, W), where T may be less.
+    """
+    num_past = latest.shape[1]
+    if made.shape[1] >= num_past:
+        return made[:, -num_past:]
+    return torch.cat([latest.expand(len(made), -1, -1, -1), made], dim=1)[:, -num_past:]
 
 
 def _check_finite(values: Tensor) -> None:
@@ -411,4 +428,5 @@ def build(
         build_latent_nowcaster(config, loss_norm, noise_levels),
         config.rain,
         trained_on,
+        config.frames,
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
 from ldcast.errors import InputError
 from ldcast.nowcaster import LDCast
 from ldcast.quiet import import_contained
@@ -27,7 +26,7 @@ def forecast(
     timesteps: int | Sequence[float],
     n_ens_members: int = 16,
     seed: int | None = 0,
-    timestep: float = MINUTES_PER_FRAME,
+    timestep: float | None = None,
     model: str | Path | LDCast = "bundled",
     num_sampling_steps: int | None = None,
     device: str = "auto",
@@ -35,36 +34,37 @@ def forecast(
 ) -> np.ndarray:
     """An ensemble nowcast in pysteps's form: (n_ens_members, timesteps, m, n), mm/h, float32.
 
-    precip: (4 or more, m, n) in mm/h, not transformed to dB, oldest first; the last four frames are
-        used. NaN or masked = no data; the first row is the northern one, as importers of pysteps
-        give it.
+    precip: (4 or more, m, n) in mm/h, not transformed to dB, oldest first; the last ones are used,
+        as many as the model starts from. NaN or masked = no data; the first row is the northern
+        one, as importers of pysteps give it.
     velocity: accepted for pysteps's calling form, and not used: the model knows no motion field.
-    timesteps: how many frames of 5 minutes, or a list of rising whole numbers of them. Beyond 20
-        members go on from their own last frames.
+    timesteps: how many frames, or a list of rising whole numbers of them. Beyond those that the
+        model makes at once (20), members go on from their own last frames.
     seed: of the members' noise; None as 0, so that a forecast can be repeated.
-    timestep: minutes between frames; 5 is all that the model knows.
+    timestep: minutes between frames, to be checked: a model knows one only (5); None: that.
     model: a model folder, "bundled", or a loaded `LDCast`, which saves loading it again.
     settings: passed to `LDCast.predict`: amp, window, members_per_batch, progress, fields.
     Raises InputError for another time step, too few frames, what is no rain in mm/h, or lead times
     between frames.
     """
-    if timestep != MINUTES_PER_FRAME:
-        raise InputError(f"got a time step of {timestep} minutes, expected {MINUTES_PER_FRAME}")
-    precip = np.ma.asanyarray(precip)
-    if precip.ndim != 3 or len(precip) < PAST_FRAMES:
-        raise InputError(
-            f"got precip of shape {precip.shape}, expected (time, m, n) with {PAST_FRAMES} frames "
-            "or more"
-        )
-    frames = _wanted_frames(timesteps)
+    wanted = _wanted_frames(timesteps)
     if not isinstance(model, LDCast):
         model = LDCast.from_pretrained(model, device)
-    past = np.ma.filled(precip[-PAST_FRAMES:].astype(np.float32), np.nan)
-    lead_minutes = MINUTES_PER_FRAME * frames[-1]
+    minutes, num_past = model.frames.minutes_per_frame, model.frames.past_frames
+    if timestep not in (None, minutes):
+        raise InputError(f"got a time step of {timestep} minutes, expected {minutes}")
+    precip = np.ma.asanyarray(precip)
+    if precip.ndim != 3 or len(precip) < num_past:
+        raise InputError(
+            f"got precip of shape {precip.shape}, expected (time, m, n) with {num_past} frames or "
+            "more"
+        )
+    past = np.ma.filled(precip[-num_past:].astype(np.float32), np.nan)
+    lead_minutes = minutes * wanted[-1]
     rain = model.predict(
         past, n_ens_members, seed or 0, num_sampling_steps, lead_minutes=lead_minutes, **settings
     )
-    return rain if len(frames) == rain.shape[1] else rain[:, np.array(frames) - 1]
+    return rain if len(wanted) == rain.shape[1] else rain[:, np.array(wanted) - 1]
 
 
 def register(name: str = "ldcast") -> None:
@@ -98,5 +98,5 @@ def _wanted_frames(timesteps: int | Sequence[float]) -> list[int]:
 def _refuse(timesteps: object) -> list[int]:
     raise InputError(
         f"got timesteps {timesteps}, expected a number of frames or rising whole numbers of them, "
-        "from 1: the model gives one each 5 minutes and nothing between"
+        "from 1: the model gives those and nothing between"
     )

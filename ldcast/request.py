@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME, PAST_FRAMES
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.rain import check_rain_rate
 from ldcast.seeds import STREAM_MEMBER, STREAM_SAMPLER, draw_noise, keyed_generator
 
@@ -34,7 +34,7 @@ class MemberNoise:
     given: Tensor | None = None
 
     def of(self, members: range, round_: int) -> Tensor:
-        """(len(members), C, L, h, w) for the round_-th stretch of 20 frames, from 0."""
+        """(len(members), C, L, h, w) for the round_-th stretch of frames, from 0."""
         if self.given is not None:
             length = self.shape[1]
             frames = slice(round_ * length, (round_ + 1) * length)
@@ -79,14 +79,18 @@ def fitting(height: int, width: int, max_pixels: int = MAX_BATCH_PIXELS) -> int:
     return min(max(max_pixels // (height * width), 1), MAX_BATCH)
 
 
-def count_frames(lead_minutes: int) -> int:
-    """Frames up to a lead time. Raises InputError unless it is a positive multiple of 5 minutes."""
+def count_frames(lead_minutes: int, frames: FrameConfig) -> int:
+    """Frames up to a lead time. Raises InputError unless it is that of one of the model's frames.
+
+    frames: the model's.
+    """
     lead_minutes = check_count("minutes of lead time", lead_minutes)
-    if lead_minutes % MINUTES_PER_FRAME:
+    if lead_minutes % frames.minutes_per_frame:
         raise InputError(
-            f"got {lead_minutes} minutes of lead time, expected a multiple of {MINUTES_PER_FRAME}"
+            f"got {lead_minutes} minutes of lead time, expected a multiple of "
+            f"{frames.minutes_per_frame}"
         )
-    return lead_minutes // MINUTES_PER_FRAME
+    return lead_minutes // frames.minutes_per_frame
 
 
 def check_window(window: int, multiple: int) -> int:
@@ -123,12 +127,17 @@ def as_tensor(past: np.ndarray | Tensor) -> Tensor:
     return torch.tensor(np.ascontiguousarray(past))
 
 
-def check_past(past: Tensor) -> None:
-    """Raises InputError unless past is (4, H, W) mm/h with data in its newest frame and before."""
-    if past.ndim != 3 or past.shape[0] != PAST_FRAMES or not past.numel():
+def check_past(past: Tensor, frames: FrameConfig) -> None:
+    """Raises InputError unless past is (past_frames, H, W) mm/h with data in its newest frame and
+    before.
+
+    frames: the model's.
+    """
+    num_past = frames.past_frames
+    if past.ndim != 3 or past.shape[0] != num_past or not past.numel():
         raise InputError(
-            f"got past rain of shape {tuple(past.shape)}, expected ({PAST_FRAMES}, H, W): "
-            f"{PAST_FRAMES} frames 5 minutes apart, oldest first"
+            f"got past rain of shape {tuple(past.shape)}, expected ({num_past}, H, W): {num_past} "
+            f"frames {frames.minutes_per_frame} minutes apart, oldest first"
         )
     check_rain_rate(past)
     is_blank = past.isnan().flatten(1).all(1)
@@ -141,13 +150,15 @@ def check_fields(
     given: Mapping[str, np.ndarray | Tensor],
     names: Sequence[str],
     num_rounds: int,
+    frames: FrameConfig,
     size: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """The fields (F, c, H, W) of these names, float32, for as many stretches of 20 frames.
+    """The fields (F, c, H, W) of these names, float32, for as many stretches of future frames.
 
+    frames: the model's. size: (H, W) of the rain.
     Raises InputError for one that is missing, of another size, or ends too soon.
     """
-    num_needed = PAST_FRAMES + num_rounds * FUTURE_FRAMES
+    num_needed = frames.past_frames + num_rounds * frames.future_frames
     fields = {}
     for name in names:
         if name not in given:
@@ -162,25 +173,29 @@ def check_fields(
                 f"{size[0]}, {size[1]}) like the past rain"
             )
         if len(field) != 1 and len(field) < num_needed:
-            minutes = MINUTES_PER_FRAME * (len(field) - PAST_FRAMES)
+            got, expected = (
+                frames.minutes_per_frame * (num - frames.past_frames)
+                for num in (len(field), num_needed)
+            )
             raise InputError(
-                f"the field {name} ends {minutes} minutes after the issue time, expected "
-                f"{MINUTES_PER_FRAME * (num_needed - PAST_FRAMES)} for this forecast: give one "
-                "that goes on longer, or ask for fewer minutes"
+                f"the field {name} ends {got} minutes after the issue time, expected {expected} "
+                "for this forecast: give one that goes on longer, or ask for fewer minutes"
             )
         fields[name] = field
     return fields
 
 
-def fields_of_round(fields: Mapping[str, Tensor], round_: int) -> dict[str, Tensor]:
-    """Those of the round_-th stretch of 20 frames, from 0: its past and future frames, (1, F, ...).
+def fields_of_round(
+    fields: Mapping[str, Tensor], round_: int, frames: FrameConfig
+) -> dict[str, Tensor]:
+    """Those of the round_-th stretch, from 0: its past and future frames, (1, F, c, H, W).
 
     fields: name -> (F, c, H, W), as `check_fields` gives them.
     """
-    first = round_ * FUTURE_FRAMES
-    frames = slice(first, first + PAST_FRAMES + FUTURE_FRAMES)
+    first = round_ * frames.future_frames
+    own = slice(first, first + frames.num_frames)
     return {
-        name: (field if len(field) == 1 else field[frames])[None] for name, field in fields.items()
+        name: (field if len(field) == 1 else field[own])[None] for name, field in fields.items()
     }
 
 

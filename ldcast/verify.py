@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.reading_flags import read_events, reading_of
@@ -38,10 +37,11 @@ from ldcast.device import choose_device
 from ldcast.errors import InputError, run_script
 from ldcast.files import write_text
 from ldcast.folders import check_writable
+from ldcast.frames import nearest_leads
 from ldcast.products.plot import require_matplotlib
 from ldcast.products.summary import SHOWN_LEADS
 from ldcast.rain import valid_mask
-from ldcast.verification.arguments import case_parser, parse
+from ldcast.verification.arguments import case_parser, frames_of, parse
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.figures import ShownCase, draw_page
 from ldcast.verification.forecasters import (
@@ -84,15 +84,20 @@ def make_forecasters(
     except ImportError as error:
         notes.append(f"skipped: {error}")
     for folder in flags.model:
-        if folder in BASELINES:
-            raise InputError(f"--model {folder}: a baseline is called so; write ./{folder}")
-        if folder in [forecaster.name for forecaster in forecasters]:
-            raise InputError(f"--model {folder} is given twice: name each folder once")
         forecasters.append(
             model_forecaster(folder, flags.members, flags.steps, device, flags.amp, flags.sampler)
         )
         notes += [f"{folder}: {note}" for note in forecasters[-1].notes]
     return forecasters, notes
+
+
+def check_names(folders: list[str]) -> None:
+    """Raises InputError for models that tables could not tell apart, or from a baseline."""
+    for index, folder in enumerate(folders):
+        if folder in BASELINES:
+            raise InputError(f"--model {folder}: a baseline is called so; write ./{folder}")
+        if folder in folders[:index]:
+            raise InputError(f"--model {folder} is given twice: name each folder once")
 
 
 def choose_shown(cases: list[Case], record: Record, reference: Record) -> dict[str, Case]:
@@ -128,10 +133,14 @@ def show_case(
     device: torch.device,
     cache: ForecastCache,
 ) -> ShownCase:
-    """Radar and forecasts of one case at `SHOWN_LEADS`; the forecasts come out of the cache."""
+    """Radar and forecasts of one case at the lead times nearest to `SHOWN_LEADS`.
+
+    The forecasts come out of the cache.
+    """
     names = needed_fields(forecasters)
     past, observation, fields = read_case(events, case, crop_size, device, names)
-    leads = [LEAD_MINUTES.index(minutes) for minutes in SHOWN_LEADS]
+    lead_minutes = case.frames.lead_minutes
+    leads = nearest_leads(lead_minutes, SHOWN_LEADS)
     observation = observation[leads]
     forecasts = {}
     for forecaster in forecasters:
@@ -140,7 +149,7 @@ def show_case(
         forecasts[forecaster.name] = members.cpu().numpy()
     return ShownCase(
         title=f"{title}: {case.event}, {str(case.issue_time)[:16].replace('T', ' ')} UTC",
-        lead_minutes=SHOWN_LEADS,
+        lead_minutes=tuple(lead_minutes[index] for index in leads),
         observation=observation.cpu().numpy(),
         forecasts=forecasts,
     )
@@ -160,10 +169,13 @@ def main(argv: list[str] | None = None) -> None:
     check_writable(flags.out)
     cache = ForecastCache(flags.cache or flags.out / "cache")
     check_writable(cache.folder, "--cache")
+    check_names(flags.model)
+    frames = frames_of(flags.model, flags.crop_size)
+    how = reading_of(flags, frames.minutes_per_frame)
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
-    events = read_events(flags.data, reading_of(flags))
-    cases = draw_cases(events, flags.cases, flags.crop_size, flags.seed, notes.append)
+    events = read_events(flags.data, how)
+    cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, notes.append)
     fields = needed_fields(forecasters)
     check_fields(events, fields)
     notes += notes_of(events) + notes_of_unused(events, fields)

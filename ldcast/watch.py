@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldcast.config import PAST_FRAMES
-from ldcast.data.archive import CADENCE_MINUTES, RainEvent, format_time
+from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.cadence import MAX_OFF, unrounded, with_times
 from ldcast.data.services import join_events
 from ldcast.forecasting.times import ArrivedTimes
+from ldcast.frames import FrameConfig
 from ldcast.rain import as_float32
 
-AHEAD = np.timedelta64(60 * CADENCE_MINUTES, "s")  # what a clock may be wrong by
+AHEAD = np.timedelta64(300, "s")  # what a clock may be wrong by
 FILES_PER_LOOK = 8
 MAY_MOVE = np.timedelta64(2 * MAX_OFF, "s")  # a time, when it is rounded
-STUCK_MINUTES = 20  # from the file of the newest frame to one that brings none
+STUCK_FRAMES = 4  # of time, from the file of the newest frame to one that brings none
 _NAME = re.compile(r"forecast_(\d{8}T\d{4})(\.\w+)")
 _LEFTOVER = re.compile(r"\.forecast_.*\.\d+\.(tmp|new|old)")  # as ldcast/files.py names them
 
@@ -46,12 +46,12 @@ class _State(NamedTuple):
 
 
 class FrameFeed:
-    """The newest frames in a folder, and the issue times whose four frames are all there.
+    """The newest frames in a folder, and the issue times whose past frames are all there.
 
-    Times are as read until the four frames are joined: only many of them tell how to round them.
+    Times are as read until the past frames are joined: only many of them tell how to round them.
 
     folder: each file in it holds one frame or more; hidden files are left alone.
-    read: a file's event; raises for one that cannot be used.
+    read: a file's event; raises for one that cannot be used. frames: the model's.
     num_kept: for how many issue times, by the clock, frames are kept: the newest ones.
     tell: takes one line about each file that is passed over, and about a folder of no use.
     """
@@ -60,10 +60,12 @@ class FrameFeed:
         self,
         folder: Path,
         read: Callable[[Path], RainEvent],
+        frames: FrameConfig,
         num_kept: int,
         tell: Callable[[str], None],
     ) -> None:
-        self.folder, self.read, self.num_kept, self.tell = folder, read, num_kept, tell
+        self.folder, self.read, self.frames = folder, read, frames
+        self.num_kept, self.tell = num_kept, tell
         self._frames: dict[np.datetime64, _Frame] = {}
         self._seen: dict[Path, _State] = {}  # at the last look
         self._read: dict[Path, _State] = {}  # when it was read, well or in vain
@@ -71,7 +73,7 @@ class FrameFeed:
         self._told: dict[Path, str] = {}  # what was said last of a file
         self._dropped: set[np.datetime64] = set()  # issue times that are not to be tried again
         self._trouble = ""  # what was said last of the whole folder
-        self._times = ArrivedTimes()
+        self._times = ArrivedTimes(frames)
         self._used: dict[np.datetime64, np.datetime64] = {}  # rounded -> as read, of those kept
         self._is_faster = False  # frames are left out, and that was said
         self._news = 0  # when the file was written that brought the newest frame
@@ -112,13 +114,13 @@ class FrameFeed:
         return [time for time in sorted(self._used, reverse=True) if self._is_due(time)]
 
     def event(self, issue_time: np.datetime64) -> RainEvent:
-        """The four frames up to a time that is due, float32.
+        """The past frames of a time that is due, float32.
 
         Raises InputError where they are of different sizes or grids.
         """
-        times = times_of_past(issue_time)
+        times, minutes = issue_time - self.frames.ages, self.frames.minutes_per_frame
         frames = [self._frames[self._used[time]].event for time in times]
-        event = with_times(join_events(frames), np.array(times))
+        event = with_times(join_events(frames, minutes), times, minutes)
         return replace(event, rain_rate=as_float32(event.rain_rate), name=self.folder.name)
 
     def drop(self, issue_time: np.datetime64) -> None:
@@ -140,7 +142,9 @@ class FrameFeed:
             with contextlib.suppress(OSError):
                 states[path] = _state(path)
         newest = sorted(states, key=lambda path: (states[path], path.name), reverse=True)
-        return {path: states[path] for path in newest[: 4 * (self.num_kept + PAST_FRAMES)]}
+        return {
+            path: states[path] for path in newest[: 4 * (self.num_kept + self.frames.past_frames)]
+        }
 
     def _take(self, path: Path, written: int) -> bool:
         """Reads a file; False if it should be tried again although nothing was written to it."""
@@ -161,7 +165,7 @@ class FrameFeed:
         if event.time[-1] > self._times.newest():
             self._news, self._is_stuck = written, False
         else:
-            self._is_stuck |= written > self._news + 60 * 10**9 * STUCK_MINUTES
+            self._is_stuck |= written > self._news + 60 * 10**9 * self._stuck_minutes
         if not any([self._put(event, index, path) for index in range(len(event.time))]):
             time = format_time(event.time[-1])
             self._pass_over(path, f"all its frames, up to {time}, came before")
@@ -183,7 +187,7 @@ class FrameFeed:
     def _put(self, event: RainEvent, index: int, path: Path) -> bool:
         """Keeps a frame; False where its time came before in another file, and was of use."""
         time = event.time[index]
-        dropped = {issue_time for issue_time in self._dropped if _may_be_of(time, issue_time)}
+        dropped = {issue_time for issue_time in self._dropped if self._may_be_of(time, issue_time)}
         before = self._frames.get(time)
         if before and before.path not in (None, path) and not dropped:
             return False
@@ -222,9 +226,9 @@ class FrameFeed:
         """What is wrong with the feed, by a name, and a line on it; empty texts for nothing."""
         if self._is_stuck:
             return "stuck", (
-                f"no new forecast from {self.folder}: files came for {STUCK_MINUTES} minutes "
-                f"without a frame after {format_time(self._times.newest())}, expected one each "
-                f"{CADENCE_MINUTES} minutes"
+                f"no new forecast from {self.folder}: files came for {self._stuck_minutes} "
+                f"minutes without a frame after {format_time(self._times.newest())}, expected one "
+                f"each {self.frames.minutes_per_frame} minutes"
             )
         trouble, why = self._times.why_none()
         return trouble, f"no forecast from {self.folder}: {why}"
@@ -232,9 +236,10 @@ class FrameFeed:
     def _forget(self) -> None:
         if not self._frames:
             return
-        # Four and one that may be ahead of the clock are kept anyhow.
-        newest = sorted(self._frames)[-PAST_FRAMES - 1 :]
-        oldest = min(newest[0], newest[-1] - self._minutes(self.num_kept + PAST_FRAMES - 2))
+        # Those of one forecast and one that may be ahead of the clock are kept anyhow.
+        num_past = self.frames.past_frames
+        newest = sorted(self._frames)[-num_past - 1 :]
+        oldest = min(newest[0], newest[-1] - self.frames.step * (self.num_kept + num_past - 2))
         oldest -= MAY_MOVE
         self._frames = {time: frame for time, frame in self._frames.items() if time >= oldest}
         self._used = {time: read for time, read in self._used.items() if read in self._frames}
@@ -242,18 +247,16 @@ class FrameFeed:
         self._times.forget(oldest)
 
     def _is_due(self, issue_time: np.datetime64) -> bool:
-        times = times_of_past(issue_time)
+        times = issue_time - self.frames.ages
         return issue_time not in self._dropped and all(time in self._used for time in times)
 
-    @staticmethod
-    def _minutes(num_frames: int) -> np.timedelta64:
-        return np.timedelta64(60 * CADENCE_MINUTES * num_frames, "s")
+    def _may_be_of(self, time: np.datetime64, issue_time: np.datetime64) -> bool:
+        """Whether a frame, by its time as read, may be among those of an issue time."""
+        return bool(np.abs(issue_time - self.frames.ages - time).min() <= MAY_MOVE)
 
-
-def _may_be_of(time: np.datetime64, issue_time: np.datetime64) -> bool:
-    """Whether a frame, by its time as read, may be among the four of an issue time."""
-    off = [abs(needed - time) for needed in times_of_past(issue_time)]
-    return min(off) <= MAY_MOVE
+    @property
+    def _stuck_minutes(self) -> int:
+        return STUCK_FRAMES * self.frames.minutes_per_frame
 
 
 def _state(path: Path) -> _State:
@@ -304,9 +307,3 @@ def _forecasts(folder: Path, suffix: str) -> list[Path]:
     """Those of this suffix, oldest first."""
     matches = [_NAME.fullmatch(path.name) for path in sorted(folder.iterdir())]
     return [folder / match[0] for match in matches if match and match[2] == suffix]
-
-
-def times_of_past(issue_time: np.datetime64) -> list[np.datetime64]:
-    """Of the four frames that a forecast starts from, oldest first."""
-    step = np.timedelta64(60 * CADENCE_MINUTES, "s")
-    return [issue_time - age * step for age in range(PAST_FRAMES - 1, -1, -1)]

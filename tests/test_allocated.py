@@ -13,6 +13,7 @@ from ldcast.data.chunks import written_frames
 from ldcast.data.gridded import event_from_dataarray
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError, run_script
+from ldcast.frames import FrameConfig
 from ldcast.watch import FrameFeed
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
@@ -95,7 +96,7 @@ def test_unwritten_frames_at_the_end_are_no_data(
     assert note.startswith(NO_DATA) and note.endswith(
         "not written yet" if np.isnan(fill) else OR_DRY
     )
-    past = past_event(event)
+    past = past_event(event, FrameConfig())
     assert past.time[-1] == np.datetime64("2020-06-01T00:25") and past.notes == event.notes
 
 
@@ -292,7 +293,7 @@ def test_a_file_that_is_blank_throughout_stays(tmp_path):
 
 def test_a_feed_takes_frames_of_a_store_as_they_are_written(tmp_path):
     path, told = allocate(tmp_path / "in" / "a.zarr", written=(0, 1, 2, 3)), []
-    feed = FrameFeed(path.parent, read_event, 10, told.append)
+    feed = FrameFeed(path.parent, read_event, FrameConfig(), 10, told.append)
     look_twice(feed)
     assert feed.due() == [np.datetime64("2020-06-01T00:15")]
     zarr.open_group(path)["rain"][4] = RAIN[4]

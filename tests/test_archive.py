@@ -21,6 +21,9 @@ from ldcast.data.archive import (
 )
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
+
+FRAMES = FrameConfig()
 
 START = np.datetime64("2020-06-01T00:00:00", "s")
 NUM_FRAMES, HEIGHT, WIDTH = 6, 7, 5
@@ -298,8 +301,8 @@ def test_synthetic_rain_by_seed_and_span(monkeypatch):
 
 
 def test_five_minutes_pass_the_cadence_check():
-    check_cadence(make_event())
-    check_cadence(make_event(num_frames=1))
+    check_cadence(make_event(), 5)
+    check_cadence(make_event(num_frames=1), 5)
     check_cadence(make_event(step=10), minutes=10)
 
 
@@ -313,13 +316,13 @@ def test_other_cadences_are_named():
     with pytest.raises(
         InputError, match=r"T00:00 and .*T00:06 are 6 minutes apart throughout, expected 5"
     ):
-        check_cadence(make_event(step=6))
+        check_cadence(make_event(step=6), 5)
     with pytest.raises(InputError, match=r"T00:10 and .*T00:20 are 10 minutes apart, expected 5"):
-        check_cadence(without_frames(make_event(), 3))
+        check_cadence(without_frames(make_event(), 3), 5)
 
 
 def test_past_frames_are_the_newest_by_default():
-    past = past_event(make_event())
+    past = past_event(make_event(), FRAMES)
     assert past.rain_rate.dtype == np.float32 and past.rain_rate.shape == (4, HEIGHT, WIDTH)
     assert past.rain_rate[:, 0, 0].tolist() == [2, 3, 4, 5]
     np.testing.assert_array_equal(past.time, minutes(10, 15, 20, 25))
@@ -327,11 +330,11 @@ def test_past_frames_are_the_newest_by_default():
 
 def test_past_frames_at_an_issue_time_and_around_gaps():
     event = without_frames(make_event(num_frames=12), 6, 10)
-    past = past_event(event, np.datetime64("2020-06-01T00:20"))
+    past = past_event(event, FRAMES, np.datetime64("2020-06-01T00:20"))
     assert past.rain_rate[:, 0, 0].tolist() == [1, 2, 3, 4] and past.time[-1] == minutes(20)[0]
-    past = past_event(event)  # 7 8 9 | 11: the newest four in a row are 2 to 5
+    past = past_event(event, FRAMES)  # 7 8 9 | 11: the newest four in a row are 2 to 5
     assert past.rain_rate[:, 0, 0].tolist() == [2, 3, 4, 5] and past.time[-1] == minutes(25)[0]
-    assert past_event(event, num_frames=3).time[-1] == minutes(45)[0]
+    assert past_event(event, FrameConfig(past_frames=3)).time[-1] == minutes(45)[0]
 
 
 def blank(event: RainEvent, *frames: int) -> RainEvent:
@@ -365,7 +368,7 @@ def blank(event: RainEvent, *frames: int) -> RainEvent:
     ],
 )
 def test_past_goes_back_to_where_all_frames_hold_data(event, minute, note):
-    past = past_event(event)
+    past = past_event(event, FRAMES)
     assert past.time[-1] == minutes(minute)[0] and not np.isnan(past.rain_rate).any()
     assert len(past.notes) == bool(note) and re.search(note, "".join(past.notes))
 
@@ -373,7 +376,7 @@ def test_past_goes_back_to_where_all_frames_hold_data(event, minute, note):
 def test_a_frame_with_any_data_holds_data():
     event = make_event()
     event.rain_rate[5, 1:] = np.nan
-    past = past_event(replace(event, notes=("of the reader",)))
+    past = past_event(replace(event, notes=("of the reader",)), FRAMES)
     assert past.time[-1] == minutes(25)[0] and past.notes == ("of the reader",)
 
 
@@ -389,11 +392,11 @@ def test_a_frame_with_any_data_holds_data():
 )
 def test_past_without_four_full_frames_has_as_many_as_there_are(frames, minute):
     """Whether they are enough is for the forecast to say."""
-    assert past_event(blank(make_event(), *frames)).time[-1] == minutes(minute)[0]
+    assert past_event(blank(make_event(), *frames), FRAMES).time[-1] == minutes(minute)[0]
 
 
 def test_an_issue_time_that_is_asked_for_may_have_gaps():
-    past = past_event(blank(make_event(), 3), np.datetime64("2020-06-01T00:20"))
+    past = past_event(blank(make_event(), 3), FRAMES, np.datetime64("2020-06-01T00:20"))
     assert past.time[-1] == minutes(20)[0] and past.notes == ()
 
 
@@ -401,15 +404,20 @@ def test_an_issue_time_that_is_asked_for_may_have_gaps():
 def test_an_issue_time_ahead_of_the_clock_is_said(is_asked_for):
     start = np.datetime64("now", "s") - np.timedelta64(600, "s")  # 20 minutes for four frames
     event = replace(make_event(), time=start + np.arange(NUM_FRAMES) * np.timedelta64(300, "s"))
-    past = past_event(event, event.time[-1] if is_asked_for else None)
+    past = past_event(event, FRAMES, event.time[-1] if is_asked_for else None)
     (note,) = past.notes
     assert re.search(r"issue time .* is 1[45] minutes ahead of the clock", note)
-    assert past_event(event, event.time[3] - np.timedelta64(300, "s"), 3).notes == ()
+    assert (
+        past_event(
+            event, FrameConfig(past_frames=3), event.time[3] - np.timedelta64(300, "s")
+        ).notes
+        == ()
+    )
 
 
 def test_past_frames_are_a_copy():
     event = RainEvent(make_event().rain_rate.astype(np.float32), make_event().time)
-    past_event(event).rain_rate[:] = -1
+    past_event(event, FRAMES).rain_rate[:] = -1
     assert (event.rain_rate >= 0).all()
 
 
@@ -444,7 +452,7 @@ def test_selected_frames_keep_all_that_is_said_of_each():
 )
 def test_past_that_is_not_there_is_refused(event, issue_time, message):
     with pytest.raises(InputError, match=message):
-        past_event(event, None if issue_time is None else np.datetime64(issue_time))
+        past_event(event, FRAMES, None if issue_time is None else np.datetime64(issue_time))
 
 
 # ---- holding out ---------------------------------------------------------------------------------
@@ -456,7 +464,7 @@ def test_past_that_is_not_there_is_refused(event, issue_time, message):
 )
 def test_held_out_frames_are_the_last_and_never_shared(num_frames, num_train, num_validation):
     event = make_event(num_frames)
-    train, validation = hold_out([event])
+    train, validation = hold_out([event], 5)
     assert sum(len(part.time) for part in train) == num_train
     assert sum(len(part.time) for part in validation) == num_validation
     times = np.concatenate([part.time for part in train + validation])
@@ -466,11 +474,11 @@ def test_held_out_frames_are_the_last_and_never_shared(num_frames, num_train, nu
 
 
 def test_held_out_parts_are_named_by_their_spans():
-    (train,), (validation,) = hold_out([make_event(48)])
+    (train,), (validation,) = hold_out([make_event(48)], 5)
     assert train.name == "storm@2020-06-01T00:00/2020-06-01T02:00"
     assert validation.name == "storm@2020-06-01T02:00/2020-06-01T04:00"
-    assert hold_out([make_event(10)])[0][0].name == "storm"
-    (train,), _ = hold_out([replace(make_event(48), name="storm@2020-06-01T00:00/")])
+    assert hold_out([make_event(10)], 5)[0][0].name == "storm"
+    (train,), _ = hold_out([replace(make_event(48), name="storm@2020-06-01T00:00/")], 5)
     assert train.name == "storm@2020-06-01T00:00/2020-06-01T02:00"
 
 

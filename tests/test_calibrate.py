@@ -28,15 +28,16 @@ from ldcast.calibration.fit import (
 )
 from ldcast.calibration.judge import Judgement, count_harm, describe, judge, record
 from ldcast.calibration.maps import match_rain
-from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import write_event
 from ldcast.data.crops import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.frames import FrameConfig
 from ldcast.nowcaster import LDCast
-from ldcast.verification.cases import CASE_FRAMES, Case, draw_cases
+from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster
 
+LEAD_MINUTES = FrameConfig().lead_minutes
 NUM_LEADS = len(LEAD_MINUTES)
 HALF = 10**-0.3  # 30 classes of rain rate
 ABOUT = {"fitted_on": {}, "model": "1234", "sampler": "plms", "num_sampling_steps": 20}
@@ -194,7 +195,7 @@ class Reader:
 
 
 def fit_to(reader: Reader) -> dict:
-    return fit(reader, list(EVENTS), 3, ABOUT)
+    return fit(reader, list(EVENTS), 3, LEAD_MINUTES, ABOUT)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +221,7 @@ def test_a_single_event_is_fitted_and_not_judged():
     def one(what: str) -> Iterator[ScoredCase]:
         return (case for case in Reader()(what) if case.event == "c")
 
-    assert list(fit(one, ["c"], 3, ABOUT)) == [None]
+    assert list(fit(one, ["c"], 3, LEAD_MINUTES, ABOUT)) == [None]
 
 
 def test_calibration_makes_a_biased_model_reliable(judgements):
@@ -246,7 +247,7 @@ def test_scores_of_a_judgement_by_hand():
     members = np.array([[8, 1, 0, 9], [6, 0, 0, 9]], np.float32)[:, None, None]
     radar = np.array([4, 0, 1, np.nan], np.float32)[None, None]
     repeat = NUM_LEADS
-    judgement = Judgement("storm", num_members=2)
+    judgement = Judgement("storm", num_members=2, num_leads=NUM_LEADS)
     case = ScoredCase("a", members.repeat(repeat, axis=1), radar.repeat(repeat, axis=0))
     judgement.add(case, Halving())
     # At 1 mm/h: raw 1, 1/2, 0; of halved rain 1, 0, 0; then 1/4 everywhere. Radar: 1, 0, 1.
@@ -273,7 +274,7 @@ def test_harm_is_counted(judgements, clean):
         "calibrated is worse than raw in 0 of 9 Brier scores, matched than raw in 0 of 3 CRPS"
     )
     assert record(judgements)["is_harmful"] is False
-    judgement = Judgement("storm", num_members=3)
+    judgement = Judgement("storm", num_members=3, num_leads=NUM_LEADS)
     for case in Reader(poisoned=1)("judge"):
         if case.event == "b":
             judgement.add(case, replace(clean["b"], radar_rain=clean["b"].radar_rain * 9))
@@ -297,6 +298,8 @@ def test_a_worse_crps_alone_is_harm(judgements, monkeypatch):
 def test_each_event_is_judged_by_the_fit_without_it():
     class Spy:
         """A calibration that does nothing but note the cases it was given."""
+
+        lead_minutes = LEAD_MINUTES
 
         def __init__(self, left_out: str | None) -> None:
             self.left_out = left_out
@@ -338,10 +341,10 @@ def test_spans_of_a_file_are_one_event():
 
 
 def test_pixels_without_data_now_or_then_are_not_scored(tmp_path):
-    event = synthetic_event(0, CASE_FRAMES, 32, 32)
+    event = synthetic_event(0, FrameConfig().num_frames, 32, 32)
     event.rain_rate[3, :4] = np.nan  # the newest past frame
     event.rain_rate[4, :, :4] = np.nan  # the first future one
-    cases = draw_cases([event], 1, 32, seed=0)
+    cases = draw_cases([event], FrameConfig(), 1, 32, seed=0)
     forecaster = Forecaster("fives", lambda past, case: torch.full((2, 20, 32, 32), 5.0))
     cache, cpu = ForecastCache(tmp_path), torch.device("cpu")
     (case,) = case_reader(forecaster, cache, [event], cases, 32, cpu)("forecasts")

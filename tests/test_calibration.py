@@ -17,10 +17,12 @@ from ldcast.calibration.maps import (
     read_calibration,
     write_calibration,
 )
-from ldcast.config import LEAD_MINUTES
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.model_folder import BUNDLED, CONFIG_NAME
 from ldcast.products.ensemble import THRESHOLDS
+
+LEAD_MINUTES = FrameConfig().lead_minutes
 
 NUM_LEADS = len(LEAD_MINUTES)
 

@@ -55,7 +55,6 @@ def test_published_sizes_are_the_defaults():
 @pytest.mark.parametrize(
     ("cls", "values", "message"),
     [
-        (DataConfig, {"crop_size": 40}, "crop_size: got 40, expected a multiple of 16"),
         (DataConfig, {"crop_picker": "best"}, "expected one of uniform, wet, equal_frequency"),
         (LoopConfig, {"batch_size": 6, "num_micro_batches": 4}, "expected a divisor of the batch"),
         (DiffusionConfig, {"prediction": "z"}, "expected one of noise, v"),
@@ -72,6 +71,15 @@ def test_published_sizes_are_the_defaults():
 def test_impossible_settings_are_refused(cls, values, message):
     with pytest.raises(InputError, match=message):
         cls(**values)
+
+
+@pytest.mark.parametrize(
+    ("multiple", "fit"), [(16, "a multiple of 16, as the networks need: 32 or 48"), (64, ": 64")]
+)
+def test_crops_that_the_networks_do_not_take_are_refused(multiple, fit):
+    with pytest.raises(InputError, match=f"crop_size: got 40, expected .*{fit}$"):
+        DataConfig(crop_size=40).check_crop_size(multiple)
+    DataConfig(crop_size=40).check_crop_size(8)
 
 
 def test_micro_batches_that_divide_the_batch_pass():

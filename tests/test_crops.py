@@ -257,7 +257,7 @@ def test_augmentation_keeps_time_order():
 def test_training_and_validation_share_no_frame():
     event = make_event(num_frames=60)
     event.rain_rate[:] = np.arange(60)[:, None, None]
-    train, validation = hold_out([event])
+    train, validation = hold_out([event], 5)
     trained = TrainingCrops(train, 24, 64, "equal_frequency", seed=0)
     crops_seen = [trained[(0, 0, index)].rain_rate for index in range(60)]
     seen = {float(value) for crop in crops_seen for value in crop[0, :, 0, 0]}
@@ -316,7 +316,7 @@ def test_batch_that_cannot_be_shared_out_is_refused():
 @pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency"])
 def test_events_that_do_not_fit_are_refused(picker):
     def build(events, crop_size=64):
-        return TrainingCrops(events, 4, crop_size, picker, seed=0)
+        return TrainingCrops(events, 4, crop_size, picker, seed=0, multiple=16)
 
     with pytest.raises(InputError, match="no event"):
         build([])

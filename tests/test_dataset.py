@@ -47,6 +47,7 @@ def make_forecast(grid: dict[str, Any], num_members: int = 2, **changes: Any) ->
         "num_sampling_steps": 50,
         "quality": np.where(np.isnan(rain_rate[0]), 2, 1).astype(np.uint8),
         "statistics": ensemble_statistics(rain_rate, (0.1, 5), (0.1, 0.5), use_means=True),
+        "is_second_hand": np.array([False, False, True]),
         "past_time_as_read": np.array(["2016-07-11T23:35:03", "2016-07-11T23:49:58"], "M8[s]"),
     }
     return Forecast(**{**made, **changes})
@@ -485,6 +486,7 @@ def test_real_grids(name: str, tmp_path: Path) -> None:
         rain_rate=rain_rate,
         issue_time=event.time[0],
         lead_minutes=np.array([5, 10]),
+        is_second_hand=np.array([False, False]),
         quality=None,
         statistics=ensemble_statistics(rain_rate),
     )

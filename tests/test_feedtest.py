@@ -18,7 +18,7 @@ EVENT = synthetic_event(0, 8, 32, 32)
 
 def test_forecasts_are_expected_where_four_frames_come_whole() -> None:
     faults = ["", "late", "slow", "repeated", "", "missing", "", "cut short"]
-    assert feedtest.expected_times(EVENT, faults) == set(EVENT.time[3:5])
+    assert feedtest.expected_times(EVENT, faults, 4) == set(EVENT.time[3:5])
 
 
 def test_every_fault_happens_and_most_frames_have_none() -> None:

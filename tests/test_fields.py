@@ -13,6 +13,7 @@ from ldcast.data.fields import Field, check_fields, fields_at, joined_fields, no
 from ldcast.data.pieces import cut
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 
 START = np.datetime64("2020-01-01T00:00:00", "s")
 
@@ -95,7 +96,7 @@ def test_pieces_and_past_frames_keep_their_fields() -> None:
         whole = given.fields[name]
         assert np.array_equal(field.values, whole.values[..., 8:32, 4:36])
         assert np.array_equal(field.time, whole.time)
-    past = past_event(given)
+    past = past_event(given, FrameConfig())
     found = fields_at(past, ["model_rain"], past.time[-1] + np.timedelta64(5, "m") * np.arange(3))
     assert np.array_equal(found["model_rain"], given.fields["model_rain"].values[5:8])
 
@@ -105,7 +106,7 @@ def test_fields_of_the_frames_follow_their_times_as_they_are_rounded() -> None:
     off = given.time + np.array([0, 7, -4, 3, 9, 2]).astype("timedelta64[s]")
     fields = {name: of.retimed(given.time, off) for name, of in given.fields.items()}
     read = replace(given, time=off, fields=fields)
-    rounded = round_event(read)
+    rounded = round_event(read, 5)
     assert np.array_equal(rounded.time, given.time)
     check_fields([rounded], ["height", "model_rain"])
     check_fields([unrounded(rounded)], ["model_rain"])

@@ -13,6 +13,9 @@ from ldcast.errors import InputError
 from ldcast.forecast_arguments import parse_flags
 from ldcast.forecasting.folder import frames_of_folder, time_in_name
 from ldcast.forecasting.reading import past_of
+from ldcast.frames import FrameConfig
+
+FRAMES = FrameConfig()
 
 START = np.datetime64("2024-07-11T12:00", "s")
 MINUTE = np.timedelta64(60, "s")
@@ -45,7 +48,9 @@ class Folder:
     def past(self, issue_minute: float | None = None) -> RainEvent:
         self.read_names.clear()
         issue_time = None if issue_minute is None else at(issue_minute)[0]
-        return past_event(frames_of_folder(self.path, self.read, issue_time), issue_time)
+        return past_event(
+            frames_of_folder(self.path, self.read, FRAMES, issue_time), FRAMES, issue_time
+        )
 
     def minutes(self, issue_minute: float | None = None) -> list[float]:
         return self.past(issue_minute).rain_rate[:, 0, 0].tolist()
@@ -160,7 +165,7 @@ def test_frames_without_data_send_the_search_further_back(folder) -> None:
     folder.bring(*range(0, 100, 5))
     blank = RainEvent(np.full((1, 8, 6), np.nan, np.float32), at(90))
     write_event(blank, folder.path / f"{dated(at(90)[0])}.npz")
-    event = frames_of_folder(folder.path, folder.read)
+    event = frames_of_folder(folder.path, folder.read, FRAMES)
     assert event.time.tolist() == at(*range(70, 100, 5)).tolist()
 
 
@@ -186,9 +191,9 @@ def test_files_of_many_frames_are_frames_too(folder) -> None:
 
 def test_no_more_is_kept_than_may_be_needed(folder) -> None:
     folder.bring(*range(0, 200, 5), name=lambda time: f"frame{digits(time)[-5:]}")
-    event = frames_of_folder(folder.path, folder.read)
+    event = frames_of_folder(folder.path, folder.read, FRAMES)
     assert len(event.time) == 4
-    event = frames_of_folder(folder.path, folder.read, at(100)[0])
+    event = frames_of_folder(folder.path, folder.read, FRAMES, at(100)[0])
     assert event.time.tolist() == at(85, 90, 95, 100).tolist()
 
 

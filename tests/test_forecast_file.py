@@ -143,10 +143,19 @@ def test_a_file_from_before_there_were_flags_is_read(forecast: Forecast, tmp_pat
 
 
 def test_frames_beyond_the_models_reach_are_second_hand(forecast: Forecast, tmp_path: Path) -> None:
-    long = replace(forecast, lead_minutes=np.array([95, 100, 105]))
-    assert long.is_second_hand.tolist() == [False, False, True]
-    write_forecast(long, tmp_path / "forecast.npz")
-    assert load(tmp_path / "forecast.npz")["second_hand"].tolist() == [False, False, True]
+    marks = [False, False, True]
+    assert not forecast.is_second_hand.any()
+    long = replace(forecast, is_second_hand=np.array(marks))
+    path = tmp_path / "forecast.npz"
+    write_forecast(long, path)
+    assert (
+        read_forecast(path).is_second_hand.tolist() == load(path)["second_hand"].tolist() == marks
+    )
+    # Files from before they said so are of models that reach 100 minutes.
+    entries = load(path) | {"lead_minutes": np.array([95, 100, 105])}
+    del entries["second_hand"]
+    np.savez(path, **entries)
+    assert read_forecast(path).is_second_hand.tolist() == marks
 
 
 def test_arrays_have_the_promised_names(forecast: Forecast, tmp_path: Path) -> None:

@@ -346,10 +346,10 @@ def test_frames_of_several_files_may_not_overlap(tmp_path):
     for index, path in enumerate(paths):
         running(make(**AMOUNT), 60).isel(time=[index]).to_netcdf(path)
     with pytest.raises(InputError, match="overlap"):
-        read_frames(paths, read_gridded)
+        read_frames(paths, read_gridded, 5)
     for index, path in enumerate(paths):
         running(make(**AMOUNT), 5).isel(time=[index]).to_netcdf(path)
-    check(read_frames(paths, read_gridded), 12 * rates())
+    check(read_frames(paths, read_gridded, 5), 12 * rates())
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_times_in_floats_are_rounded(tmp_path, has_bounds, units):
     event = read_gridded(tmp_path / "radar.nc")
     np.testing.assert_array_equal(event.rain_rate, rates() * np.float32(12 if units == "mm" else 1))
     assert event.time[0] == start + np.timedelta64(300 * has_bounds, "s")
-    check_cadence(event)
+    check_cadence(event, 5)
 
 
 def test_bounds_are_rounded(tmp_path):

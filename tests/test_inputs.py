@@ -17,6 +17,7 @@ from ldcast.data.fields import Field
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
 from ldcast.errors import InputError, run_script
+from ldcast.frames import FrameConfig
 from ldcast.model_folder import read_description
 from ldcast.nowcast.carried_rain import CarriedRain
 from ldcast.nowcast.inputs import Known, LatentGrid, Observed, known_at_issue_time
@@ -339,7 +340,7 @@ def test_a_kept_forecast_is_not_taken_for_other_fields(tmp_path) -> None:
     device, path = torch.device("cpu"), str(tmp_path / "model")
     forecaster = forecasters.model_forecaster(path, 1, 2, device, "off")
     event = event_with_fields()
-    case = cases.draw_cases([event], 1, 32, 0)[0]
+    case = cases.draw_cases([event], FrameConfig(), 1, 32, 0)[0]
     past, _, given = scoring.read_case([event], case, 32, device, forecaster.fields)
     cache = forecasters.ForecastCache(tmp_path / "cache")
     first = cache(forecaster, past, case, given).members

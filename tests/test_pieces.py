@@ -250,17 +250,17 @@ def test_of_netcdf_and_zarr_no_more_than_the_piece_is_loaded(
 )
 def test_flags_that_make_no_piece_are_refused(arguments, word) -> None:
     with pytest.raises(InputError, match=word):
-        reading_of(parse_flags("", arguments.split()))
+        reading_of(parse_flags("", arguments.split()), 5)
 
 
 def test_flags_become_a_reading() -> None:
-    assert reading_of(parse_flags("", [])) == AS_STATED
+    assert reading_of(parse_flags("", []), 5) == AS_STATED
     flags = parse_flags("", ["--crop", "1", "2", "3", "4"])
-    assert reading_of(flags) == Reading(crop=(1, 2, 3, 4))
+    assert reading_of(flags, 5) == Reading(crop=(1, 2, 3, 4))
     flags = parse_flags("", ["--box", "-10.5", "40", "5", "55"])
-    assert reading_of(flags) == Reading(box=(-10.5, 40, 5, 55))
+    assert reading_of(flags, 5) == Reading(box=(-10.5, 40, 5, 55))
     flags = parse_flags("", ["--box", "170", "-40", "-170", "-30"])  # across 180 degrees
-    assert reading_of(flags).box == (170, -40, 190, -30)
+    assert reading_of(flags, 5).box == (170, -40, 190, -30)
 
 
 @pytest.mark.parametrize("tool", [verify, calibrate])

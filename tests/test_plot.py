@@ -294,7 +294,8 @@ def test_thresholds_without_a_calibration_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "gap"), [(48, " "), (16, "\n")])
 def test_frames_made_from_forecast_frames_say_so(monkeypatch, tmp_path, width, gap) -> None:
     rain = np.zeros((1, 40, 48, width))
-    figure = sheet_of(monkeypatch, tmp_path, np.zeros((4, 48, width)), rain)
+    past, is_second_hand = np.zeros((4, 48, width)), np.arange(40) >= 20
+    figure = sheet_of(monkeypatch, tmp_path, past, rain, is_second_hand=is_second_hand)
     _, titles = texts_of(figure)
     assert titles == [
         *("+15 min, 00:05 UTC", "+30 min, 00:20 UTC", "+60 min, 00:50 UTC"),

@@ -11,6 +11,7 @@ from ldcast import pysteps_plugin
 from ldcast.data.archive import past_event, read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.quiet import contained
 
 RADAR = Path(__file__).parents[2] / "shared/data/train/mch_20160711.npz"
@@ -20,7 +21,7 @@ MODEL = tiny_model()
 def crop_of_rain() -> np.ndarray:
     """(4, 128, 128) mm/h: the radar's where it is at hand, with a corner of no data."""
     event = read_event(RADAR) if RADAR.exists() else synthetic_event(1, 4, 128, 128)
-    past = past_event(event).rain_rate
+    past = past_event(event, FrameConfig()).rain_rate
     past = past[:, 200:328, 300:428].copy() if RADAR.exists() else past
     past[:, :10, :10] = np.nan
     return past

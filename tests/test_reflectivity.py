@@ -150,10 +150,10 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 
 def test_the_flag_becomes_a_reading():
-    assert reading_of(parse("--zr", "200", "1.6")) == BY_ZR
-    assert reading_of(parse()) == Reading()
+    assert reading_of(parse("--zr", "200", "1.6"), 5) == BY_ZR
+    assert reading_of(parse(), 5) == Reading()
     with pytest.raises(InputError, match=r"got --zr 1.6 200, expected A"):
-        reading_of(parse("--zr", "1.6", "200"))
+        reading_of(parse("--zr", "1.6", "200"), 5)
 
 
 def test_a_relation_that_nothing_needs_is_refused(tmp_path):
@@ -182,6 +182,7 @@ def test_verify_and_calibrate_have_the_flag(tool):
 
     parser = case_parser(tool, "")
     flags = parse(parser, ["--data", "a.nc", "--zr", "200", "1.6"])
-    assert reading_of(flags) == BY_ZR
+    assert reading_of(flags, 5) == BY_ZR
+    flags = parse(parser, ["--data", "a.nc", "--zr", "1", "200"])
     with pytest.raises(InputError, match="got --zr 1 200"):
-        parse(parser, ["--data", "a.nc", "--zr", "1", "200"])
+        reading_of(flags, 5)

@@ -63,6 +63,7 @@ def table(inside: float | None = None, **mean) -> dict:
     scores["fair_crps_64px"] = [None] * LEADS
     scores |= {"spread_error_ratio": [0.9] * LEADS, "wet_area_ratio": [1.2] * 19 + [None]}
     return {
+        "lead_minutes": [5 * frame for frame in range(1, LEADS + 1)],
         "models": {"dry": scores, "model": scores},
         "interior": {"dry": scores, "model": {**scores, "fair_crps_1px": [0.5] * 10 + [9] * 10}},
         "interior_share": [0.9] * 10 + [0.1] * 9 + [None],

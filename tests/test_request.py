@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.request import (
     MAX_WINDOW_PIXELS,
     MemberNoise,
@@ -63,11 +64,11 @@ def test_fewer_large_fields_fit_into_a_batch() -> None:
 
 
 def test_frames_of_a_lead_time() -> None:
-    assert [count_frames(minutes) for minutes in (5, 100, 200)] == [1, 20, 40]
-    assert count_frames(np.uint8(200)) == 40
+    assert [count_frames(minutes, FrameConfig()) for minutes in (5, 100, 200)] == [1, 20, 40]
+    assert count_frames(np.uint8(200), FrameConfig()) == 40
     for wrong in (0, -5, 7, 2.5, True):
         with pytest.raises(InputError, match=f"got {wrong} minutes"):
-            count_frames(wrong)
+            count_frames(wrong, FrameConfig())
 
 
 def test_windows_are_multiples_that_leave_room_for_an_overlap() -> None:

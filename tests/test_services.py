@@ -88,7 +88,7 @@ def test_mch_masks_may_change_from_frame_to_frame(tmp_path):
     second[300:, :] = 255
     late = write_gif(tmp_path / "AQC161932050V_00005.801.gif", second)
     early = write_gif(tmp_path / "AQC161932045V_00005.801.gif", first)
-    event = read_frames([late, early], READERS["mch"])
+    event = read_frames([late, early], READERS["mch"], 5)
     assert event.time.tolist() == [at(f"2016-07-11T20:{m}").item() for m in (45, 50)]
     assert np.isnan(event.rain_rate).sum(axis=(1, 2)).tolist() == [2, 2 + 340 * 710]
     assert event.grid == READERS["mch"](early).grid
@@ -509,7 +509,7 @@ def test_odim_in_degrees_has_pixels_in_metres(tmp_path, longlat, in_metres):
     ]
     for path, shift in zip(paths, (0, 9e-6), strict=True):
         place_in_degrees(path, longlat, west=5.0 + shift, south=51.0, side=0.01)
-    grid = read_frames(paths, READERS["odim"]).grid
+    grid = read_frames(paths, READERS["odim"], 5).grid
     assert grid["projection"] == (in_metres or longlat)
     assert [grid[name] for name in CORNERS] == pytest.approx([5, 51, 5.4, 51.3], abs=1e-9)
     geod = pyproj.Geod(ellps="WGS84")
@@ -520,7 +520,7 @@ def test_odim_in_degrees_has_pixels_in_metres(tmp_path, longlat, in_metres):
         assert grid[name] == pytest.approx(geod.inv(*ends)[2], rel=1e-6)
     place_in_degrees(paths[1], longlat, west=5.00002, south=51.0, side=0.01)
     with pytest.raises(InputError, match="differs in x1"):
-        read_frames(paths, READERS["odim"])
+        read_frames(paths, READERS["odim"], 5)
     place_in_degrees(paths[1], longlat, west=5.0, south=51.0, side=0.01)
     set_attributes(paths[1], "where", xscale=0.02)
     refuse("odim", paths[1], r"make them 0\.01 x 0\.01 degrees, expected 0\.01 x 0\.02 degrees")
@@ -622,24 +622,24 @@ def test_amounts_that_overlap_are_refused_and_rates_are_not(tmp_path, starts, en
     paths = write_amounts(tmp_path, starts, ends)
     events = [READERS["odim"](path) for path in paths]
     with pytest.raises(InputError, match="intervals of its frames overlap: the rain up to 2024-11"):
-        read_frames(paths[::-1], READERS["odim"])
+        read_frames(paths[::-1], READERS["odim"], 5)
     with pytest.raises(InputError, match="overlap"):
-        join_events([replace(events[0], interval_start=None), *events[1:]])
+        join_events([replace(events[0], interval_start=None), *events[1:]], 5)
     rates = write_amounts(tmp_path, starts, ends, "RATE")  # scanning may take what it takes
-    event = read_frames(rates, READERS["odim"])
+    event = read_frames(rates, READERS["odim"], 5)
     assert event.interval_start is None and event.notes == ()
 
 
 def test_amounts_side_by_side_are_rates_and_it_is_said(tmp_path):
-    event = read_frames(write_amounts(tmp_path, [-5, 0, 5], [0, 5, 10]), READERS["odim"])
+    event = read_frames(write_amounts(tmp_path, [-5, 0, 5], [0, 5, 10]), READERS["odim"], 5)
     assert event.notes == ("rain rates are made from amounts of 5 minutes",)
     np.testing.assert_array_equal(event.time - event.interval_start, np.timedelta64(5, "m"))
     # With gaps between, and a whole hour each hour: not what a forecast needs, but no overlap.
-    event = read_frames(write_amounts(tmp_path, [-1, 4, 9], [0, 5, 10]), READERS["odim"])
+    event = read_frames(write_amounts(tmp_path, [-1, 4, 9], [0, 5, 10]), READERS["odim"], 5)
     assert event.notes == ("rain rates are made from amounts of 1 minutes",)
-    hours = read_frames(write_amounts(tmp_path, [0, 60, 120], [60, 120, 180]), READERS["odim"])
+    hours = read_frames(write_amounts(tmp_path, [0, 60, 120], [60, 120, 180]), READERS["odim"], 5)
     with pytest.raises(InputError, match="are 60 minutes apart"):
-        check_cadence(hours)
+        check_cadence(hours, 5)
 
 
 @pytest.mark.parametrize(("seconds", "is_refused"), [(30, False), (31, True)])
@@ -650,11 +650,11 @@ def test_ends_of_intervals_may_jitter(tmp_path, seconds, is_refused):
     set_attributes(paths[1], "dataset1/what", starttime=clock)
     if is_refused:
         with pytest.raises(InputError, match="overlap"):
-            read_frames(paths, READERS["odim"])
+            read_frames(paths, READERS["odim"], 5)
     else:
-        assert len(read_frames(paths, READERS["odim"]).time) == 2
+        assert len(read_frames(paths, READERS["odim"], 5).time) == 2
         set_attributes(paths[1], "dataset1/what", starttime="010001")
-        event = read_frames(paths, READERS["odim"])
+        event = read_frames(paths, READERS["odim"], 5)
         assert event.notes == ("rain rates are made from amounts of 5 minutes",)
 
 
@@ -664,7 +664,7 @@ def test_amounts_of_other_services_have_intervals(tmp_path):
     assert event.notes == ("rain rates are made from amounts of 1440 minutes",)
     before = replace(event, time=event.time - 300, interval_start=event.interval_start - 300)
     with pytest.raises(InputError, match="overlap"):
-        join_events([before, event])
+        join_events([before, event], 5)
     event = READERS["mch"](write_gif(tmp_path / "AQC161932045V_00005.801.gif", mch_codes()))
     assert event.interval_start[0] == at("2016-07-11T20:40")
     assert event.notes == ("rain rates are made from amounts of 5 minutes",)
@@ -738,12 +738,12 @@ def test_frames_are_joined_in_order_of_time(tmp_path):
         )
         for minute in (10, 0, 5)
     ]
-    event = read_frames(iter(paths), READERS["npz"])
+    event = read_frames(iter(paths), READERS["npz"], 5)
     assert event.rain_rate[:, 0, 0].tolist() == [0, 5, 10] and event.rain_rate.shape == (3, 3, 4)
     assert (np.diff(event.time) == np.timedelta64(300, "s")).all()
     assert event.grid == {"x1": 0.0, "units": "mm/h"}  # sources differ
     assert event.name == "0..10" and event.source.count("npz") == 3
-    assert read_frames(paths[:1], READERS["npz"]).grid["source"] == "radar 10"
+    assert read_frames(paths[:1], READERS["npz"], 5).grid["source"] == "radar 10"
 
 
 @pytest.mark.parametrize(
@@ -762,7 +762,7 @@ def test_frames_that_cannot_be_joined(tmp_path, minute, changed, message):
         write_npz(tmp_path / "b.npz", minute, **{"x1": 0.0, **changed}),
     ]
     with pytest.raises(InputError, match=message):
-        read_frames(paths, READERS["npz"])
+        read_frames(paths, READERS["npz"], 5)
 
 
 def test_corners_and_spellings_may_differ_by_what_moves_nothing(tmp_path):
@@ -776,7 +776,7 @@ def test_corners_and_spellings_may_differ_by_what_moves_nothing(tmp_path):
     }
     first = write_npz(tmp_path / "a.npz", 0, **place)
     second = write_npz(tmp_path / "b.npz", 5, **near)
-    assert read_frames([second, first], READERS["npz"]).grid == place  # the first in time
+    assert read_frames([second, first], READERS["npz"], 5).grid == place  # the first in time
     for changed in (
         *({"x1": 1.01}, {"x2": 3998.9}, {"y1": -1.01}, {"y2": 3001.1}, {"pixel_size_m": 1001.1}),
         {"projection": "+proj=laea +lat_0=55.0001 +x_0=1e6 +no_defs"},
@@ -784,25 +784,25 @@ def test_corners_and_spellings_may_differ_by_what_moves_nothing(tmp_path):
         {"projection": "unknown"},
     ):
         with pytest.raises(InputError, match=f"differs in {next(iter(changed))} from"):
-            read_frames([first, write_npz(second, 5, **place | changed)], READERS["npz"])
+            read_frames([first, write_npz(second, 5, **place | changed)], READERS["npz"], 5)
 
 
 def test_times_as_read_and_intervals_of_some_files_stay():
     time = [np.array([at(f"2020-06-01T00:{minute}")]) for minute in ("00", "05", "10")]
     events = [RainEvent(np.zeros((1, 2, 2), np.float32), one) for one in time]
-    assert join_events(events).time_as_read is None
+    assert join_events(events, 5).time_as_read is None
     events[1] = replace(events[1], time_as_read=time[1] + 7, interval_start=time[0] + 60)
-    joined = join_events(events)
+    joined = join_events(events, 5)
     np.testing.assert_array_equal(joined.time_as_read - joined.time, [0, 7, 0])
     assert np.isnat(joined.interval_start).tolist() == [True, False, True]
 
 
 def test_files_may_interleave_and_differ_in_what_is_no_place(tmp_path):
-    first = read_frames([write_npz(tmp_path / f"{m}.npz", m) for m in (0, 10)], READERS["npz"])
-    second = read_frames([write_npz(tmp_path / f"{m}.npz", m) for m in (5, 15)], READERS["npz"])
+    first = read_frames([write_npz(tmp_path / f"{m}.npz", m) for m in (0, 10)], READERS["npz"], 5)
+    second = read_frames([write_npz(tmp_path / f"{m}.npz", m) for m in (5, 15)], READERS["npz"], 5)
     for event, created in ((first, "today"), (second, "yesterday")):
         event.grid.update(created=created, x1=np.nan, y1=2.0)
-    event = join_events([first, second])
+    event = join_events([first, second], 5)
     assert event.rain_rate[:, 0, 0].tolist() == [0, 5, 10, 15]
     assert (np.diff(event.time) == np.timedelta64(300, "s")).all()
     assert event.grid["y1"] == 2.0 and np.isnan(event.grid["x1"]) and len(event.grid) == 2
@@ -810,7 +810,7 @@ def test_files_may_interleave_and_differ_in_what_is_no_place(tmp_path):
 
 def test_no_files_are_no_event():
     with pytest.raises(InputError, match="got no files"):
-        read_frames([], READERS["npz"])
+        read_frames([], READERS["npz"], 5)
 
 
 def test_readers_by_suffix():
@@ -836,7 +836,7 @@ GRID = ("pixel_size_m", "pixel_size_y_m", "projection", "x1", "y1", "x2", "y2")
 )
 def test_real_files_equal_the_event_files(name, folder, event_file):
     paths = sorted((DATA / "raw" / folder).iterdir())
-    event = read_frames(paths[::-1], READERS[name])
+    event = read_frames(paths[::-1], READERS[name], 5)
     assert len(event.time) == 6
     with np.load(DATA / "train" / f"{event_file}.npz") as known:
         np.testing.assert_array_equal(event.rain_rate.astype(np.float16), known["rain_rate"][:6])

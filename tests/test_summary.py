@@ -203,4 +203,4 @@ def test_gaps_are_described_of_arrays_of_any_layout(dtype):
     past = np.ones((4, *SHAPE), dtype)
     past[2, :, :15] = np.nan
     lines = ["Gaps in earlier images, 25 % of 5 min before: filled from the other images."]
-    assert describe_gaps(past[:, ::-1]) == describe_gaps(past[..., ::-1]) == lines
+    assert describe_gaps(past[:, ::-1], 5) == describe_gaps(past[..., ::-1], 5) == lines

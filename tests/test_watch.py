@@ -12,6 +12,7 @@ from ldcast import watch
 from ldcast.data.archive import RainEvent, read_event, write_event
 from ldcast.data.services import READERS
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.watch import (
     FrameFeed,
     clear_leftovers,
@@ -29,7 +30,7 @@ class Feed:
 
     def __init__(self, folder: Path, num_kept: int = 50) -> None:
         self.folder, self.lines = folder, []
-        self.feed = FrameFeed(folder, read_event, num_kept, self.lines.append)
+        self.feed = FrameFeed(folder, read_event, FrameConfig(), num_kept, self.lines.append)
 
     def bring(self, *numbers: int, name: str = "frame", size: int = 8, value: float = 0.0) -> None:
         for number in numbers:
@@ -125,7 +126,7 @@ def test_whatever_a_reader_raises_is_passed_over(tmp_path) -> None:
         raise MemoryError("of a library")
 
     lines = []
-    feed = FrameFeed(tmp_path, read, 5, lines.append)
+    feed = FrameFeed(tmp_path, read, FrameConfig(), 5, lines.append)
     (tmp_path / "frame.h5").touch()
     feed.look()
     feed.look()

@@ -14,7 +14,6 @@ from ldcast.calibration.maps import (
     Calibration,
     match_rain,
 )
-from ldcast.config import LEAD_MINUTES
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import is_wet
 
@@ -172,20 +171,21 @@ def fit(
     read_cases: CaseReader,
     events: list[str],
     num_members: int,
+    lead_minutes: tuple[int, ...],
     about: dict[str, Any],
 ) -> dict[str | None, Calibration]:
     """The calibration on all events, under None, and, where there are several, without each one.
 
-    events: all that the cases are from.
+    events: all that the cases are from. lead_minutes: of the forecasts.
     about: `fitted_on`, `model`, `sampler` and `num_sampling_steps` of `Calibration`.
     """
     left_out = [None, *events] if len(events) > 1 else [None]
-    counts = {event: np.zeros((2, len(LEAD_MINUTES), len(EDGES))) for event in events}
+    counts = {event: np.zeros((2, len(lead_minutes), len(EDGES))) for event in events}
     for case in read_cases("forecasts"):
         counts[case.event] += count_case(case)
     maps = {out: fit_rain_maps(*_sum_without(counts, out)) for out in left_out}
 
-    shape = (2, len(THRESHOLDS), len(LEAD_MINUTES), num_members + 1)
+    shape = (2, len(THRESHOLDS), len(lead_minutes), num_members + 1)
     reached = {out: np.zeros(shape) for out in left_out}
     for case in read_cases("fit"):
         for out in left_out:
@@ -197,7 +197,7 @@ def fit(
     for out in left_out:
         num_forecasts, num_reached = pool_leads(reached[out])
         calibrations[out] = Calibration(
-            lead_minutes=LEAD_MINUTES,
+            lead_minutes=lead_minutes,
             forecast_rain=maps[out][0],
             radar_rain=maps[out][1],
             thresholds=THRESHOLDS,

@@ -10,7 +10,6 @@ import torch
 
 from ldcast.calibration.fit import CaseReader, ScoredCase
 from ldcast.calibration.maps import Calibration
-from ldcast.config import LEAD_MINUTES
 from ldcast.files import open_atomically
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import is_wet
@@ -33,10 +32,9 @@ class Judgement:
     mean, which can only lower the term a little. Brier scores are exact throughout.
     """
 
-    def __init__(self, event: str, num_members: int) -> None:
+    def __init__(self, event: str, num_members: int, num_leads: int) -> None:
         self.event = event
         self._last_class = max(num_members, MIN_CLASSES)
-        num_leads = len(LEAD_MINUTES)
         # By class of probability p: forecasts, sums of p, of o (1 where reached, else 0), (p - o)^2
         shape = (len(STAGES), len(THRESHOLDS), num_leads, 4, self._last_class + 1)
         self._sums = np.zeros(shape)
@@ -114,7 +112,8 @@ def judge(
 
     names: event -> what tables call it. calibrations: as `fit` returns them.
     """
-    judgements = {event: Judgement(name, num_members) for event, name in names.items()}
+    num_leads = len(calibrations[None].lead_minutes)
+    judgements = {event: Judgement(name, num_members, num_leads) for event, name in names.items()}
     for case in read_cases("judge"):
         judgements[case.event].add(case, calibrations[case.event])
     return list(judgements.values())

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.config import LEAD_MINUTES
 from ldcast.errors import InputError
 from ldcast.files import write_text
+from ldcast.frames import FrameConfig
 from ldcast.model_folder import BUNDLED, fingerprint, locate, read_description
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import RainScale, is_wet
@@ -211,8 +211,11 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
 
 def model_fingerprint(folder: str | Path) -> str:
     """SHA-256 of what a model's forecasts depend on, its weights and its settings."""
-    settings = json.dumps(to_dict(read_description(folder).model), sort_keys=True)
-    return hashlib.sha256(f"{fingerprint(folder)} {settings}".encode()).hexdigest()
+    settings = to_dict(read_description(folder).model)
+    if settings["frames"] == to_dict(FrameConfig()):
+        del settings["frames"]  # as it was for calibrations that were fitted before it was there
+    text = f"{fingerprint(folder)} {json.dumps(settings, sort_keys=True)}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_not_bundled(folder: str | Path) -> None:
@@ -249,10 +252,11 @@ def read_calibration(folder: str | Path) -> Calibration:
         calibration = _from_plain(content)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(f"{path} is broken ({error}): fit it again with {refit}") from None
-    if calibration.lead_minutes != LEAD_MINUTES:
+    lead_minutes = read_description(folder).model.frames.lead_minutes
+    if calibration.lead_minutes != lead_minutes:
         raise InputError(
             f"{path} is for lead times of {calibration.lead_minutes} minutes, expected "
-            f"{LEAD_MINUTES}: fit it again with {refit}"
+            f"{lead_minutes}: fit it again with {refit}"
         )
     if calibration.model != model_fingerprint(folder):
         raise InputError(

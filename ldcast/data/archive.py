@@ -32,9 +32,9 @@ from ldcast.data.pieces import cut
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
+from ldcast.frames import FrameConfig
 from ldcast.rain import as_float32
 
-CADENCE_MINUTES = 5
 GRIDDED_SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr")
 
 _CLOCK_MINUTES = 1  # that a clock may be wrong by without a word
@@ -97,11 +97,11 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
         `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
         not included; either may be left out); of NetCDF and Zarr only that span is loaded.
-    how: its piece is cut out.
+    how: its piece is cut out, and its times are rounded.
     An event file's arrays on the grid of the rain become `fields`, see `ldcast.data.fields`.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
-    values within rounding below zero set to 0. Times within 30 s of the 5-minute grid are rounded
-    to it; START and END choose by those.
+    values within rounding below zero set to 0. Times within 30 s of the grid of whole `how.minutes`
+    are rounded to it; START and END choose by those.
     Raises InputError if the file or the span is not what is described here.
     """
     source, start, end = _split_span(str(spec))
@@ -113,8 +113,8 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
         event = read_gridded(Path(source), how, start, end)
     else:
         event = cut(read_npz(Path(source), how), how)
-    event = round_event(event)
-    return _select_span(event, start, end) if start or end else event
+    event = round_event(event, how.minutes)
+    return _select_span(event, start, end, how.minutes) if start or end else event
 
 
 def spec_source(spec: str) -> str:
@@ -181,7 +181,7 @@ def write_event(event: RainEvent, path: str | Path) -> None:
         )
 
 
-def check_cadence(event: RainEvent, minutes: int = CADENCE_MINUTES) -> None:
+def check_cadence(event: RainEvent, minutes: int) -> None:
     """Raises InputError if two neighbouring frames are not `minutes` apart, naming the first two.
 
     An event of one frame passes.
@@ -203,41 +203,43 @@ def check_cadence(event: RainEvent, minutes: int = CADENCE_MINUTES) -> None:
 
 
 def past_event(
-    event: RainEvent, issue_time: np.datetime64 | None = None, num_frames: int = 4
+    event: RainEvent, frames: FrameConfig, issue_time: np.datetime64 | None = None
 ) -> RainEvent:
     """The frames that a forecast starts from, oldest first; the last one's time is its issue time.
 
+    frames: the model's.
     issue_time: time of the newest frame to use; None for the newest that holds data, as do all the
-        frames before it, 5 minutes apart. Where there is none such, fewer of them hold data. Of
-        frames that are closer, those between are left out.
-    Returns num_frames frames, rain_rate float32; a copy. Its notes say which frames were left out
+        past frames before it. Where there is none such, fewer of them hold data. Of frames that
+        are closer than the model's, those between are left out.
+    Returns the past frames, rain_rate float32; a copy. Its notes say which frames were left out
     or passed over and why, and where the issue time is ahead of the clock.
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
-    if issue_time is None and len(event.time) < num_frames:
+    if issue_time is None and len(event.time) < frames.past_frames:
         raise InputError(
-            f"{event.name}: got {len(event.time)} frames, expected {num_frames} to start from; "
-            "give more frames"
+            f"{event.name}: got {len(event.time)} frames, expected {frames.past_frames} to start "
+            "from; give more frames"
         )
-    ages = np.timedelta64(60 * CADENCE_MINUTES, "s") * np.arange(num_frames - 1, -1, -1)
     notes = list(event.notes)
     if issue_time is None:
-        issue_time = _newest_issue_time(event, ages)
-        notes += _note_of_newer(event, issue_time, ages)
+        issue_time = _newest_issue_time(event, frames)
+        notes += _note_of_newer(event, issue_time, frames)
     issue_time = _as_rounded(event, np.datetime64(issue_time, "s"))
-    _check_past(event, issue_time, ages)
+    _check_past(event, issue_time, frames)
     notes += _note_of_clock(issue_time)
-    past = event.select(np.searchsorted(event.time, issue_time - ages))
-    left_out = describe_faster(frame_step(event.time))
+    past = event.select(np.searchsorted(event.time, issue_time - frames.ages))
+    minutes = frames.minutes_per_frame
+    left_out = describe_faster(frame_step(event.time, minutes), minutes)
     notes += [left_out] if left_out else []
     return replace(past, rain_rate=as_float32(past.rain_rate), notes=tuple(notes))
 
 
 def hold_out(
-    events: list[RainEvent], min_frames: int = 48, validation_frames: int = 24
+    events: list[RainEvent], minutes: int, min_frames: int = 48, validation_frames: int = 24
 ) -> tuple[list[RainEvent], list[RainEvent]]:
-    """Split events into training and validation parts that share no frame.
+    """Split events, of frames so many minutes apart, into training and validation parts that share
+    no frame.
 
     Each event of at least `min_frames` frames gives its last `validation_frames`, or its last fifth
     where that is more; shorter ones train whole. The parts are views, named `NAME@START/END`.
@@ -251,8 +253,8 @@ def hold_out(
             train.append(event)
             continue
         cut = num_frames - max(validation_frames, num_frames // 5)
-        train.append(_slice_event(event, 0, cut))
-        validation.append(_slice_event(event, cut, num_frames))
+        train.append(_slice_event(event, 0, cut, minutes))
+        validation.append(_slice_event(event, cut, num_frames, minutes))
     return train, validation
 
 
@@ -317,14 +319,14 @@ def frames_in_span(time: np.ndarray, start: str, end: str, name: str) -> tuple[i
     return int(first), int(stop)
 
 
-def _select_span(event: RainEvent, start: str, end: str) -> RainEvent:
-    return _slice_event(event, *frames_in_span(event.time, start, end, event.name))
+def _select_span(event: RainEvent, start: str, end: str, minutes: int) -> RainEvent:
+    return _slice_event(event, *frames_in_span(event.time, start, end, event.name), minutes)
 
 
-def _slice_event(event: RainEvent, first: int, stop: int) -> RainEvent:
+def _slice_event(event: RainEvent, first: int, stop: int, minutes: int) -> RainEvent:
     """Frames first..stop-1 as views, named so that the name tells the span that selects them."""
     part = event.select(slice(first, stop))
-    end = part.time[-1] + np.timedelta64(60 * CADENCE_MINUTES, "s")
+    end = part.time[-1] + np.timedelta64(60 * minutes, "s")
     name = f"{event.name.partition('@')[0]}@{format_time(part.time[0])}/{format_time(end)}"
     return replace(part, name=name)
 
@@ -406,14 +408,15 @@ def _check_units(units: Any, path: Path) -> None:
 # ---- past frames ---------------------------------------------------------------------------------
 
 
-def _newest_issue_time(event: RainEvent, ages: np.ndarray) -> np.datetime64:
+def _newest_issue_time(event: RainEvent, frames: FrameConfig) -> np.datetime64:
     """The newest time whose frames are all there and hold data; else with as many as there are.
 
     A forecast needs data in the newest frame more than in the others.
     """
+    ages = frames.ages
     complete = np.isin(event.time[:, None] - ages, event.time).all(axis=1)
     if not complete.any():
-        _refuse_cadence(event, len(ages))
+        _refuse_cadence(event, frames)
     best, most = event.time[complete][-1], (False, 0)
     for issue_time in event.time[complete][::-1]:
         has_data = [_holds_data(event, time) for time in issue_time - ages]
@@ -428,12 +431,12 @@ def _holds_data(event: RainEvent, time: np.datetime64) -> bool:
     return not np.isnan(event.rain_rate[np.searchsorted(event.time, time)]).all()
 
 
-def _note_of_newer(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> list[str]:
+def _note_of_newer(event: RainEvent, issue_time: np.datetime64, frames: FrameConfig) -> list[str]:
     """Why there is no forecast from the frames after the issue time; no line where none is."""
     newer = event.time[event.time > issue_time]
     if len(newer) == 0:
         return []
-    needed = np.unique(newer[:, None] - ages)
+    needed = np.unique(newer[:, None] - frames.ages)
     is_there = np.isin(needed, event.time)
     blank = [time for time in needed[is_there] if not _holds_data(event, time)]
     missing = needed[~is_there]
@@ -456,24 +459,28 @@ def _note_of_clock(issue_time: np.datetime64) -> list[str]:
     ]
 
 
-def _refuse_cadence(event: RainEvent, num_frames: int) -> NoReturn:
+def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
     """Of frames that no forecast can start from: of another cadence throughout, or with gaps."""
-    wanted = f"{num_frames} frames {CADENCE_MINUTES} minutes apart"
-    time, step = event.time, frame_step(event.time)
-    if is_faster(step) and is_usable(step):
+    minutes = frames.minutes_per_frame
+    wanted = f"{frames.past_frames} frames {minutes} minutes apart"
+    time, step = event.time, frame_step(event.time, minutes)
+    if is_faster(step, minutes) and is_usable(step, minutes):
         raise InputError(
             f"{event.name}: its {len(time)} frames, {in_minutes(step)} apart from "
             f"{format_time(time[0])} to {format_time(time[-1])}, are too few or have gaps, "
             f"expected {wanted} among them; give more frames"
         )
     steps = np.diff(time) / np.timedelta64(1, "s")
-    wrong = int(np.flatnonzero(steps != 60 * CADENCE_MINUTES)[0])  # else all would be complete
+    wrong = int(np.flatnonzero(steps != 60 * minutes)[0])  # else all would be complete
     is_even = (steps == steps[0]).all()
-    remedy = "convert it" if is_even else "give frames without such breaks"
+    remedy = "give frames without such breaks"
+    if is_even:
+        remedy = "convert it, or forecast with a model of that cadence"
     raise InputError(
         f"{event.name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
-        f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected 5 minutes, "
-        f"or a part of them such as 1 or 2.5, and {wanted} in a row; {remedy}"
+        f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected {minutes} "
+        f"minutes, or a part of them such as {minutes / 5:g} or {minutes / 2:g}, and {wanted} in a "
+        f"row; {remedy}"
     )
 
 
@@ -485,7 +492,7 @@ def _as_rounded(event: RainEvent, issue_time: np.datetime64) -> np.datetime64:
     return found[0] if len(found) else issue_time
 
 
-def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -> None:
+def _check_past(event: RainEvent, issue_time: np.datetime64, frames: FrameConfig) -> None:
     if issue_time not in event.time:
         nearest = event.time[np.abs(event.time - issue_time).argmin()]
         raise InputError(
@@ -493,11 +500,11 @@ def _check_past(event: RainEvent, issue_time: np.datetime64, ages: np.ndarray) -
             f"{format_time(nearest)}, of frames from {format_time(event.time[0])} to "
             f"{format_time(event.time[-1])}"
         )
-    needed = issue_time - ages
+    needed = issue_time - frames.ages
     missing = needed[~np.isin(needed, event.time)]
     if len(missing):
         raise InputError(
             f"{event.name} lacks {', '.join(map(format_time, missing))}, needed for issue time "
-            f"{format_time(issue_time)}: expected {len(ages)} frames {CADENCE_MINUTES} minutes "
-            "apart; choose another issue time"
+            f"{format_time(issue_time)}: expected {frames.past_frames} frames "
+            f"{frames.minutes_per_frame} minutes apart; choose another issue time"
         )

@@ -1,45 +1,42 @@
-"""Times of frames that should be 5 minutes apart, but have seconds or come more often."""
+"""Times of frames that should be evenly apart, but have seconds or come more often.
+
+`minutes` is how far apart a model's frames are, `FrameConfig.minutes_per_frame`.
+"""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ldcast.config import MINUTES_PER_FRAME, PAST_FRAMES
+from ldcast.frames import FrameConfig
 
 if TYPE_CHECKING:  # which applies this to each event that it reads
     from ldcast.data.archive import RainEvent
 
-STEP = 60 * MINUTES_PER_FRAME  # s
 MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
 _MOST = 0.8  # share of the times that make a grid
-_FASTER = 0.9  # of STEP; frames closer than this are of another cadence, not late or early ones
-_UNEVEN = 0.08  # share by which a cadence may differ from a whole part or multiple of STEP
-# Without numbers, so that a feed says it once.
-ROUNDED = (
-    f"times with seconds were rounded to {MINUTES_PER_FRAME} minutes; the forecast file keeps what "
-    "was read in past_time_as_read"
-)
+_FASTER = 0.9  # of the minutes; closer frames are of another cadence, not late or early ones
+_UNEVEN = 0.08  # share by which a cadence may differ from a whole part or multiple of the minutes
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
 
-def rounded_times(time: np.ndarray) -> np.ndarray:
-    """`time` with those near the 5-minute grid put on it.
+def rounded_times(time: np.ndarray, minutes: int) -> np.ndarray:
+    """`time` with those near the grid of whole `minutes` put on it.
 
     time: (T,) datetime64[s], strictly increasing, and so is what comes out. Near is within 30 s;
         of several that are near the same point, the nearest moves and the others stay.
     Where most times are within 30 s of another grid, such as that of 12:02 and 12:07, it is that
-    grid, of whole minutes. Nothing moves among frames of 2, 3, 4 or 6 minutes: two of those are
-    never 5 minutes apart, and rounding could make them look so.
+    grid, of whole minutes. Nothing moves among frames of 2, 3, 4 or 6 minutes where they should be
+    5 apart: two of those never are, and rounding could make them look so.
     """
-    step = frame_step(time)
-    if len(time) == 0 or not is_usable(step):
+    step = frame_step(time, minutes)
+    if len(time) == 0 or not is_usable(step, minutes):
         return time
-    seconds = time.astype("datetime64[s]").astype(np.int64)
-    period = STEP // round(STEP / step) if is_faster(step) else STEP
-    centre, offset = _grid(seconds, period)
+    seconds, wanted = time.astype("datetime64[s]").astype(np.int64), 60 * minutes
+    period = wanted // round(wanted / step) if is_faster(step, minutes) else wanted
+    centre, offset = _grid(seconds, period, wanted)
     if offset == 0:
-        period = STEP
+        period = wanted
     points = _nearest_points(seconds - centre, period)
     off = np.abs(seconds - points - offset)
     is_near = (np.abs(seconds - points - centre) <= MAX_OFF) | (off <= MAX_OFF)
@@ -54,25 +51,31 @@ def rounded_times(time: np.ndarray) -> np.ndarray:
     return rounded.astype("datetime64[s]")
 
 
-def round_event(event: "RainEvent") -> "RainEvent":
+def round_event(event: "RainEvent", minutes: int) -> "RainEvent":
     """The event with `rounded_times`."""
-    return with_times(event, rounded_times(event.time))
+    return with_times(event, rounded_times(event.time, minutes), minutes)
 
 
-def with_times(event: "RainEvent", rounded: np.ndarray) -> "RainEvent":
-    """The event with rounded times; `time_as_read` keeps the others, and a note says so.
+def with_times(event: "RainEvent", rounded: np.ndarray, minutes: int) -> "RainEvent":
+    """The event with times rounded to `minutes`; `time_as_read` keeps the others, and a note says
+    so.
 
     rounded: (T,) datetime64[s]. Starts of intervals are rounded alike, so that one still begins
         where the one before ended.
     """
     if (rounded == event.time).all():
         return event
+    # Without the times themselves, so that a feed says it once.
+    note = (
+        f"times with seconds were rounded to {minutes} minutes; the forecast file keeps what was "
+        "read in past_time_as_read"
+    )
     return replace(
         event,
         time=rounded,
         time_as_read=event.time if event.time_as_read is None else event.time_as_read,
-        interval_start=_round_starts(event, rounded),
-        notes=tuple(dict.fromkeys([*event.notes, ROUNDED])),
+        interval_start=_round_starts(event, rounded, minutes),
+        notes=tuple(dict.fromkeys([*event.notes, note])),
         fields={name: of.retimed(event.time, rounded) for name, of in event.fields.items()},
     )
 
@@ -91,44 +94,44 @@ def times_before_rounding(event: "RainEvent") -> np.ndarray | None:
     return None if as_read is None or (as_read == event.time).all() else as_read
 
 
-def newest_complete(time: np.ndarray, num_frames: int = PAST_FRAMES) -> np.datetime64 | None:
-    """The newest of some times that has all frames before it, 5 minutes apart; None without one."""
-    ages = np.arange(num_frames) * np.timedelta64(STEP, "s")
-    complete = np.isin(time[:, None] - ages, time).all(axis=1)
+def newest_complete(time: np.ndarray, frames: FrameConfig) -> np.datetime64 | None:
+    """The newest of some times that has all past frames up to it; None without one."""
+    complete = np.isin(time[:, None] - frames.ages, time).all(axis=1)
     return time[complete].max() if complete.any() else None
 
 
-def frame_step(time: np.ndarray) -> float:
-    """Seconds between neighbouring frames, gaps and repeats aside; 300 for one frame.
+def frame_step(time: np.ndarray, minutes: int) -> float:
+    """Seconds between neighbouring frames, gaps and repeats aside; `minutes` for one frame.
 
     That is the mean of the steps that are within a half of their lower median.
     """
     steps = np.sort(np.diff(time) / np.timedelta64(1, "s"))
     if len(steps) == 0:
-        return float(STEP)
+        return 60.0 * minutes
     middle = steps[(len(steps) - 1) // 2]
     return float(steps[np.abs(steps - middle) < middle / 2].mean())
 
 
-def is_usable(step: float) -> bool:
-    """Whether frames `step` seconds apart can be 5 minutes apart when some are left out.
+def is_usable(step: float, minutes: int) -> bool:
+    """Whether frames `step` seconds apart can be `minutes` apart when some are left out.
 
     Of frames a minute apart or less, one is always near enough.
     """
-    ratio = STEP / step if is_faster(step) else step / STEP
+    wanted = 60 * minutes
+    ratio = wanted / step if is_faster(step, minutes) else step / wanted
     return step <= 2 * MAX_OFF or abs(ratio / round(ratio) - 1) <= _UNEVEN
 
 
-def is_faster(step: float) -> bool:
-    return step < _FASTER * STEP
+def is_faster(step: float, minutes: int) -> bool:
+    return step < _FASTER * 60 * minutes
 
 
-def describe_faster(step: float) -> str:
+def describe_faster(step: float, minutes: int) -> str:
     """One line on frames that are more than are used; empty where none is left out."""
-    if not is_faster(step) or not is_usable(step):
+    if not is_faster(step, minutes) or not is_usable(step, minutes):
         return ""
-    every = round(STEP / step)
-    apart = in_minutes(STEP / every)
+    every = round(60 * minutes / step)
+    apart = in_minutes(60 * minutes / every)
     return f"frames are {apart} apart: every {_ORDINALS.get(every, f'{every}th')} one is used"
 
 
@@ -137,9 +140,10 @@ def in_minutes(seconds: float) -> str:
     return f"{minutes} minute{'' if minutes == '1' else 's'}"
 
 
-def _grid(seconds: np.ndarray, period: int) -> tuple[int, int]:
-    """Where the times of a grid are, and where they should be: seconds from whole 5 minutes."""
-    phase = seconds - _nearest_points(seconds, STEP)
+def _grid(seconds: np.ndarray, period: int, wanted: int) -> tuple[int, int]:
+    """Where the times of a grid are, and where they should be: seconds from multiples of
+    `wanted`."""
+    phase = seconds - _nearest_points(seconds, wanted)
     from_first = (phase - phase[0] + period // 2) % period - period // 2
     middle = int(np.sort(from_first)[len(from_first) // 2])
     centre = (int(phase[0]) + middle + period // 2) % period - period // 2
@@ -157,14 +161,14 @@ def _nearest_points(seconds: np.ndarray, period: int) -> np.ndarray:
     return (seconds + period // 2) // period * period
 
 
-def _round_starts(event: "RainEvent", rounded: np.ndarray) -> np.ndarray | None:
+def _round_starts(event: "RainEvent", rounded: np.ndarray, minutes: int) -> np.ndarray | None:
     """`interval_start` on the grid of the rounded times, where that leaves an interval."""
     if event.interval_start is None:
         return None
     start = event.interval_start.astype("datetime64[s]").astype(np.int64)
     moved = rounded[rounded != event.time].astype(np.int64)
-    offset = int(moved[0] % STEP)
-    points = _nearest_points(start - offset, STEP) + offset
+    offset = int(moved[0] % (60 * minutes))
+    points = _nearest_points(start - offset, 60 * minutes) + offset
     is_near = (np.abs(start - points) <= 2 * MAX_OFF) & (points < rounded.astype(np.int64))
     is_near &= ~np.isnat(event.interval_start)
     return np.where(is_near, points, start).astype("datetime64[s]")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.config import MINUTES_PER_FRAME, DataConfig
+from ldcast.config import DataConfig
 from ldcast.errors import InputError
 from ldcast.rain import ROUNDING
 
@@ -134,37 +134,43 @@ def rounded_to_seconds(time: np.ndarray) -> np.ndarray:
     return (time + np.timedelta64(500, "ms")).astype("datetime64[s]")
 
 
-def check_apart_in_time(interval_start: np.ndarray, time: np.ndarray, where: Path | str) -> None:
+def check_apart_in_time(
+    interval_start: np.ndarray, time: np.ndarray, where: Path | str, minutes: int
+) -> None:
     """Raises InputError where an interval begins before the frame before it ends, by over 30 s.
 
     That is so in running sums, such as those of an hour every 5 minutes, and in sums since a start:
     the rate of their interval is not the rate of the 5 minutes before its end.
     interval_start, time: (T,) datetime64[s], begin and end of each; NaT where there is no interval.
+    minutes: how far apart the frames are that are used.
     """
-    overlapping = np.flatnonzero(has_overlap(interval_start, time))
+    overlapping = np.flatnonzero(has_overlap(interval_start, time, minutes))
     if len(overlapping):
         index = overlapping[0]
-        start, end, end_before = interval_start[index], time[index], time[_before(time)[index]]
+        start, end = interval_start[index], time[index]
+        end_before = time[_before(time, minutes)[index]]
         raise InputError(
             f"{where}: the intervals of its frames overlap: the rain up to {format_time(end)} fell "
             f"since {format_time(start)}, in {_minutes(end - start):g} minutes, but the frame "
             f"before is of {format_time(end_before)}; expected intervals that begin where the one "
-            "before ends, as sums of 5 minutes every 5 minutes do; choose such a product, or rates"
+            f"before ends, as sums of {minutes} minutes every {minutes} minutes do; choose such a "
+            "product, or rates"
         )
 
 
-def has_overlap(interval_start: np.ndarray, time: np.ndarray) -> np.ndarray:
+def has_overlap(interval_start: np.ndarray, time: np.ndarray, minutes: int) -> np.ndarray:
     """(T,) bool: whether the interval of a frame begins before the frame before it ends.
 
-    That is the one 5 minutes before where frames come more often: those between are not used.
+    That is the one `minutes` before where frames come more often: those between are not used.
     """
-    before = _before(time)
+    before = _before(time, minutes)
     return (before >= 0) & (interval_start < time[before] - JITTER)
 
 
-def _before(time: np.ndarray) -> np.ndarray:
-    """(T,) int: the last frame that is at least 5 minutes older, or late for it; -1 for none."""
-    earliest = np.timedelta64(60 * MINUTES_PER_FRAME, "s") - 2 * JITTER
+def _before(time: np.ndarray, minutes: int) -> np.ndarray:
+    """(T,) int: the last frame that is at least `minutes` older, or late for it; -1 for none."""
+    step = np.timedelta64(60 * minutes, "s")
+    earliest = step - min(2 * JITTER, step // 2)
     return np.searchsorted(time, time - earliest, side="right") - 1
 
 

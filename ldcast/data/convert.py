@@ -28,6 +28,7 @@ from ldcast.data.services import READERS, read_frames, reader_name
 from ldcast.errors import InputError, run_script
 from ldcast.products.forecast import check_output_path
 from ldcast.rain import RainScale, is_wet
+from ldcast.request import check_count
 
 WET_THRESHOLD = RainScale().wet_threshold
 
@@ -42,7 +43,8 @@ def convert(paths: Sequence[Path], name: str, how: Reading = AS_STATED) -> RainE
         event = reader_with(READERS[name], how)(path)
         return replace(event, rain_rate=event.rain_rate.astype(np.float16))
 
-    event = read_frames(tqdm(paths, desc="read", unit="file", disable=None), read)
+    bar = tqdm(paths, desc="read", unit="file", disable=None)
+    event = read_frames(bar, read, how.minutes)
     source = event.grid.get("source") or _list_names(paths)
     processing = event.grid.get("processing") or f"read by ldcast.data.convert --reader {name}"
     return replace(event, grid={**event.grid, "source": source, "processing": processing})
@@ -79,6 +81,12 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add("files", type=Path, nargs="+", metavar="FILE", help="in any order")
     add("--reader", choices=READERS, metavar="READER", help="default: by the suffix")
     add_reading_flags(add)
+    add(
+        "--minutes-per-frame",
+        type=int,
+        default=Reading.minutes,
+        help="how far apart the frames should be: times near that grid are rounded (%(default)s)",
+    )
     add("--out", type=Path, required=True, metavar="EVENT.npz", help="event file to write")
     return parser.parse_args(argv)
 
@@ -113,13 +121,14 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse_flags(argv)
     check_paths(flags)
     name = flags.reader or choose_reader(flags.files)
-    event = convert(flags.files, name, reading_of(flags))
+    check_count("minutes per frame", flags.minutes_per_frame)
+    event = convert(flags.files, name, reading_of(flags, flags.minutes_per_frame))
     write_event(event, flags.out)
     print(f"wrote {flags.out}: {describe(event)}")
     for note in notes_of([event]):
         print(f"note: {note}")
     try:
-        check_cadence(event)
+        check_cadence(event, flags.minutes_per_frame)
     except InputError as note:  # other cadences are fine in an event file
         print(f"note: {note}")
 

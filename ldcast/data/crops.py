@@ -3,6 +3,9 @@
 A picker draws a `Window` from a generator; the data sets read it. Every draw is keyed by (seed,
 attempt, iteration, index of the example in the global batch), so no example depends on another.
 Events are read only by `event.rain_rate[t0:t1, y0:y1, x0:x1]`, `.shape` and their fields.
+
+Wherever they occur here, `minutes` is how far apart the frames must be, and `multiple` of what the
+size of a crop is a multiple, in pixels, for the networks that it is for.
 """
 
 import math
@@ -30,10 +33,9 @@ from ldcast.data.tiles import (
     windows_with_data,
 )
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.rain import as_float32, drop_impossible_rain, is_wet
 from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
-
-CROP_STEP = 16  # pixels; the networks take crops of multiples of this
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,15 @@ class UniformPicker:
     Raises InputError for events that `check_events` refuses, or one that has no such window.
     """
 
-    def __init__(self, events: list[RainEvent], num_frames: int, crop_size: int):
-        check_events(events, num_frames, crop_size)
+    def __init__(
+        self,
+        events: list[RainEvent],
+        num_frames: int,
+        crop_size: int,
+        minutes: int = FrameConfig.minutes_per_frame,
+        multiple: int = 1,
+    ):
+        check_events(events, num_frames, crop_size, minutes, multiple)
         self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
         self._num_windows = np.cumsum([cells.num_windows for cells in self._cells])
 
@@ -131,8 +140,15 @@ class WetPicker:
 
     DRY_CHANCE, WET_SHARE = 0.05, 0.2
 
-    def __init__(self, events: list[RainEvent], num_frames: int, crop_size: int):
-        check_events(events, num_frames, crop_size)
+    def __init__(
+        self,
+        events: list[RainEvent],
+        num_frames: int,
+        crop_size: int,
+        minutes: int = FrameConfig.minutes_per_frame,
+        multiple: int = 1,
+    ):
+        check_events(events, num_frames, crop_size, minutes, multiple)
         self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
         chances = []
         for event, cells in zip(events, self._cells, strict=True):
@@ -162,8 +178,15 @@ class EqualFrequencyPicker:
     Source: Leinonen et al. 2023 (arXiv:2304.12891), section on training data.
     """
 
-    def __init__(self, events: list[RainEvent], num_frames: int, crop_size: int):
-        check_events(events, num_frames, crop_size)
+    def __init__(
+        self,
+        events: list[RainEvent],
+        num_frames: int,
+        crop_size: int,
+        minutes: int = FrameConfig.minutes_per_frame,
+        multiple: int = 1,
+    ):
+        check_events(events, num_frames, crop_size, minutes, multiple)
         if crop_size < TILE:
             raise InputError(f"crop size {crop_size}: equal_frequency needs at least {TILE} pixels")
         self._shapes = [event.rain_rate.shape for event in events]
@@ -234,10 +257,12 @@ class TrainingCrops(Dataset):
         use_augmentation: bool = True,
         fields: Sequence[str] = (),
         margin: int = 0,
+        minutes: int = FrameConfig.minutes_per_frame,
+        multiple: int = 1,
     ):
         if picker not in PICKERS:
             raise InputError(f"crop picker '{picker}': expected {' or '.join(PICKERS)}")
-        self.picker: Picker = PICKERS[picker](events, num_frames, crop_size)
+        self.picker: Picker = PICKERS[picker](events, num_frames, crop_size, minutes, multiple)
         check_fields(events, fields)
         self._events = events
         self._num_frames = num_frames
@@ -274,9 +299,12 @@ class ValidationCrops(Dataset):
         seed: int,
         max_rain_rate: float = math.inf,
         fields: Sequence[str] = (),
+        minutes: int = FrameConfig.minutes_per_frame,
+        multiple: int = 1,
     ):
         check_fields(events, fields)
-        self.windows = validation_windows(events, num_frames, crop_size, num_examples, seed)
+        picker = UniformPicker(events, num_frames, crop_size, minutes, multiple)
+        self.windows = validation_windows(picker, num_examples, seed)
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
@@ -345,13 +373,15 @@ class BatchKeys:
                 yield [(self._attempt, iteration, index) for index in indices]
 
 
-def check_events(events: list[RainEvent], num_frames: int, crop_size: int) -> None:
+def check_events(
+    events: list[RainEvent], num_frames: int, crop_size: int, minutes: int, multiple: int
+) -> None:
     """Raises InputError if there is no event, or one that is too short, too small for the crop, or
-    not 5 minutes apart."""
+    of frames that are not `minutes` apart."""
     if not events:
         raise InputError("no event to draw crops from: name at least one by --data")
     smallest = min(min(event.rain_rate.shape[1:]) for event in events)
-    largest_crop = smallest // CROP_STEP * CROP_STEP
+    largest_crop = smallest // multiple * multiple
     for event in events:
         length, height, width = event.rain_rate.shape
         if length < num_frames:
@@ -367,14 +397,11 @@ def check_events(events: list[RainEvent], num_frames: int, crop_size: int) -> No
                 f"{event.name} has {height} x {width} pixels, "
                 f"expected at least {crop_size} x {crop_size}; {remedy}"
             )
-        check_cadence(event)
+        check_cadence(event, minutes)
 
 
-def validation_windows(
-    events: list[RainEvent], num_frames: int, crop_size: int, num_examples: int, seed: int
-) -> list[Window]:
+def validation_windows(picker: UniformPicker, num_examples: int, seed: int) -> list[Window]:
     """The windows of the validation set: uniform, and fixed by the seed for a whole run."""
-    picker = UniformPicker(events, num_frames, crop_size)
     return [picker(keyed_rng(seed, STREAM_VALIDATION, index)) for index in range(num_examples)]
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ldcast.config import PAST_FRAMES
 from ldcast.data.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.archive import RainEvent, frames_in_span
 from ldcast.data.cadence import rounded_times
@@ -52,6 +51,7 @@ AMOUNTS = (
     "rainfall_amount",
 )
 
+_MIN_SUMS = 4  # frames that tell whether they only grow
 _MINUTES = ("accutime",)  # attributes with the minutes of an amount: pysteps writes this one
 _DURATIONS = ("accumulation_period", "accumulation_time", "accumulation_interval")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -82,7 +82,7 @@ def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str
     return replace(event, name=path.stem, source=str(path.resolve()), notes=tuple(notes))
 
 
-def event_from_dataarray(rain: "DataArray") -> RainEvent:
+def event_from_dataarray(rain: "DataArray", how: Reading = AS_STATED) -> RainEvent:
     """The event in a DataArray of rain: float32 mm/h, row 0 = north, NaN = no data.
 
     rain: dimensions time (UTC), y and x in any order and direction, each with a coordinate; a time
@@ -91,7 +91,7 @@ def event_from_dataarray(rain: "DataArray") -> RainEvent:
     The grid is that of `oriented` in ldcast/data/cf.py. Above 500 mm/h counts as no data.
     Raises InputError, naming what is missing or wrong.
     """
-    return _event(rain, "the DataArray")
+    return _event(rain, "the DataArray", how=how)
 
 
 def _event(
@@ -113,15 +113,15 @@ def _event(
     _check_times(rain[time_axis], where)
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
-    factors, start = _factors(rain, time, bounds, where, how.zr)
+    factors, start = _factors(rain, time, bounds, where, how)
     if any(span):
-        frames = slice(*frames_in_span(rounded_times(time), *span, where))
+        frames = slice(*frames_in_span(rounded_times(time, how.minutes), *span, where))
         rain, whole = (field.isel({time_axis: frames}) for field in (rain, whole))
         time, factors = time[frames], factors[frames]
         start, bounds = (None if part is None else part[frames] for part in (start, bounds))
         written = written and written.select(frames)
     if start is not None:
-        check_apart_in_time(start, time, where)
+        check_apart_in_time(start, time, where, how.minutes)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     rain_rate, by = _load(rain, factors, where), ""
     if _is_reflectivity(rain):
@@ -137,7 +137,7 @@ def _event(
         },
         name=str(rain.name or "rain"),
         interval_start=start,
-        notes=(*notes, *_notes(rain, rain_rate, time, start, bounds)),
+        notes=(*notes, *_notes(rain, rain_rate, time, start, bounds, how.minutes)),
     )
     return without_empty_end(event, whole, written)
 
@@ -148,6 +148,7 @@ def _notes(
     time: np.ndarray,
     start: np.ndarray | None,
     bounds: np.ndarray | None,
+    minutes: int,
 ) -> tuple[str, ...]:
     if start is not None and _is_amount(rain):
         note = amounts_note(start, time)
@@ -158,7 +159,7 @@ def _notes(
             if _only_grows(rain_rate):
                 note += "; none ever decreases: if they are sums since a start, take differences"
         return (note,)
-    if start is None and bounds is not None and has_overlap(bounds[:, 0], time).any():
+    if start is None and bounds is not None and has_overlap(bounds[:, 0], time, minutes).any():
         return (
             "the time bounds of its rain rates overlap, but no cell_methods say that they are "
             "means; they are taken for those of an instant",
@@ -168,7 +169,7 @@ def _notes(
 
 def _only_grows(rain_rate: np.ndarray) -> bool:
     """Whether no pixel of four frames or more ever decreases, and some grow."""
-    if len(rain_rate) < PAST_FRAMES:
+    if len(rain_rate) < _MIN_SUMS:
         return False
     pairs = list(itertools.pairwise(rain_rate))
     return not any((later < earlier).any() for earlier, later in pairs) and any(
@@ -323,7 +324,7 @@ def _factors(
     time: np.ndarray,
     bounds: np.ndarray | None,
     where: str,
-    zr: tuple[float, float] | None,
+    how: Reading,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(T,) float64, by which each frame is multiplied to be in mm/h; and `interval_start`.
 
@@ -331,7 +332,7 @@ def _factors(
     """
     name, units = _text(rain, "standard_name"), _text(rain, "units")
     if _is_reflectivity(rain):
-        if zr is None:
+        if how.zr is None:
             raise InputError(
                 f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
                 f"file, {BY_ZR}"
@@ -351,7 +352,7 @@ def _factors(
     if rate is not None:
         return np.full(len(time), rate), _mean_start(rain, time, bounds)
     if amount is not None:
-        start = _interval_start(rain, time, bounds, where)
+        start = _interval_start(rain, time, bounds, where, how.minutes)
         return amount / ((time - start) / np.timedelta64(1, "h")), start
     raise InputError(
         f"{where}: {rain.name} has {f'units {units!r}' if units else 'no units'}, expected a rate "
@@ -364,7 +365,7 @@ def _is_amount(rain: "DataArray") -> bool:
 
 
 def _interval_start(
-    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str
+    rain: "DataArray", time: np.ndarray, bounds: np.ndarray | None, where: str, minutes: int
 ) -> np.ndarray:
     """(T,) datetime64[s]: since when each frame's amount fell."""
     if bounds is not None:
@@ -376,7 +377,7 @@ def _interval_start(
         return bounds[:, 0]
     if (stated := _stated_interval(rain)) is not None:
         return time - stated
-    spans = np.diff(rounded_times(time))
+    spans = np.diff(rounded_times(time, minutes))
     is_even = len(spans) > 0 and (spans == spans[0]).all()
     if not is_even or (np.abs(np.diff(time) - spans) > JITTER).any():
         raise InputError(

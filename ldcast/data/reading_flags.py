@@ -37,8 +37,11 @@ def add_reading_flags(add: Callable[..., object]) -> None:
     )
 
 
-def reading_of(flags: argparse.Namespace) -> Reading:
-    """What the flags ask of a reader. Raises InputError for what no reader could do."""
+def reading_of(flags: argparse.Namespace, minutes: int) -> Reading:
+    """What the flags ask of a reader. Raises InputError for what no reader could do.
+
+    minutes: how far apart the frames of the model are.
+    """
     if flags.crop and flags.box:
         raise InputError("got --crop and --box, expected one of them: leave one out")
     if flags.crop:
@@ -49,6 +52,7 @@ def reading_of(flags: argparse.Namespace) -> Reading:
         zr=tuple(flags.zr) if flags.zr else None,
         crop=tuple(flags.crop) if flags.crop else None,
         box=_checked_box(*flags.box) if flags.box else None,
+        minutes=minutes,
     )
 
 

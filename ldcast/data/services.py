@@ -77,21 +77,23 @@ def require_reader(name: str) -> None:
         require_importers()
 
 
-def read_frames(paths: Iterable[Path], reader: Reader) -> RainEvent:
+def read_frames(paths: Iterable[Path], reader: Reader, minutes: int) -> RainEvent:
     """The frames of all files in order of time; the files may be given in any order.
 
-    Times within 30 s of the 5-minute grid are rounded to it.
+    Times within 30 s of the grid of whole `minutes` are rounded to it.
 
     Raises InputError, beside what `reader` raises, for no files, and as `join_events`.
     """
     events = sorted((reader(path) for path in paths), key=lambda event: event.time[0])
     if not events:
         raise InputError("got no files to read, expected one or more")
-    return round_event(join_events(events))
+    return round_event(join_events(events, minutes), minutes)
 
 
-def join_events(events: Sequence[RainEvent]) -> RainEvent:
+def join_events(events: Sequence[RainEvent], minutes: int) -> RainEvent:
     """The frames of all events in order of time; the grid keeps what all say alike.
+
+    minutes: how far apart the frames are that are used.
 
     Corners that differ by less than a thousandth of a pixel are the same; the first event's stay.
     Raises InputError for a time that occurs twice, for different shapes or grids, and for frames of
@@ -120,7 +122,7 @@ def join_events(events: Sequence[RainEvent]) -> RainEvent:
     if (np.diff(order) < 0).any():
         joined = joined.select(order)
     if joined.interval_start is not None:
-        check_apart_in_time(joined.interval_start, joined.time, joined.name)
+        check_apart_in_time(joined.interval_start, joined.time, joined.name, minutes)
     return joined
 
 

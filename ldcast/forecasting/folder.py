@@ -1,4 +1,4 @@
-"""The newest four frames in a folder of files, or those up to an issue time, of few files read.
+"""The newest past frames in a folder of files, or those up to an issue time, of few files read.
 
 Only its contents say which time a file is of. Names mostly say so, too: they give the order in
 which files are read, and tell when to stop, as long as the files that were read bear them out.
@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.config import PAST_FRAMES
-from ldcast.data.archive import CADENCE_MINUTES, RainEvent, past_event
+from ldcast.data.archive import RainEvent, past_event
 from ldcast.data.cadence import MAX_OFF, newest_complete, round_event, rounded_times
 from ldcast.data.pieces import PieceError
 from ldcast.data.services import Reader, join_events
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 
 NUM_NAMED = 3  # skipped files that have a note each
-_STEP = np.timedelta64(60 * CADENCE_MINUTES, "s")
-_PAST = (PAST_FRAMES - 1) * _STEP
 _NEAR = np.timedelta64(2 * MAX_OFF, "s")  # as far as a time may move
 # Year to minute, and perhaps seconds; or, at MeteoSwiss, year, day of the year, hour and minute.
 _DATE = re.compile(
@@ -31,14 +29,15 @@ _DAY_OF_YEAR = re.compile(r"(?<!\d)\d{9}(?!\d)")
 
 
 def frames_of_folder(
-    folder: Path, read: Reader, issue_time: np.datetime64 | None = None
+    folder: Path, read: Reader, frames: FrameConfig, issue_time: np.datetime64 | None = None
 ) -> RainEvent:
     """The frames that a forecast from `issue_time`, None for the newest, starts from, among others.
 
+    frames: the model's.
     Files that cannot be read are skipped, and notes name them; hidden ones are left alone.
     Raises InputError where none can be read, where the frames are not there, and as `join_events`.
     """
-    search = _Search(folder, read, issue_time)
+    search = _Search(folder, read, frames, issue_time)
     while not search.is_done():
         search.read_next()
     event = search.event()
@@ -62,8 +61,10 @@ def time_in_name(name: str) -> np.datetime64 | None:
 class _Search:
     """Which files were read, which wait, and what is kept of those that were."""
 
-    def __init__(self, folder: Path, read: Reader, issue_time: np.datetime64 | None) -> None:
-        self.folder, self.read = folder, read
+    def __init__(
+        self, folder: Path, read: Reader, frames: FrameConfig, issue_time: np.datetime64 | None
+    ) -> None:
+        self.folder, self.read, self.frames = folder, read, frames
         self.issue_time = None if issue_time is None else np.datetime64(issue_time, "s")
         paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
         if not paths:
@@ -107,7 +108,7 @@ class _Search:
             newest = max(self.dated.values()) + max(self.later)
             return found is not None and newest <= found
         nearest = min(map(self._distance, self.dated))
-        return nearest >= (_NEAR if self._has_issue_time() else 2 * _STEP)
+        return nearest >= (_NEAR if self._has_issue_time() else 2 * self.frames.step)
 
     def event(self) -> RainEvent:
         """What was kept, in order of time, rounded."""
@@ -118,13 +119,14 @@ class _Search:
             )
         if self.kept and (self.issue_time is None or self._has_issue_time()):
             kept = sorted(self.kept, key=lambda event: event.time[0])
-            event = round_event(join_events(kept))
-            if newest_complete(event.time) is not None:
+            minutes = self.frames.minutes_per_frame
+            event = round_event(join_events(kept, minutes), minutes)
+            if newest_complete(event.time, self.frames) is not None:
                 return event
         self._read_ends()
-        times = rounded_times(np.unique(self.times))
-        nothing = np.empty((len(times), 0, 0), np.float32)
-        past_event(RainEvent(nothing, times, name=str(self.folder)), self.issue_time)  # raises
+        times = self._rounded(np.unique(self.times))
+        nothing = RainEvent(np.empty((len(times), 0, 0), np.float32), times, name=str(self.folder))
+        past_event(nothing, self.frames, self.issue_time)  # raises
         raise InputError(f"{self.folder} changed while it was read; try again")
 
     def _read_ends(self) -> None:
@@ -146,23 +148,31 @@ class _Search:
         time = self.dated[path] + self.usually_later
         if self.issue_time is None:
             return -(time - np.datetime64(0, "s"))
-        return max(self.issue_time - _PAST - time, time - self.issue_time, 0 * _STEP)
+        return max(
+            self.issue_time - self.frames.ages[0] - time,
+            time - self.issue_time,
+            np.timedelta64(0, "s"),
+        )
 
     def _is_borne_out(self) -> bool:
         """Whether the names of files that were read say the same as their contents, or as much."""
-        return len(self.later) > 1 and max(self.later) - min(self.later) < _STEP
+        return len(self.later) > 1 and max(self.later) - min(self.later) < self.frames.step
 
     def _newest(self) -> np.datetime64 | None:
         """The newest issue time whose frames are kept and hold data."""
         times = [time for event in self.kept for time in event.time if time not in self.blank]
-        return newest_complete(rounded_times(np.unique(np.array(times, "datetime64[s]"))))
+        rounded = self._rounded(np.unique(np.array(times, "datetime64[s]")))
+        return newest_complete(rounded, self.frames)
 
     def _kept_times(self) -> np.ndarray:
         times = [event.time for event in self.kept]
-        return rounded_times(np.unique(np.concatenate(times))) if times else np.array([], "M8[s]")
+        return self._rounded(np.unique(np.concatenate(times))) if times else np.array([], "M8[s]")
+
+    def _rounded(self, times: np.ndarray) -> np.ndarray:
+        return rounded_times(times, self.frames.minutes_per_frame)
 
     def _has_issue_time(self) -> bool:
-        needed = self.issue_time - _STEP * np.arange(PAST_FRAMES)
+        needed = self.issue_time - self.frames.ages
         return bool(np.isin(needed, self._kept_times()).all())
 
     def _needed(self, events: list[RainEvent]) -> Iterator[RainEvent]:
@@ -174,7 +184,7 @@ class _Search:
         for event in events:
             is_needed = np.ones(len(event.time), bool)
             if first is not None:
-                is_needed &= event.time >= first - _PAST - _NEAR
+                is_needed &= event.time >= first - self.frames.ages[0] - _NEAR
             if last is not None:
                 is_needed &= event.time <= last + _NEAR
             if is_needed.all():

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from ldcast.config import PAST_FRAMES
-from ldcast.data.archive import CADENCE_MINUTES, format_time
+from ldcast.data.archive import format_time
 from ldcast.data.cadence import (
     MAX_OFF,
-    STEP,
     describe_faster,
     frame_step,
     in_minutes,
@@ -14,23 +12,25 @@ from ldcast.data.cadence import (
     newest_complete,
     rounded_times,
 )
+from ldcast.frames import FrameConfig
 
 NUM_RECENT = 12  # times that tell how far apart frames are now
-NUM_IN_VAIN = 2 * PAST_FRAMES  # frames, 5 minutes or more apart, without one that could be used
-_LATE = np.timedelta64(2 * STEP, "s")
-REMEMBERED = np.timedelta64(90, "m")
-_EXPECTED = f"expected {PAST_FRAMES} such in a row, every {CADENCE_MINUTES}, 2.5 or 1 minutes"
+REMEMBERED = 18  # frames of the model's cadence, for how long times are remembered
+_LATE = 2  # such frames
 
 
 class ArrivedTimes:
     """The times of a feed's frames as they were read, those of frames that are not kept, too.
 
     They are judged together: one time does not tell whether it is late, or of another cadence.
+
+    frames: the model's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frames: FrameConfig) -> None:
+        self._frames, self._minutes = frames, frames.minutes_per_frame
         self._times: set[np.datetime64] = set()
-        self._phase: int | None = None  # s from whole 5 minutes, of those used of a faster feed
+        self._phase: int | None = None  # s from the grid of the minutes, of those used of a faster
 
     def add(self, time: np.datetime64) -> None:
         self._times.add(time)
@@ -43,20 +43,20 @@ class ArrivedTimes:
 
     def forget(self, oldest: np.datetime64) -> None:
         """Forgets times before `oldest`, but for some that tell the cadence."""
-        oldest = min(oldest, self.newest() - REMEMBERED)
+        oldest = min(oldest, self.newest() - REMEMBERED * self._frames.step)
         recent = sorted(self._times)[-NUM_RECENT:]
         self._times = {*recent, *(time for time in self._times if time >= oldest)}
 
     def used(self) -> dict[np.datetime64, np.datetime64]:
-        """Rounded time -> time as read; of a faster feed only those on one 5-minute grid."""
+        """Rounded time -> time as read; of a faster feed only those on one grid of the minutes."""
         times = self._sorted()
-        rounded = rounded_times(times)
+        rounded = rounded_times(times, self._minutes)
         is_used = np.ones(len(times), bool)
         if not self.faster():
             self._phase = None
         else:
-            phases = _phases(rounded)
-            self._phase = _choose_phase(rounded, phases, self._phase)
+            phases = _phases(rounded, 60 * self._minutes)
+            self._phase = _choose_phase(rounded, phases, self._phase, self._frames)
             if self._phase is not None:
                 is_used = phases == self._phase
         return dict(zip(rounded[is_used], times[is_used], strict=True))
@@ -64,7 +64,9 @@ class ArrivedTimes:
     def faster(self) -> str:
         """A line on a feed of which frames are left out; empty for others."""
         times = self._sorted()
-        return describe_faster(frame_step(times[-NUM_RECENT:])) if len(times) >= PAST_FRAMES else ""
+        if len(times) < self._frames.past_frames:
+            return ""
+        return describe_faster(self._step_of(times[-NUM_RECENT:]), self._minutes)
 
     def why_none(self) -> tuple[str, str]:
         """What is wrong with the frames since the last that could be used: a name, and a line.
@@ -72,48 +74,57 @@ class ArrivedTimes:
         Empty texts where nothing is: a feed that is starting, or was interrupted, may lack any
         frames, but not all be evenly too far apart or too close, nor go on like that.
         """
-        times = rounded_times(self._sorted())
-        complete = newest_complete(times)
+        num_past, minutes = self._frames.past_frames, self._minutes
+        times = rounded_times(self._sorted(), minutes)
+        complete = newest_complete(times, self._frames)
         if complete is not None:
             times = times[times > complete]
-        if len(times) < PAST_FRAMES:
+        if len(times) < num_past:
             return "", ""
         gaps = np.diff(times) / np.timedelta64(1, "s")
-        last = gaps[1 - PAST_FRAMES :]
+        last = gaps[1 - num_past :]
         is_even = np.ptp(last) <= 2 * MAX_OFF
-        step = frame_step(times[-PAST_FRAMES:])
-        is_of_use = is_usable(step) or is_usable(frame_step(self._sorted()[-NUM_RECENT:]))
-        if gaps.min() > STEP + MAX_OFF or (is_even and not is_of_use):
+        steps = (self._step_of(part) for part in (times[-num_past:], self._sorted()[-NUM_RECENT:]))
+        step, recent_step = steps
+        is_of_use = is_usable(step, minutes) or is_usable(recent_step, minutes)
+        expected = (
+            f"expected {num_past} such in a row, every {minutes}, {minutes / 2:g} or "
+            f"{minutes / 5:g} minutes"
+        )
+        if gaps.min() > 60 * minutes + MAX_OFF or (is_even and not is_of_use):
             apart = f", but {in_minutes(step)}" if is_even else ""
-            return "cadence", (
-                f"no two of its frames are {CADENCE_MINUTES} minutes apart{apart}; {_EXPECTED}"
-            )
-        if len(np.unique(times.astype(np.int64) // STEP)) >= NUM_IN_VAIN:
+            return "cadence", f"no two of its frames are {minutes} minutes apart{apart}; {expected}"
+        # Twice as many as are needed, each in minutes of its own.
+        if len(np.unique(times.astype(np.int64) // (60 * minutes))) >= 2 * num_past:
             return "gaps", (
                 f"of its {len(times)} frames from {format_time(times[0])} to "
-                f"{format_time(times[-1])} no {PAST_FRAMES} are {CADENCE_MINUTES} minutes apart; "
-                f"{_EXPECTED}"
+                f"{format_time(times[-1])} no {num_past} are {minutes} minutes apart; {expected}"
             )
         return "", ""
+
+    def _step_of(self, times: np.ndarray) -> float:
+        return frame_step(times, self._minutes)
 
     def _sorted(self) -> np.ndarray:
         return np.array(sorted(self._times), "datetime64[s]")
 
 
-def _phases(time: np.ndarray) -> np.ndarray:
-    """Seconds from the nearest whole 5 minutes."""
-    return (time.astype(np.int64) + STEP // 2) % STEP - STEP // 2
+def _phases(time: np.ndarray, step: int) -> np.ndarray:
+    """Seconds from the nearest multiple of `step` seconds."""
+    return (time.astype(np.int64) + step // 2) % step - step // 2
 
 
-def _choose_phase(time: np.ndarray, phases: np.ndarray, before: int | None) -> int | None:
-    """The one used before, while its frames come; else the nearest to whole 5 minutes.
+def _choose_phase(
+    time: np.ndarray, phases: np.ndarray, before: int | None, frames: FrameConfig
+) -> int | None:
+    """The one used before, while its frames come; else the nearest to the grid of the minutes.
 
-    Of two, the one that has four frames. None where neither whole 5 minutes nor four frames came.
+    Of two, the one that has all past frames. None where neither that grid's nor those came.
     """
-    if before is not None and (time[phases == before] > time[-1] - _LATE).any():
+    if before is not None and (time[phases == before] > time[-1] - _LATE * frames.step).any():
         return before
     candidates = sorted(set(phases.tolist()), key=abs)
     for phase in candidates:
-        if newest_complete(time[phases == phase]) is not None:
+        if newest_complete(time[phases == phase], frames) is not None:
             return phase
     return 0 if 0 in candidates else None

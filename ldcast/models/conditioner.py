@@ -83,7 +83,8 @@ class AFNOConditioner(nn.Module):
         z_past: (B, C + input_channels, L_past, h, w), oldest first.
         Raises InputError where h or w cannot be halved.
         """
-        _check_latent_grid(z_past, 2 ** (self.config.num_cascade_levels - 1))
+        multiple = 2 ** (self.config.num_cascade_levels - 1)
+        _check_latent_grid(z_past, multiple, self.frames_per_latent * multiple)
         x = rearrange(self.proj(z_past), "b c l h w -> b l h w c")
         x = self.analysis(x)
         x = x + self._encode_position(_past_position(z_past, self.frames_per_latent))[:, None, None]
@@ -112,11 +113,11 @@ def _past_position(z_past: Tensor, frames_per_latent: int) -> Tensor:
     return frame.reshape(-1, frames_per_latent).mean(1)
 
 
-def _check_latent_grid(z: Tensor, multiple: int) -> None:
+def _check_latent_grid(z: Tensor, multiple: int, rain_multiple: int) -> None:
     if z.ndim != 5 or z.shape[3] % multiple or z.shape[4] % multiple:
         raise InputError(
             f"got latents of shape {tuple(z.shape)}, expected (B, C, L, h, w) with h and w "
-            f"multiples of {multiple}: rain of H and W multiples of {4 * multiple}"
+            f"multiples of {multiple}: rain of H and W multiples of {rain_multiple}"
         )
 
 

@@ -45,6 +45,13 @@ class DenoiserConfig(Settings):
         """Width of the diffusion step's embedding."""
         return 4 * self.channels
 
+    def rain_multiple(self, compression: int) -> int:
+        """Height and width of rain are multiples of so many pixels: 16 as published.
+
+        compression: pixels along a latent cell, which each level but the last halves again.
+        """
+        return compression * 2 ** (len(self.channel_multipliers) - 1)
+
 
 class DenoiserUNet(nn.Module):
     """Noisy future latents -> what is needed to denoise them (noise or v: the model's config says).

@@ -13,7 +13,7 @@ import numpy as np
 from ldcast.data.grids import in_metres
 from ldcast.motion import QUALITY_MEANINGS
 from ldcast.products.coordinates import clock, grid_mapping, horizontal, read_crs
-from ldcast.products.forecast import Forecast, check_entries
+from ldcast.products.forecast import Forecast, check_entries, continued_before
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -47,7 +47,7 @@ _ATTRIBUTES = {
         **_RAIN,
         "cell_methods": _AT_AN_INSTANT,
         "comment": "as in the radar images that it continues: of an instant, or where they show "
-        "amounts, the mean over the 5 minutes that end then",
+        "amounts, the mean over the interval that ends then",
     },
     # CF has standard names for probability densities and distributions, none for exceedance.
     "exceedance_probability": {
@@ -168,6 +168,9 @@ def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
         statistics=Statistics(**statistics),
         is_calibrated=bool(attributes.get("calibrated", False)),
         past_time_as_read=_as_times(attributes.get("past_time_as_read")),
+        is_second_hand=dataset.second_hand.values > 0
+        if "second_hand" in dataset
+        else continued_before(dataset.lead_minutes.values),
     )
 
 

@@ -26,7 +26,7 @@ from ldcast.products.panels import (
     add_scale_bar,
     new_figure,
 )
-from ldcast.products.story import Story, is_continued
+from ldcast.products.story import Story
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def draw_film(story: Story) -> Iterator[np.ndarray]:
             kind, colour = "forecast", FORECAST_COLOUR
         fig.suptitle(f"{kind}  {story.name_time(minutes)}", color=colour, fontweight="bold")
         source = f"member 1 of {len(story.rain)}" if is_forecast else "radar"
-        source += " (continued)" if is_continued(minutes) else ""
+        source += " (continued)" if story.is_continued(minutes) else ""
         panels[0].set_title(source, fontsize=10)
         for image, values in zip(images, maps, strict=False):
             image.set_data(coarsen(values, DOTS))

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.config import LEAD_MINUTES
 from ldcast.errors import InputError
 from ldcast.files import open_atomically, temporary_path
+from ldcast.frames import FrameConfig
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 REQUIRED_ENTRIES = (
@@ -43,15 +43,17 @@ class Forecast:
 
     rain_rate: (E, T, H, W) float32 mm/h, row 0 = north, NaN = no forecast possible there.
     issue_time: UTC, the time of the newest past frame.
-    lead_minutes: (T,) int, minutes after `issue_time`: 5, 10, ...
+    lead_minutes: (T,) int, minutes after `issue_time`: 5, 10, ... where frames are 5 apart.
     grid: what the input said of its grid, each entry a number, a text or an array of them.
     seed, model, sampler, num_sampling_steps: how the forecast was made.
     quality: (T, H, W) uint8, an index of `ldcast.motion.QUALITY_MEANINGS`; None in files from
         before there was.
     statistics: of the members; probabilities of a calibrated forecast are the calibration's.
     is_calibrated: whether rain rates and probabilities were corrected by the model's calibration.
-    past_time_as_read: (4,) datetime64[s], the past frames' times before they were rounded to 5
-        minutes; None where they were not.
+    past_time_as_read: (past_frames,) datetime64[s], the past frames' times before they were
+        rounded; None where they were not.
+    is_second_hand: (T,) bool, frames beyond the model's reach, made by forecasting from forecast
+        frames; None: of none.
 
     Raises InputError if a grid entry has a name that the file needs, a value that it cannot hold,
     or as a corner or pixel size one that makes no sense.
@@ -69,6 +71,7 @@ class Forecast:
     statistics: Statistics = field(default_factory=Statistics)
     is_calibrated: bool = False
     past_time_as_read: np.ndarray | None = None
+    is_second_hand: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         num_frames = len(self.lead_minutes)
@@ -80,12 +83,10 @@ class Forecast:
         for name, values in maps.items():
             got, expected = values.shape[-3:], self.rain_rate.shape[1:]
             assert got == expected, f"{name} is {got}, not {expected}"
+        if self.is_second_hand is None:
+            object.__setattr__(self, "is_second_hand", np.zeros(num_frames, bool))
+        assert self.is_second_hand.shape == (num_frames,), (self.is_second_hand.shape, num_frames)
         check_grid(self.grid)
-
-    @property
-    def is_second_hand(self) -> np.ndarray:
-        """(T,) bool: frames beyond the model's reach, made by forecasting from forecast frames."""
-        return np.asarray(self.lead_minutes) > LEAD_MINUTES[-1]
 
     @property
     def time(self) -> np.ndarray:
@@ -201,7 +202,13 @@ def read_npz(path: Path) -> Forecast:
         statistics=Statistics(**{name: entries.get(name) for name in STATISTICS_ENTRIES}),
         is_calibrated=bool(entries.get("calibrated", False)),
         past_time_as_read=entries.get("past_time_as_read"),
+        is_second_hand=entries.get("second_hand", continued_before(entries["lead_minutes"])),
     )
+
+
+def continued_before(lead_minutes: np.ndarray) -> np.ndarray:
+    """(T,) bool: `is_second_hand` in files from before they said it, which no other models made."""
+    return np.asarray(lead_minutes) > FrameConfig().lead_minutes[-1]
 
 
 def check_entries(names: Collection[str], path: Path) -> None:

@@ -31,10 +31,11 @@ def plot_forecast(
     thresholds: Sequence[float] = (LIKELY_MM_H,),
     borders: Sequence[np.ndarray] = (),
     quality: np.ndarray | None = None,
+    is_second_hand: np.ndarray | None = None,
 ) -> None:
     """Draw a forecast as a sheet of maps (`path` ends in .png) or as a film (.gif, .mp4).
 
-    past: (4, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
+    past: (past_frames, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
     rain: (E, T, H, W) mm/h, NaN = no forecast. Mean and chances are drawn if E > 1.
     issue_time: UTC, time of the newest past frame.
     lead_minutes: (T,) minutes after it, the first one being also the time between past frames.
@@ -45,6 +46,7 @@ def plot_forecast(
     borders: as `read_borders` gives them.
     quality: (T, H, W) as `ldcast.motion.forecast_quality` gives it; means and chances (of one
         member, its rain) are dotted where what is upstream is unknown.
+    is_second_hand: (T,) bool, frames that are marked as made from forecast frames; None: none.
 
     Raises InputError for another ending, for thresholds that are not positive or that `chances`
     lacks, and without matplotlib or, for .mp4, ffmpeg; OSError if `path` cannot be written. A file
@@ -67,6 +69,7 @@ def plot_forecast(
         thresholds=tuple(thresholds),
         borders=tuple(borders),
         quality=quality,
+        is_second_hand=is_second_hand,
     )
     # The same picture whatever the user's matplotlibrc says (LaTeX text, other fonts, dark style).
     with style.context("default"), open_atomically(path) as file:

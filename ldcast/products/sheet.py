@@ -28,7 +28,7 @@ from ldcast.products.panels import (
     add_scale_bar,
     new_figure,
 )
-from ldcast.products.story import Story, is_continued
+from ldcast.products.story import Story
 from ldcast.products.summary import choose_leads
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
@@ -57,7 +57,7 @@ def draw_sheet(story: Story) -> Figure:
     num_columns = max(len(row.minutes) for row in rows)
     width, height = (MAP_INCHES * side for side in story.map_shape)
     text_width, title_height, gap = max(width, TEXT_WIDTH), 0.27, " "
-    if is_continued(story.lead_minutes[-1]) and text_width < CONTINUED_WIDTH:
+    if story.is_continued(story.lead_minutes[-1]) and text_width < CONTINUED_WIDTH:
         title_height, gap = title_height + LINE_HEIGHT, "\n"
     is_low = height < CHANCE_HEIGHT
     fig = new_figure(
@@ -73,7 +73,7 @@ def draw_sheet(story: Story) -> Figure:
         for axes, minutes, values, doubt in columns:
             add_panel(axes, values, row.scale, story, DOTS)
             add_doubt_dots(axes, doubt, DOTS)
-            continued = f"{gap}(continued)" if is_continued(minutes) else ""
+            continued = f"{gap}(continued)" if story.is_continued(minutes) else ""
             axes.set_title(story.name_time(minutes) + continued, fontsize=9, color=colour, pad=4)
         for axes in panels[len(row.minutes) :]:
             axes.set_visible(False)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.config import LEAD_MINUTES
 from ldcast.motion import PAST_INCOMPLETE, UPSTREAM_UNKNOWN
 from ldcast.products.summary import LIKELY_MM_H, chance_of, ensemble_mean, format_time
 
@@ -27,6 +26,7 @@ class Story:
     thresholds: tuple[float, ...]
     borders: Sequence[np.ndarray]
     quality: np.ndarray | None
+    is_second_hand: np.ndarray | None
 
     @property
     def title(self) -> str:
@@ -36,7 +36,7 @@ class Story:
 
     @property
     def past_minutes(self) -> np.ndarray:
-        """(4,) minutes after `issue_time`: -15, -10, -5, 0."""
+        """(past_frames,) minutes after `issue_time`, such as -15, -10, -5, 0."""
         return np.arange(1 - len(self.past), 1) * int(self.lead_minutes[0])
 
     @property
@@ -89,7 +89,8 @@ class Story:
         time = format_time(self.issue_time + np.timedelta64(int(minutes), "m"))
         return f"{sign}{abs(minutes)} min, {time[-5:]} UTC"
 
-
-def is_continued(minutes: int) -> bool:
-    """Whether a forecast for so many minutes ahead started from forecast frames, not from radar."""
-    return minutes > LEAD_MINUTES[-1]
+    def is_continued(self, minutes: int) -> bool:
+        """Whether the frame so far ahead was forecast from forecast frames, not from radar."""
+        if self.is_second_hand is None:
+            return False
+        return bool(self.is_second_hand[self.lead_minutes == minutes].any())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldcast.config import MINUTES_PER_FRAME
+from ldcast.frames import nearest_leads
 from ldcast.motion import fill_gaps
 from ldcast.rain import RainScale, is_wet
 
@@ -48,9 +48,10 @@ def summarise(
 ) -> str:
     """What a person wants to know of a forecast: up to 15 lines of up to 100 columns.
 
-    past: (4, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
+    past: (past_frames, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
     rain: (E, T, H, W) mm/h, NaN = no forecast.
-    issue_time: UTC, time of the newest past frame. lead_minutes: (T,) minutes after it.
+    issue_time: UTC, time of the newest past frame. lead_minutes: (T,) minutes after it, the first
+        one being also the time between past frames.
     grid: `pixel_size_m` and `pixel_size_y_m`, where known, give the domain's size in km.
     chances: of a calibrated forecast, threshold in mm/h -> (T, H, W) in 0..1, the chance of at
         least that, NaN = no forecast. None: chances are shares of the members.
@@ -63,7 +64,7 @@ def summarise(
     if not np.isfinite(now).any() or not np.isfinite(rain).any():
         return "\n".join([*lines, "No data: the newest radar image is empty; no forecast."])
     lines += _describe_now(now)
-    lines += describe_gaps(past)
+    lines += describe_gaps(past, int(lead_minutes[0]))
     last_lead = f"+{lead_minutes[-1]} min"
     if not is_wet(rain, WET_MM_H).any():
         return "\n".join([*lines, f"Forecast: no rain in any member up to {last_lead}."])
@@ -74,15 +75,16 @@ def summarise(
     return "\n".join(lines)
 
 
-def describe_gaps(past: np.ndarray) -> list[str]:
+def describe_gaps(past: np.ndarray, minutes: int) -> list[str]:
     """A line on what earlier images lacked and how much of it was filled; none below 1 percent.
 
-    past: (4, H, W) mm/h, oldest frame first, NaN = no data. Shares are of the newest image's data.
+    past: (T, H, W) mm/h, `minutes` apart, oldest frame first, NaN = no data. Shares are of the
+        newest image's data.
     """
     filled = fill_gaps(torch.from_numpy(np.array(past, np.float32, order="C")))
     num_pixels = np.isfinite(past[-1]).sum()
     was_gap, is_gap = (mask.flatten(1).sum(1).numpy() for mask in (filled.was_gap, filled.is_gap))
-    ages = MINUTES_PER_FRAME * np.arange(len(past) - 1, -1, -1)
+    ages = minutes * np.arange(len(past) - 1, -1, -1)
     shares = [
         f"{_percent(num / num_pixels)} of {age} min before"
         for age, num in zip(ages, was_gap, strict=True)
@@ -97,16 +99,14 @@ def describe_gaps(past: np.ndarray) -> list[str]:
 
 
 def choose_leads(lead_minutes: np.ndarray, wanted: Sequence[int] = SHOWN_LEADS) -> list[int]:
-    """Indices of the `wanted` lead times, or, where some are absent, of evenly spread ones.
+    """Indices of the lead times nearest to those `wanted`; of a shorter forecast, evenly spread.
 
     The last lead time is always among them, as one more where it is later than those wanted.
     """
-    present = [int(minutes) for minutes in lead_minutes]
-    last = len(present) - 1
-    if all(minutes in present for minutes in wanted):
-        chosen = [present.index(minutes) for minutes in wanted]
-        return chosen if chosen[-1] == last else [*chosen, last]
-    num_shown = min(len(wanted), len(present))
+    last = len(lead_minutes) - 1
+    if lead_minutes[last] >= wanted[-1]:
+        return nearest_leads(lead_minutes, wanted)
+    num_shown = min(len(wanted), len(lead_minutes))
     return [round(i) for i in np.linspace(last if num_shown == 1 else 0, last, num_shown)]
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldcast.data.archive import RainEvent, absolute_spec, check_apart, hold_out, read_event
+from ldcast.data.reading import Reading
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.model_folder import ModelDescription, locate, read_description
 from ldcast.settings import Settings, add_flags, leaves, override, to_dict
 
+MIN_HELD_OUT = 24  # frames
 COMMON = {
     "iterations": ("loop.iterations", "updates in all; a larger number extends a finished run"),
     "batch_size": ("loop.batch_size", "examples per update"),
@@ -80,17 +82,20 @@ def parse_train_arguments(
 
 
 def read_events(
-    data: list[str], validation_data: list[str] | None
+    data: list[str], validation_data: list[str] | None, minutes: int, num_frames: int
 ) -> tuple[list[RainEvent], list[RainEvent]]:
     """Training and validation events; without validation_data the ends of long events are held out.
 
+    minutes: how far apart the frames are. num_frames: of an example; no less is held out.
     Raises InputError where an event cannot be read, or frames are shared.
     """
-    events = [read_event(spec) for spec in data]
+    how = Reading(minutes=minutes)
+    events = [read_event(spec, how) for spec in data]
     if validation_data:
-        train, validation = events, [read_event(spec) for spec in validation_data]
+        train, validation = events, [read_event(spec, how) for spec in validation_data]
     else:
-        train, validation = hold_out(events)
+        num_held_out = max(MIN_HELD_OUT, num_frames)
+        train, validation = hold_out(events, minutes, 2 * num_held_out, num_held_out)
     check_apart(train, validation)
     return train, validation
 

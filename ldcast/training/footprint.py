@@ -26,8 +26,6 @@ from torch.utils._pytree import tree_leaves
 from ldcast.config import (
     AUTOENCODER_PRESETS,
     DIFFUSION_PRESETS,
-    FUTURE_FRAMES,
-    PAST_FRAMES,
     AutoencoderTraining,
     DiffusionTraining,
     ModelConfig,
@@ -36,14 +34,13 @@ from ldcast.device import AMP_MODES, amp_dtype, autocast
 from ldcast.errors import InputError, run_script
 from ldcast.latent_nowcaster import build_networks
 from ldcast.models import autoencoder_loss
-from ldcast.models.registry import build_autoencoder
+from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.nowcast.inputs import Input, LatentGrid, Observed, known_at_issue_time
 from ldcast.nowcast.registry import build_inputs
 from ldcast.training.memory import checkpoint_activations
 
 CPU = torch.device("cpu")
 GIB = 2**30
-AUTOENCODER_FRAMES = 8  # of a training example of stage 1
 # Bytes per parameter of both AdamW moments. In 8 bits each block of 256 has a float32 scale
 # (Dettmers et al. 2022, section 2); bitsandbytes and torchao have such optimizers.
 MOMENT_BYTES = {32: 2 * 4.0, 8: 2 * (1 + 4 / 256)}
@@ -113,6 +110,7 @@ class _Blank:
 def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining) -> tuple:
     """Networks to train in stage 2, and a function (batch size, crop size) -> loss."""
     config = ModelConfig(
+        frames=settings.frames,
         autoencoder=autoencoder.autoencoder,
         conditioner=settings.conditioner,
         denoiser=settings.denoiser,
@@ -128,14 +126,15 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return encoder.encode(rain_rate)[0]
 
-    grid = LatentGrid(encode, encoder.compression, PAST_FRAMES // encoder.compression, num_future)
+    num_past = config.frames.past_frames // encoder.compression
+    grid = LatentGrid(encode, encoder.compression, num_past, num_future)
     blanks = {name: _Blank(given) for name, given in inputs.items()}
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
         size = (crop_size, crop_size)
-        observed = Observed(torch.zeros(batch_size, PAST_FRAMES, *size))
+        observed = Observed(torch.zeros(batch_size, grid.past_frames, *size))
         known = known_at_issue_time(observed, grid, blanks)
-        z_noisy = encode(torch.zeros(batch_size, 1, FUTURE_FRAMES, *size))
+        z_noisy = encode(torch.zeros(batch_size, 1, grid.future_frames, *size))
         diffusion_step = torch.zeros(batch_size, dtype=torch.int64)
         context = conditioner(known.for_conditioner())
         output = denoiser(z_noisy, diffusion_step, context, known.for_denoiser(num_future))
@@ -149,7 +148,8 @@ def autoencoder_pass(settings: AutoencoderTraining) -> tuple:
     autoencoder = build_autoencoder(settings.autoencoder)
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
-        rain_norm = torch.zeros(batch_size, 1, AUTOENCODER_FRAMES, crop_size, crop_size)
+        num_frames = settings.frames.num_frames
+        rain_norm = torch.zeros(batch_size, 1, num_frames, crop_size, crop_size)
         z_mean, z_log_var = autoencoder.encode(rain_norm)
         reconstruction = autoencoder.decode(z_mean + torch.exp(0.5 * z_log_var))
         return autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var).mean()
@@ -194,16 +194,21 @@ def main(argv: list[str] | None = None) -> None:
     add("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="B")
     add("--amp", choices=AMP_MODES[1:], nargs="+", default=["off", "bf16"], metavar="MODE")
     flags = parser.parse_args(argv)
-    if min(flags.crop_sizes) < 16 or any(size % 16 for size in flags.crop_sizes):
-        raise InputError(f"got crops of {flags.crop_sizes} pixels, expected multiples of 16")
+    first_stage, second_stage = AUTOENCODER_PRESETS[flags.preset], DIFFUSION_PRESETS[flags.preset]
+    multiple = autoencoder_class(first_stage.autoencoder.kind).compression
+    if flags.stage == "diffusion":
+        multiple = second_stage.denoiser.rain_multiple(multiple)
+    if min(flags.crop_sizes) < multiple or any(size % multiple for size in flags.crop_sizes):
+        raise InputError(
+            f"got crops of {flags.crop_sizes} pixels, expected multiples of {multiple}"
+        )
     if min(flags.batch_sizes) < 1:
         raise InputError(f"got batches of {flags.batch_sizes}, expected 1 or more examples")
 
     def make_pass() -> tuple:
-        first_stage = AUTOENCODER_PRESETS[flags.preset]
         if flags.stage == "autoencoder":
             return autoencoder_pass(first_stage)
-        return diffusion_pass(DIFFUSION_PRESETS[flags.preset], first_stage)
+        return diffusion_pass(second_stage, first_stage)
 
     print("GiB with AdamW in 32 bits, in 8 bits, and the smallest usual card for each:\n")
     print("| crop, px | batch | amp | activations | 32 bits | card | 8 bits | card |")

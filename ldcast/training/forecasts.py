@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldcast.config import LEAD_MINUTES, PAST_FRAMES, DataConfig, ForecastScoreConfig
+from ldcast.config import DataConfig, ForecastScoreConfig
 from ldcast.data.archive import RainEvent
 from ldcast.data.crops import read_window
 from ldcast.errors import InputError, NonFiniteError
+from ldcast.frames import FrameConfig, nearest_leads
 from ldcast.nowcaster import LDCast
 from ldcast.processes import Processes
 from ldcast.products.summary import format_time
@@ -19,15 +20,19 @@ from ldcast.stopping import StopRequest
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.verification.cases import (
     CANDIDATES_PER_CASE,
-    CASE_FRAMES,
     Case,
     draw_candidates,
     spread_over,
 )
 from ldcast.verification.crps import fair_crps
 
-DRAWN_LEADS = (5, 15, 30, 60, 100)  # minutes
-DRAWN_TITLES = tuple(f"+{minutes} min" for minutes in DRAWN_LEADS)
+DRAWN_LEADS = (5, 15, 30, 60, 100)  # minutes; drawn are those nearest of the model's own
+
+
+def drawn_titles(frames: FrameConfig) -> list[str]:
+    """Of the columns of the picture, one for each lead time that is drawn."""
+    leads = nearest_leads(frames.lead_minutes, DRAWN_LEADS)
+    return [f"+{frames.lead_minutes[index]} min" for index in leads]
 
 
 class CaseScores(NamedTuple):
@@ -48,6 +53,7 @@ class FixedCases:
     events: of the validation part. The cases are drawn as verification draws them, driest first,
     and the last one is the wettest; there are fewer than settings.num_cases where the events have
     not so many windows. settings.num_members forecasts are made of each.
+    frames: of the model.
     amp: as for `LDCast.predict`.
     Raises InputError as `draw_candidates` does.
     """
@@ -55,6 +61,7 @@ class FixedCases:
     def __init__(
         self,
         events: list[RainEvent],
+        frames: FrameConfig,
         settings: ForecastScoreConfig,
         data: DataConfig,
         seed: int,
@@ -62,7 +69,9 @@ class FixedCases:
     ) -> None:
         num_draws = CANDIDATES_PER_CASE * settings.num_cases
         self.notes: list[str] = []  # on cases that could not be drawn
-        candidates = draw_candidates(events, num_draws, data.crop_size, seed, self.notes.append)
+        candidates = draw_candidates(
+            events, frames, num_draws, data.crop_size, seed, self.notes.append
+        )
         if not candidates:
             raise InputError(
                 "no validation window has data in half of each past frame: choose other "
@@ -71,7 +80,7 @@ class FixedCases:
         *candidates, wettest = candidates
         num_others = min(settings.num_cases - 1, len(candidates))
         self.cases = [*spread_over(candidates, num_others), wettest]
-        self._events, self._data = events, data
+        self._events, self._data, self._frames = events, data, frames
         self._settings, self._amp = settings, amp
 
     def wettest(self) -> "FixedCases":
@@ -82,7 +91,8 @@ class FixedCases:
 
     def _read(self, case: Case, fields: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Rain (T, H, W) of a case, mm/h; NaN for no data and for what cannot be. And fields."""
-        example = read_window(self._events, case.window, CASE_FRAMES, self._data.crop_size, fields)
+        num_frames, crop_size = self._frames.num_frames, self._data.crop_size
+        example = read_window(self._events, case.window, num_frames, crop_size, fields)
         rain_rate, _ = drop_impossible_rain(example.rain_rate[0], self._data.max_rain_rate)
         return rain_rate, example.fields
 
@@ -98,7 +108,8 @@ class FixedCases:
         for index in stop.until(processes.share(len(cases))):
             case = cases[index]
             rain_rate, fields = self._read(case, model.fields)
-            past, future = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
+            num_past = self._frames.past_frames
+            past, future = rain_rate[:num_past], rain_rate[num_past:]
             try:
                 members = model.predict(
                     past,
@@ -115,7 +126,7 @@ class FixedCases:
             sums += torch.stack([crps.nansum(dtype=torch.float64), crps.isfinite().sum()])
             if index in drawn:
                 title = f"{case.event.partition('@')[0]}\n{format_time(case.issue_time)} UTC"
-                shown = [LEAD_MINUTES.index(minutes) for minutes in DRAWN_LEADS]
+                shown = nearest_leads(self._frames.lead_minutes, DRAWN_LEADS)
                 comparisons[index] = Comparison(
                     title, future[shown].numpy(), members[0, shown].numpy(), "one member"
                 )

@@ -12,7 +12,9 @@ from typing import Any
 from ldcast.errors import InputError
 from ldcast.files import write_text
 from ldcast.folders import check_writable, clear_unfinished, lock_folder
+from ldcast.frames import CropFrames, FrameConfig
 from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from ldcast.models import AutoencoderConfig
 from ldcast.processes import Processes
 from ldcast.training.checkpoint import (
     DAMAGED_NAME,
@@ -39,9 +41,13 @@ FREE_ARGUMENTS = (
     "loop.num_micro_batches",
     "loop.use_activation_checkpointing",
 )
-# Came after runs had been started: what those that lack it were trained with.
-LATER_ARGUMENTS = {
-    "autoencoder.kind": "kl",
+# Came after runs had been started: what those mean that lack it.
+FORMER_VALUES = {
+    "autoencoder.kind": AutoencoderConfig.kind,
+    "frames.num_frames": CropFrames.num_frames,
+    "frames.past_frames": FrameConfig.past_frames,
+    "frames.future_frames": FrameConfig.future_frames,
+    "frames.minutes_per_frame": FrameConfig.minutes_per_frame,
     "inputs": [],
     "data_settings.pool": 0,
     "noise_levels": [],
@@ -311,7 +317,7 @@ def _put_damaged_aside(folder: Path, say: Callable[[str], None]) -> None:
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     before, now = dict(_leaves(before)), dict(_leaves(now))
     before.pop(PHASES, None)
-    before = {name: value for name, value in LATER_ARGUMENTS.items() if name in now} | before
+    before = {name: value for name, value in FORMER_VALUES.items() if name in now} | before
     free = {name for name in now.keys() - before.keys() if name.startswith(UNRECORDED)}
     for name in sorted((before.keys() | now.keys()) - free):
         old, new = before.get(name), now.get(name)

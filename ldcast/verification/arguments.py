@@ -1,14 +1,16 @@
 """The command line that verify and calibrate share: which cases are forecast, and how."""
 
 import argparse
+from collections.abc import Sequence
 
-from ldcast.data.crops import CROP_STEP
-from ldcast.data.reading_flags import add_reading_flags, reading_of
+from ldcast.data.reading_flags import add_reading_flags
 from ldcast.device import AMP_MODES
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
+from ldcast.model_folder import read_nowcaster
 
-LOWEST = {"members": 1, "cases": 1, "crop_size": CROP_STEP, "seed": 0, "steps": 1}
+LOWEST = {"members": 1, "cases": 1, "seed": 0, "steps": 1}
 
 
 def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
@@ -41,5 +43,31 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         if value is not None and value < low:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} {value}: expected at least {low}")
-    reading_of(flags)
     return flags
+
+
+def frames_of(folders: Sequence[str], crop_size: int) -> FrameConfig:
+    """The frames of models that are judged by the same cases.
+
+    Raises InputError where they differ, and for crops that are too small for one of the models.
+    """
+    models = {folder: read_nowcaster(folder).model for folder in folders}
+    first, *others = models
+    frames = models[first].frames
+    for folder in others:
+        if models[folder].frames != frames:
+            raise InputError(
+                f"{folder} forecasts {_describe(models[folder].frames)}, expected as {first} does, "
+                f"{_describe(frames)}: verify them one by one"
+            )
+    low = max(model.rain_multiple for model in models.values())
+    if crop_size < low:
+        raise InputError(f"--crop-size {crop_size}: expected at least {low}")
+    return frames
+
+
+def _describe(frames: FrameConfig) -> str:
+    return (
+        f"{frames.future_frames} frames {frames.minutes_per_frame} minutes apart from "
+        f"{frames.past_frames}"
+    )

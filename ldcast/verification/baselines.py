@@ -1,6 +1,6 @@
 """Forecasts that cost nothing and that a model has to beat.
 
-past: (4, H, W) mm/h, oldest first, NaN = no data. num_lead: future frames.
+past: (past_frames, H, W) mm/h, oldest first, NaN = no data. num_lead: future frames.
 Each returns one member, (1, num_lead, H, W) mm/h.
 """
 

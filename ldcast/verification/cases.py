@@ -1,20 +1,19 @@
 """Which forecasts are judged: a small, reproducible set of crops that stands for all of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ldcast.config import FUTURE_FRAMES, PAST_FRAMES
 from ldcast.data.archive import RainEvent, check_distinct
 from ldcast.data.crops import UniformPicker, Window, read_window, wet_share
 from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.motion import fill_gaps
 from ldcast.rain import valid_mask
 from ldcast.seeds import STREAM_CASE, keyed_rng
 
-CASE_FRAMES = PAST_FRAMES + FUTURE_FRAMES
 CANDIDATES_PER_CASE = 8
 
 
@@ -22,12 +21,13 @@ CANDIDATES_PER_CASE = 8
 class Case:
     """One forecast start on one crop.
 
-    window: the crop's place among the events; its `CASE_FRAMES` frames are past, then future.
+    window: the crop's place among the events; its frames are past, then future.
     event: name of the event. source: where that was read from, the same for all spans of a file.
     issue_time: UTC, the time of the newest past frame.
     wet_share: of the valid pixels of all frames, past and future, the share with 0.1 mm/h or more.
     seed: for the noise of this case's forecasts, different for each case.
     pixel_km: side of a pixel; 1 where the event does not say.
+    frames: how many are past and future, and how far apart they are.
     """
 
     window: Window
@@ -37,10 +37,12 @@ class Case:
     seed: int
     pixel_km: float = 1.0
     source: str = ""
+    frames: FrameConfig = field(default_factory=FrameConfig)
 
 
 def draw_cases(
     events: list[RainEvent],
+    frames: FrameConfig,
     num_cases: int,
     crop_size: int,
     seed: int,
@@ -52,12 +54,12 @@ def draw_cases(
     draws do, but hangs less on chance. Windows may overlap, so cases from few events are far from
     independent.
 
-    crop_size: pixels. say: as for `draw_candidates`.
+    frames: of the models. crop_size: pixels. say: as for `draw_candidates`.
     Raises InputError as `draw_candidates` does, and where there are too few windows.
     """
     notes: list[str] = []
     num_draws = CANDIDATES_PER_CASE * num_cases
-    candidates = draw_candidates(events, num_draws, crop_size, seed, notes.append)
+    candidates = draw_candidates(events, frames, num_draws, crop_size, seed, notes.append)
     if len(candidates) < num_cases:
         why = f" ({notes[0]})" if notes else ""
         raise InputError(
@@ -71,6 +73,7 @@ def draw_cases(
 
 def draw_candidates(
     events: list[RainEvent],
+    frames: FrameConfig,
     num_draws: int,
     crop_size: int,
     seed: int,
@@ -84,14 +87,14 @@ def draw_candidates(
     Raises InputError for events that share a frame or that `UniformPicker` refuses.
     """
     check_distinct(events)
-    picker = UniformPicker(events, CASE_FRAMES, crop_size)
+    picker = UniformPicker(events, frames.num_frames, crop_size, frames.minutes_per_frame)
     candidates: dict[Window, Case] = {}
     num_dropped = 0
     for index in range(num_draws):
         rng = keyed_rng(seed, STREAM_CASE, index)
         window = picker(rng)
-        rain_rate = read_window(events, window, CASE_FRAMES, crop_size).rain_rate[0]
-        past = fill_gaps(rain_rate[:PAST_FRAMES]).rain_rate
+        rain_rate = read_window(events, window, frames.num_frames, crop_size).rain_rate[0]
+        past = fill_gaps(rain_rate[: frames.past_frames]).rain_rate
         if valid_mask(past).float().mean(dim=(1, 2)).min() < MIN_VALID_SHARE:
             num_dropped += 1
             continue
@@ -99,11 +102,12 @@ def draw_candidates(
         candidates[window] = Case(
             window,
             event.name,
-            issue_time=event.time[window.first_frame + PAST_FRAMES - 1],
+            issue_time=event.time[window.first_frame + frames.past_frames - 1],
             wet_share=wet_share(rain_rate).item(),
             seed=int(rng.integers(2**31)),
             pixel_km=float(event.grid.get("pixel_size_m", 1000.0)) / 1000,
             source=event.source or event.name,
+            frames=frames,
         )
     if num_dropped and say is not None:
         say(

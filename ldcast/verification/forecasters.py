@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.config import FUTURE_FRAMES
 from ldcast.device import amp_dtype
 from ldcast.diffusion import warn_of_few_steps
 from ldcast.files import open_atomically
@@ -28,16 +27,8 @@ REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = (
-    *(
-        "models",
-        "diffusion",
-        "motion",
-        "nowcast",
-        "latent_nowcaster.py",
-        "nowcaster.py",
-        "request.py",
-    ),
-    *("rain.py", "seeds.py", "device.py", "config.py"),
+    *("models", "diffusion", "motion", "nowcast", "latent_nowcaster.py", "nowcaster.py"),
+    *("request.py", "rain.py", "seeds.py", "device.py", "config.py", "frames.py"),
 )
 
 
@@ -46,9 +37,9 @@ class Forecaster:
     """A way to forecast: a model or a baseline.
 
     name: what the scores call it.
-    forecast: past (4, H, W) mm/h and the case that it belongs to -> members (E, T, H, W) mm/h on
-        the same device; of the case only `seed` and `pixel_km` may matter. Where it has `fields`,
-        it is also called with fields, name -> (F, c, H, W).
+    forecast: past (past_frames, H, W) mm/h and the case that it belongs to -> members
+        (E, T, H, W) mm/h on the same device; of the case only `seed`, `pixel_km` and `frames` may
+        matter. Where it has `fields`, it is also called with fields, name -> (F, c, H, W).
     identity: all that decides its forecasts besides past and case, plain values; None for one that
         is too quick to be worth keeping.
     notes: lines for the user. fields: names of what it needs besides past rain.
@@ -64,8 +55,8 @@ class Forecaster:
 def simple_baselines() -> list[Forecaster]:
     """Persistence and a dry forecast, one member each."""
     return [
-        Forecaster("persistence", lambda past, case: persistence(past, FUTURE_FRAMES)),
-        Forecaster("dry", lambda past, case: dry(past, FUTURE_FRAMES)),
+        Forecaster("persistence", lambda past, case: persistence(past, case.frames.future_frames)),
+        Forecaster("dry", lambda past, case: dry(past, case.frames.future_frames)),
     ]
 
 
@@ -123,8 +114,9 @@ class TimedForecast(NamedTuple):
 class ForecastCache:
     """Keeps forecasts in a folder, so that none is made twice and an interrupted run goes on.
 
-    A file's name is a digest of the past frames, the fields, the case's seed and pixel size, and
-    the forecaster's `identity`, its own code included. 16 members of 256 x 256 take about 25 MB.
+    A file's name is a digest of the past frames, the fields, the case's seed, pixel size and
+    `frames`, and the forecaster's `identity`, its own code included. 16 members of 256 x 256 take
+    about 25 MB.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -139,7 +131,8 @@ class ForecastCache:
     ) -> TimedForecast:
         """The forecast as it was kept, or made now.
 
-        past: (4, H, W) mm/h. fields: name -> (F, c, H, W), with those that the forecaster needs.
+        past: (past_frames, H, W) mm/h. fields: name -> (F, c, H, W), with those that the
+            forecaster needs.
         """
         own = {name: fields[name] for name in forecaster.fields}
         if forecaster.identity is None:
@@ -184,7 +177,8 @@ def _digest(
     identity: dict[str, Any], past: Tensor, case: Case, fields: Mapping[str, Tensor]
 ) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    digest.update(repr((tuple(past.shape), str(past.dtype), case.seed, case.pixel_km)).encode())
+    about = (tuple(past.shape), str(past.dtype), case.seed, case.pixel_km, case.frames)
+    digest.update(repr(about).encode())
     for values in (past, *fields.values()):
         digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.config import FUTURE_FRAMES, MINUTES_PER_FRAME
 from ldcast.quiet import contained, import_contained
 from ldcast.rain import is_wet
 from ldcast.verification.cases import Case
@@ -83,21 +82,22 @@ def pysteps_baselines(num_members: int) -> list[Forecaster]:
 
 
 def _extrapolation(past: Tensor, case: Case) -> Tensor:
-    """past: (4, H, W) mm/h -> (1, T, H, W) mm/h."""
+    """past: (past_frames, H, W) mm/h -> (1, T, H, W) mm/h."""
     with contained("pysteps"):
         rain_rate = _no_data_as_dry(past)
-        carried = _carry(rain_rate[-1], _motion(rain_rate))
+        carried = _carry(rain_rate[-1], _motion(rain_rate), case.frames.future_frames)
     return _to_members(carried[None], past)
 
 
 def _steps(num_members: int, past: Tensor, case: Case) -> Tensor:
-    """past: (4, H, W) mm/h -> (num_members, T, H, W) mm/h."""
+    """past: (past_frames, H, W) mm/h -> (num_members, T, H, W) mm/h."""
     with contained("pysteps"):
         rain_rate = _no_data_as_dry(past)
         motion = _motion(rain_rate)
         members = _steps_ensemble(rain_rate, motion, num_members, case)
         if members is None:
-            members = np.stack([_carry(rain_rate[-1], motion)] * num_members)
+            carried = _carry(rain_rate[-1], motion, case.frames.future_frames)
+            members = np.stack([carried] * num_members)
     return _to_members(members, past)
 
 
@@ -122,11 +122,11 @@ def _motion(rain_rate: np.ndarray) -> np.ndarray:
     return dense_lucaskanade(_to_db(rain_rate))
 
 
-def _carry(frame: np.ndarray, motion: np.ndarray) -> np.ndarray:
+def _carry(frame: np.ndarray, motion: np.ndarray, num_lead: int) -> np.ndarray:
     """frame (H, W) mm/h, carried backwards along the motion -> (T, H, W) mm/h."""
     from pysteps.extrapolation.semilagrangian import extrapolate
 
-    return extrapolate(frame, motion, FUTURE_FRAMES, outval=0.0).astype(np.float32)
+    return extrapolate(frame, motion, num_lead, outval=0.0).astype(np.float32)
 
 
 def _steps_ensemble(
@@ -140,11 +140,11 @@ def _steps_ensemble(
         steps.forecast(
             _to_db(rain_rate),
             motion,
-            FUTURE_FRAMES,
+            case.frames.future_frames,
             n_ens_members=num_members,
             precip_thr=WET_DB,
             kmperpixel=case.pixel_km,
-            timestep=MINUTES_PER_FRAME,
+            timestep=case.frames.minutes_per_frame,
             seed=case.seed,
             callback=lambda rain_db: frames.append(_from_db(rain_db)),
             return_output=False,  # it would hold all frames in float64, three times over

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.config import LEAD_MINUTES
 from ldcast.data.archive import RainEvent
+from ldcast.frames import nearest_leads
 from ldcast.motion import MIN_INTERIOR_SHARE
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.verification.cases import Case
@@ -17,7 +17,7 @@ from ldcast.verification.skill import skill_table
 from ldcast.verification.spectrum import wavelengths_px
 from ldcast.verification.tally import INTERVAL, Tally, draw_events, interval
 
-TABLE_LEADS = (5, 15, 30, 60, 100)
+TABLE_LEADS = (5, 15, 30, 60, 100)  # minutes; those nearest of the model's own are shown
 FEW_EVENTS = 5
 
 
@@ -36,10 +36,11 @@ def scores_table(
     num_events = len({case.source for case in cases})
     draws = draw_events(num_events, settings["seed"]) if num_events > 1 else None
     share = interior_share(next(iter(records.values())))
-    leads = np.ones(len(LEAD_MINUTES), dtype=bool)
+    lead_minutes = cases[0].frames.lead_minutes
+    leads = np.ones(len(lead_minutes), dtype=bool)
     return to_plain(
         {
-            "lead_minutes": LEAD_MINUTES,
+            "lead_minutes": lead_minutes,
             **settings,
             "num_events": num_events,
             "cases": [
@@ -175,18 +176,18 @@ def describe_scores(table: dict[str, Any]) -> str:
 def _ensemble_lines(table: dict[str, Any]) -> list[str]:
     """Whether the members are as different, and as wet, as they should be."""
     width = max(map(len, table["models"]))
-    count = len(TABLE_LEADS)
-    row = (f"{{:<{width}}}" + "{:>8}" * count + " |" + "{:>8}" * count).format
-    leads = [f"+{minutes}" for minutes in TABLE_LEADS]
+    shown = nearest_leads(table["lead_minutes"], TABLE_LEADS)
+    row = (f"{{:<{width}}}" + "{:>8}" * len(shown) + " |" + "{:>8}" * len(shown)).format
+    leads = [f"+{table['lead_minutes'][index]}" for index in shown]
     lines = [
         "Spread over error of the ensemble mean | wet area over that observed; 1 is right",
         row("", *leads, *leads),
     ]
     for name, scores in table["models"].items():
         values = [
-            scores[score][LEAD_MINUTES.index(minutes)]
+            scores[score][index]
             for score in ("spread_error_ratio", "wet_area_ratio")
-            for minutes in TABLE_LEADS
+            for index in shown
         ]
         lines.append(row(name, *("-" if value is None else f"{value:.2f}" for value in values)))
     return lines
@@ -195,8 +196,9 @@ def _ensemble_lines(table: dict[str, Any]) -> list[str]:
 def _crps_lines(table: dict[str, Any]) -> list[str]:
     """Fair CRPS at some lead times, and means over all of them."""
     width = max(map(len, table["models"]))
-    row = (f"{{:<{width}}}" + "{:>8}" * len(TABLE_LEADS) + " |" + "{:>8}" * 4 + " |{:>11}").format
-    leads = [f"+{minutes}" for minutes in TABLE_LEADS]
+    shown = nearest_leads(table["lead_minutes"], TABLE_LEADS)
+    row = (f"{{:<{width}}}" + "{:>8}" * len(shown) + " |" + "{:>8}" * 4 + " |{:>11}").format
+    leads = [f"+{table['lead_minutes'][index]}" for index in shown]
     inside = [
         share is not None and share >= MIN_INTERIOR_SHARE for share in table["interior_share"]
     ]
@@ -205,7 +207,7 @@ def _crps_lines(table: dict[str, Any]) -> list[str]:
         row("", *leads, "1 px", "inside", "8 px", "64 px", "s/forecast"),
     ]
     for name, scores in table["models"].items():
-        by_lead = [scores["fair_crps_1px"][LEAD_MINUTES.index(minutes)] for minutes in TABLE_LEADS]
+        by_lead = [scores["fair_crps_1px"][index] for index in shown]
         means = [
             _mean(scores["fair_crps_1px"]),
             _mean(list(compress(table["interior"][name]["fair_crps_1px"], inside))),
@@ -214,12 +216,13 @@ def _crps_lines(table: dict[str, Any]) -> list[str]:
         ]
         cells = ["-" if value is None else f"{value:.3f}" for value in by_lead + means]
         lines.append(row(name, *cells, f"{table['seconds_per_forecast'][name]:.2f}"))
-    return [*lines, _describe_interior(table["interior_share"], inside)]
+    return [*lines, _describe_interior(table, inside)]
 
 
-def _describe_interior(shares: list[float | None], is_used: list[bool]) -> str:
+def _describe_interior(table: dict[str, Any], is_used: list[bool]) -> str:
     """For example "inside: 93 % of the pixels at +5 min, 45 % at +100 min; ..."."""
-    ends = [f"{shares[k] or 0:.0%} at +{LEAD_MINUTES[k]} min" for k in (0, -1)]
+    shares, minutes = table["interior_share"], table["lead_minutes"]
+    ends = [f"{shares[k] or 0:.0%} at +{minutes[k]} min" for k in (0, -1)]
     text = f"inside: pixels whose air came from inside the crop, {' and '.join(ends)}"
     if all(is_used):
         return text

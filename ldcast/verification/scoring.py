@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldcast.config import PAST_FRAMES
 from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.crops import read_window
 from ldcast.errors import InputError
 from ldcast.motion import fill_gaps, interior_mask, mean_motion
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import as_float32, valid_mask
-from ldcast.verification.cases import CASE_FRAMES, Case
+from ldcast.verification.cases import Case
 from ldcast.verification.categorical import MatchedMeanScore
 from ldcast.verification.crps import CRPSScore
 from ldcast.verification.forecasters import ForecastCache, Forecaster, TimedForecast
@@ -133,9 +132,9 @@ def read_case(
 
     Raises InputError where its event lacks a field.
     """
-    example = read_window(events, case.window, CASE_FRAMES, crop_size, fields).to(device)
-    rain_rate = example.rain_rate[0]
-    past, observation = rain_rate[:PAST_FRAMES], rain_rate[PAST_FRAMES:]
+    num_frames, num_past = case.frames.num_frames, case.frames.past_frames
+    example = read_window(events, case.window, num_frames, crop_size, fields).to(device)
+    past, observation = example.rain_rate[0, :num_past], example.rain_rate[0, num_past:]
     observation = observation.where(valid_mask(past[-1]), torch.nan)
     return CaseData(fill_gaps(past).rain_rate, observation, example.fields)
 
@@ -143,7 +142,7 @@ def read_case(
 def _read_around(
     events: list[RainEvent], case: Case, crop_size: int, device: torch.device
 ) -> Tensor:
-    """Rain of a case's past and future (24, h, w) mm/h, with a margin as far as the event goes.
+    """Rain of a case's past and future (T, h, w) mm/h, with a margin as far as the event goes.
 
     In a small crop a few showers, or none, say little of the motion that brings the next ones.
     """
@@ -151,7 +150,7 @@ def _read_around(
     rows, columns = (
         slice(max(start - MARGIN, 0), start + crop_size + MARGIN) for start in (window.y, window.x)
     )
-    frames = slice(window.first_frame, window.first_frame + CASE_FRAMES)
+    frames = slice(window.first_frame, window.first_frame + case.frames.num_frames)
     return torch.from_numpy(as_float32(rain_rate[frames, rows, columns])).to(device)
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from ldcast import LDCast
-from ldcast.config import FUTURE_FRAMES
 from ldcast.data.archive import parse_time, past_event, read_event
+from ldcast.data.reading import Reading
 from ldcast.diffusion.windows import Window, cover
 from ldcast.errors import InputError, run_script
 from ldcast.products.forecast import check_output_path
@@ -68,7 +68,7 @@ def tile_by_tile(model: LDCast, past: np.ndarray, noise: Tensor, tile: int, **se
     height, width = past.shape[1:]
     rows, columns = range(0, height, tile), range(0, width, tile)
     members = len(noise)
-    forecast = np.empty((members, FUTURE_FRAMES, height, width), np.float32)
+    forecast = np.empty((members, model.frames.future_frames, height, width), np.float32)
     factor = model.autoencoder.compression
     for row in rows:
         for column in columns:
@@ -102,14 +102,15 @@ def main(argv: list[str] | None = None) -> None:
     check_count("members", flags.members)
     if flags.save:
         check_output_path(flags.save, (".npz",))
-    event = read_event(flags.data)
-    past = past_event(event, parse_time(flags.issue_time) if flags.issue_time else None)
-    issue_time, past = past.time[-1], past.rain_rate
     model = LDCast.from_pretrained(flags.model)
     if model.fields:
         raise InputError(
             f"{flags.model} takes {', '.join(model.fields)}: this tool knows rain only"
         )
+    event = read_event(flags.data, Reading(minutes=model.frames.minutes_per_frame))
+    wanted = parse_time(flags.issue_time) if flags.issue_time else None
+    past = past_event(event, model.frames, wanted)
+    issue_time, past = past.time[-1], past.rain_rate
     multiple = model.rain_multiple
     check_window(flags.window, multiple)
     height, width = (size // multiple * multiple for size in past.shape[1:])
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     factor = model.autoencoder.compression
     latent = (
         model.autoencoder.config.latent_channels,
-        FUTURE_FRAMES // factor,
+        model.frames.future_frames // factor,
         height // factor,
         width // factor,
     )
