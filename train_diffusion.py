@@ -33,6 +33,7 @@ from ldcast.data.archive import notes_of
 from ldcast.data.crops import TrainingCrops, ValidationCrops, valid_share, wet_share
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import InputError, run_script
+from ldcast.frames import FrameConfig
 from ldcast.machine.half_precision import checked_half_precision
 from ldcast.model_folder import (
     ModelDescription,
@@ -91,7 +92,7 @@ def training_loss(
     encoder: Autoencoder,
     latent_nowcaster: nn.Module,
     rain_scale: RainScale,
-    past_frames: int,
+    frames: FrameConfig,
     rain_rate: Tensor,
     generators: list[torch.Generator],
 ) -> Tensor:
@@ -102,8 +103,9 @@ def training_loss(
     Each latent cell counts by its share of pixels with data. Gaps of the past are filled as for a
     forecast.
     """
-    past, future = rain_rate[:, :, :past_frames], rain_rate[:, :, past_frames:]
-    past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])[:, None]
+    past, future = rain_rate.split([frames.past_frames, frames.future_frames], dim=2)
+    minutes = frames.minutes_per_frame
+    past = torch.stack([fill_gaps(example, minutes).rain_rate for example in past[:, 0]])[:, None]
     z_past, z_future = (encode(encoder, to_model_units(x, rain_scale)) for x in (past, future))
     weight = valid_share(future, encoder.compression)
     return latent_nowcaster(z_past, z_future, generators, weight)
@@ -130,8 +132,7 @@ def validation_loss(
         rain_rate = crops[index][None].to(model.device)
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
         parts = (model.autoencoder, model.latent_nowcaster, model.rain_scale)
-        past_frames = model.frames.past_frames
-        total += training_loss(*parts, past_frames, rain_rate, generators).cpu()
+        total += training_loss(*parts, model.frames, rain_rate, generators).cpu()
     return processes.sum(total).item() / len(crops)
 
 
@@ -332,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
                 with summing_gradients(trained, is_last):
                     with autocast(device, dtype):
                         loss = training_loss(
-                            encoder, trained, config.rain, frames.past_frames, rain_rate, generators
+                            encoder, trained, config.rain, frames, rain_rate, generators
                         )
                     loss = loss.sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed

@@ -189,7 +189,7 @@ class LDCast(nn.Module):
         """
         past_rain = as_tensor(past)
         check_past(past_rain, self.frames)
-        past_rain = fill_gaps(past_rain).rain_rate
+        past_rain = fill_gaps(past_rain, self.frames.minutes_per_frame).rain_rate
         num_frames = num_future = self.frames.future_frames
         if lead_minutes is not None:
             num_frames = count_frames(lead_minutes, self.frames)

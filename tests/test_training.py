@@ -136,7 +136,7 @@ def test_the_loss_of_a_past_with_a_gap_is_that_of_the_filled_one() -> None:
         generators = keyed_generators(0, indices=[0])
         networks = model.autoencoder, model.latent_nowcaster
         return training_loss(
-            *networks, model.rain_scale, 4, rain_rate[None, None], generators
+            *networks, model.rain_scale, model.frames, rain_rate[None, None], generators
         ).item()
 
     gapped = rain_rate.clone()

@@ -87,7 +87,8 @@ def score_cases(
     with tqdm(total=num_forecasts, desc="forecasts", disable=None) as bar:
         for case in cases:
             past, observation = read_case(events, case, crop_size, device)
-            motions.append(mean_motion(_read_around(events, case, crop_size, device)))
+            around = _read_around(events, case, crop_size, device)
+            motions.append(mean_motion(around, case.frames.minutes_per_frame))
             is_inside = interior_mask(valid_mask(past[-1]), motions[-1], len(observation))
             for forecaster in forecasters:
                 forecast = cache(forecaster, past, case)
@@ -108,7 +109,8 @@ def read_case(
     frames = case.frames
     rain_rate = read_window(events, case.window, frames.num_frames, crop_size)[0].to(device)
     past, observation = rain_rate[: frames.past_frames], rain_rate[frames.past_frames :]
-    return fill_gaps(past).rain_rate, observation.where(valid_mask(past[-1]), torch.nan)
+    filled = fill_gaps(past, frames.minutes_per_frame).rain_rate
+    return filled, observation.where(valid_mask(past[-1]), torch.nan)
 
 
 def _read_around(
