@@ -105,7 +105,9 @@ def make_forecast(
         model=flags.model,
         sampler=settings.sampler,
         num_sampling_steps=settings.num_sampling_steps,
-        quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
+        quality=forecast_quality(
+            torch.from_numpy(past.rain_rate), num_frames, frames.minutes_per_frame
+        ).numpy(),
         statistics=replace(statistics, **own.entries()),
         is_calibrated=calibration is not None,
         is_second_hand=frames.is_continued(num_frames),

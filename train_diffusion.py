@@ -118,9 +118,7 @@ def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
             z_mean, _ = encoder.encode(rain_norm.to(next(encoder.parameters()).dtype))
         return z_mean.float()
 
-    num_future = model.latent_nowcaster.conditioner.num_future_latent_frames
-    num_past = model.frames.past_frames // encoder.compression
-    return LatentGrid(encode, encoder.compression, num_past, num_future)
+    return LatentGrid(encode, encoder.compression, model.frames)
 
 
 @torch.no_grad()

@@ -61,7 +61,9 @@ def predict_xarray(
         model=str(model.trained_on.get("name", "LDCast")),
         sampler=diffusion.sampler,
         num_sampling_steps=num_sampling_steps or diffusion.num_sampling_steps,
-        quality=forecast_quality(torch.from_numpy(past.rain_rate), num_frames).numpy(),
+        quality=forecast_quality(
+            torch.from_numpy(past.rain_rate), num_frames, frames.minutes_per_frame
+        ).numpy(),
         is_second_hand=frames.is_continued(num_frames),
     )
     dataset = to_dataset(forecast)

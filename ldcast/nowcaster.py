@@ -210,7 +210,7 @@ class LDCast(nn.Module):
         """
         past_rain = as_tensor(past)
         check_past(past_rain, self.frames)
-        past_rain = fill_gaps(past_rain).rain_rate
+        past_rain = fill_gaps(past_rain, self.frames.minutes_per_frame).rain_rate
         num_frames = num_future = self.frames.future_frames
         if lead_minutes is not None:
             num_frames = count_frames(lead_minutes, self.frames)
@@ -326,12 +326,7 @@ class LDCast(nn.Module):
         def encode(rain_rate: Tensor) -> Tensor:
             return encode_in_slices(self.autoencoder, to_model_units(rain_rate, self.rain_scale))
 
-        return LatentGrid(
-            encode,
-            self.autoencoder.compression,
-            self.frames.past_frames // self.autoencoder.compression,
-            self.latent_nowcaster.conditioner.num_future_latent_frames,
-        )
+        return LatentGrid(encode, self.autoencoder.compression, self.frames)
 
     def _decode(self, z: Tensor) -> Tensor:
         """Rain (T, 4h, 4w) mm/h from one member's latents (1, C, L, h, w)."""

@@ -69,7 +69,9 @@ class Wind:
         return 2
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        wind = observed.domain(observed.fields["wind"])[:, grid.past_frames :]  # (B, F, 2, H, W)
+        wind = observed.domain(observed.fields["wind"])[
+            :, grid.frames.past_frames :
+        ]  # (B, F, 2, H, W)
         return grid.average(wind.transpose(1, 2).nan_to_num(nan=0.0) / 10)
 
 
@@ -244,7 +246,7 @@ def moving_rain(margin: int = 0) -> Tensor:
 
 def test_carried_rain_is_the_rain_to_come_where_it_is_known() -> None:
     rain_rate = moving_rain()
-    grid = LatentGrid(as_it_is, 4, 1, 5)
+    grid = LatentGrid(as_it_is, 4, FrameConfig())
     known = known_at_issue_time(Observed(rain_rate[:, :4]), grid, {"carried_rain": CarriedRain()})
     given = known.future["carried_rain"]
     assert given.shape == (1, 2, 5, 24, 24)
@@ -262,7 +264,7 @@ def test_carried_rain_is_the_rain_to_come_where_it_is_known() -> None:
 
 def test_surroundings_tell_what_comes_in() -> None:
     rain_rate = moving_rain(margin=40)
-    grid, inputs = LatentGrid(as_it_is, 4, 1, 5), {"carried_rain": CarriedRain()}
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_rain": CarriedRain()}
     around = known_at_issue_time(Observed(rain_rate[:, :4], margin=40), grid, inputs)
     crop = Observed(Observed(rain_rate, margin=40).domain(rain_rate[:, :4]))
     alone = known_at_issue_time(crop, grid, inputs)
@@ -277,7 +279,7 @@ def test_surroundings_tell_what_comes_in() -> None:
 def test_rain_without_a_motion_stands_still() -> None:
     past = torch.zeros(1, 4, 16, 16)
     past[0, 3, 4:8, 8:12] = 4.0
-    grid, inputs = LatentGrid(as_it_is, 4, 1, 5), {"carried_rain": CarriedRain()}
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_rain": CarriedRain()}
     given = known_at_issue_time(Observed(past), grid, inputs).future["carried_rain"]
     expected = torch.zeros(5, 4, 4)
     expected[:, 1, 2] = 4.0

@@ -45,7 +45,18 @@ def test_pixels_without_data_do_not_hold_the_motion_back():
 @pytest.mark.parametrize("fill", [0.0, 5.0, torch.nan])
 def test_no_motion_where_there_is_nothing_to_follow(fill):
     assert mean_motion(torch.full((24, 20, 30), fill)) is None
-    assert mean_motion(moving_rain(2, 2, num_frames=3)) is None
+    assert mean_motion(moving_rain(2, 2, num_frames=1)) is None
+
+
+@pytest.mark.parametrize("num_frames", [2, 3])
+def test_motion_is_found_in_few_frames(num_frames):
+    assert mean_motion(moving_rain(2, -3, num_frames)) == pytest.approx((2, -3), abs=0.1)
+
+
+def test_reach_grows_with_the_minutes():
+    fast = moving_rain(0, 20, num_frames=4, width=200)  # 33 m/s at 10 minutes, 67 at 5
+    assert mean_motion(fast, minutes=10) == pytest.approx((0, 20), abs=0.1)
+    assert mean_motion(fast)[1] < 16
 
 
 def test_crops_smaller_than_the_reach():

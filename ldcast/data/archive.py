@@ -193,6 +193,9 @@ def check_cadence(event: RainEvent, minutes: int) -> None:
     first = wrong[0]
     if (steps == steps[0]).all():
         extent, remedy = " throughout", f"convert it to {minutes} minutes"
+        if steps[0] % 60 == 0:
+            own = f"--frames.minutes-per-frame {steps[0] // 60}"
+            remedy += f", or use a model of its own cadence (for training: {own})"
     else:
         extent, remedy = "", "select a stretch without this break by PATH@START/END"
     raise InputError(

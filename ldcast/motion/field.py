@@ -5,13 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ldcast.frames import FrameConfig
 from ldcast.rain import RainScale, valid_mask
 
-LAG_FRAMES = 3  # motion is measured over 15 minutes: finer than a pixel per frame
+LAG_MINUTES = 15  # over which motion is measured, as frames allow: finer than a pixel per frame
 # Of the data of the fullest frame, what two frames must share to be compared; where an outage
 # leaves no two of them so much, frames closer in time are.
 MIN_SHARED = 0.75
-MAX_SPEED = 15.0  # pixels per frame; at 1 km, 50 m/s
+MAX_SPEED = 3.0  # pixels per minute; at 1 km, 50 m/s
 # Of the pixels that both frames may share; fewer match by chance. Of known shifts of radar crops of
 # 64 pixels, 5 in 20 were found wrong with 0.1 and none with 0.4; of 32 pixels, 13 and 10.
 MIN_OVERLAP = 0.4
@@ -21,40 +22,43 @@ MIN_WET_PIXELS = 500  # of such a surrounding; fewer are no field to follow
 MIN_COVARIANCE = 1e-6  # of log10 mm/h; less is rounding
 
 
-def mean_motion(rain_rate: Tensor) -> tuple[float, float] | None:
+def mean_motion(
+    rain_rate: Tensor, minutes: int = FrameConfig.minutes_per_frame
+) -> tuple[float, float] | None:
     """Motion (down, right) in pixels per frame that carries frames best into later ones.
 
-    rain_rate: (T, H, W) mm/h, NaN = no data. One vector for all frames: the shift that has the
-        largest covariance of log rain between frames `LAG_FRAMES` apart (fewer, where those share
-        too little data), summed over all pairs, per pixel that both have; refined between pixels
-        by a parabola through its neighbours.
-    Returns None where nothing varies, and for fewer than 4 frames. At most `MAX_SPEED` along each
-    axis. Not to be relied on below 64 pixels.
+    rain_rate: (T, H, W) mm/h, `minutes` apart, NaN = no data. One vector for all frames: the shift
+        that has the largest covariance of log rain between frames `LAG_MINUTES` apart (fewer, where
+        those share too little data), summed over all pairs, per pixel that both have; refined
+        between pixels by a parabola through its neighbours.
+    Returns None where nothing varies, and for one frame. At most `MAX_SPEED` along each axis. Not
+    to be relied on below 64 pixels.
     Source: cross-correlation tracking, Rinehart and Garvey 1978 (Nature 273), here for one vector.
     """
-    if len(rain_rate) <= LAG_FRAMES:
+    if len(rain_rate) < 2:
         return None
     rain_rate = rain_rate.float()
     is_valid = valid_mask(rain_rate)
-    lag = _lag(is_valid)
-    covariance = _covariance_of_shifts(_anomalies(rain_rate), is_valid, lag)
+    lag = _lag(is_valid, max(round(LAG_MINUTES / minutes), 1))
+    reach = math.ceil(MAX_SPEED * minutes * lag)
+    covariance = _covariance_of_shifts(_anomalies(rain_rate), is_valid, lag, reach)
     if covariance.max() < MIN_COVARIANCE:
         return None
-    reach = covariance.shape[0] // 2, covariance.shape[1] // 2
+    middle = covariance.shape[0] // 2, covariance.shape[1] // 2
     row, column = divmod(int(covariance.argmax()), covariance.shape[1])
-    down = row - reach[0] + _peak_offset(covariance[:, column], row)
-    right = column - reach[1] + _peak_offset(covariance[row], column)
+    down = row - middle[0] + _peak_offset(covariance[:, column], row)
+    right = column - middle[1] + _peak_offset(covariance[row], column)
     return down / lag, right / lag
 
 
-def motion_field(rain_rate: Tensor) -> Tensor | None:
+def motion_field(rain_rate: Tensor, minutes: int = FrameConfig.minutes_per_frame) -> Tensor | None:
     """Motion (2, H, W), down and right in pixels per frame, smooth from block to block.
 
-    rain_rate: (T, H, W) mm/h, NaN = no data. Blocks with too little rain around them move as the
-    whole field does. None where that cannot be followed either.
+    rain_rate: (T, H, W) mm/h, `minutes` apart, NaN = no data. Blocks with too little rain around
+    them move as the whole field does. None where that cannot be followed either.
     """
     rain_rate = rain_rate.float()
-    overall = mean_motion(rain_rate)
+    overall = mean_motion(rain_rate, minutes)
     if overall is None:
         return None
     height, width = rain_rate.shape[-2:]
@@ -65,7 +69,7 @@ def motion_field(rain_rate: Tensor) -> Tensor | None:
             y, x = ((row + 0.5) * height / rows, (column + 0.5) * width / columns)
             around = rain_rate[:, _around(y, height), _around(x, width)]
             is_followed = (around[-1] >= RainScale().wet_threshold).sum() >= MIN_WET_PIXELS
-            motion = mean_motion(around) if is_followed else None
+            motion = mean_motion(around, minutes) if is_followed else None
             blocks[:, row, column] = blocks.new_tensor(motion or overall)
     return nn.functional.interpolate(blocks[None], (height, width), mode="bilinear")[0]
 
@@ -74,17 +78,18 @@ def _around(centre: float, size: int) -> slice:
     return slice(max(round(centre - BLOCK), 0), min(round(centre + BLOCK), size))
 
 
-def _lag(is_valid: Tensor) -> int:
+def _lag(is_valid: Tensor, longest: int) -> int:
     """Frames between those to compare: the most after which two of them share enough data.
 
-    is_valid: (T, H, W) bool. `LAG_FRAMES` where no two do.
+    is_valid: (T, H, W) bool. No more than `longest`, which it is where no two do.
     """
     fullest = is_valid.sum(dim=(-2, -1)).amax()
-    for lag in range(LAG_FRAMES, 0, -1):
+    longest = min(longest, len(is_valid) - 1)
+    for lag in range(longest, 0, -1):
         shared = (is_valid[:-lag] & is_valid[lag:]).sum(dim=(-2, -1))
         if shared.amax() >= MIN_SHARED * fullest:
             return lag
-    return LAG_FRAMES
+    return longest
 
 
 def _anomalies(rain_rate: Tensor) -> Tensor:
@@ -96,10 +101,9 @@ def _anomalies(rain_rate: Tensor) -> Tensor:
     return (log_rain - log_rain.nanmean(dim=(-2, -1), keepdim=True)).nan_to_num(nan=0.0)
 
 
-def _covariance_of_shifts(anomalies: Tensor, is_valid: Tensor, lag: int) -> Tensor:
+def _covariance_of_shifts(anomalies: Tensor, is_valid: Tensor, lag: int, reach: int) -> Tensor:
     """Covariance for each shift (down, right) within reach, no shift in the middle."""
     first, later = slice(None, -lag), slice(lag, None)
-    reach = math.ceil(MAX_SPEED * lag)
     total = _cross_correlation(anomalies[first], anomalies[later], reach)
     count = _cross_correlation(is_valid[first].float(), is_valid[later].float(), reach)
     return torch.where(count > MIN_OVERLAP * count.max(), total / count.clamp(min=1), -torch.inf)

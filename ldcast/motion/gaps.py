@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ldcast.frames import FrameConfig
 from ldcast.motion.carrying import carry
 from ldcast.motion.field import motion_field
 from ldcast.rain import RainScale, valid_mask
@@ -24,7 +25,7 @@ class FilledPast(NamedTuple):
 
 
 @torch.no_grad()
-def fill_gaps(past: Tensor) -> FilledPast:
+def fill_gaps(past: Tensor, minutes: int = FrameConfig.minutes_per_frame) -> FilledPast:
     """The past with its gaps filled from the other frames, carried along their motion.
 
     A gap is where an earlier frame has no data and the newest has some: networks would take it for
@@ -32,7 +33,7 @@ def fill_gaps(past: Tensor) -> FilledPast:
     after alike; rain whose motion cannot be followed is taken to stand still. What only the newest
     frame lacks, or all of them, is no gap: there is no forecast there.
 
-    past: (T, H, W) mm/h, any float type, oldest frame first, NaN = no data.
+    past: (T, H, W) mm/h, `minutes` apart, any float type, oldest frame first, NaN = no data.
     Returns a new tensor where something was filled. Gaps stay (`is_gap`) where they are specks,
     where the air comes from outside the domain or from no data in all other frames, and everywhere
     if no earlier frame has any data, since then nothing tells what moved.
@@ -44,12 +45,12 @@ def fill_gaps(past: Tensor) -> FilledPast:
     if not is_worth_it.any() or not has_data[:-1].any():
         return FilledPast(past, was_gap, was_gap)
     with torch.autocast(past.device.type, enabled=False):
-        return _fill(past, was_gap, is_worth_it.nonzero().flatten().tolist())
+        motion = motion_field(past, minutes)
+        return _fill(past, was_gap, is_worth_it.nonzero().flatten().tolist(), motion)
 
 
-def _fill(past: Tensor, was_gap: Tensor, frames: list[int]) -> FilledPast:
+def _fill(past: Tensor, was_gap: Tensor, frames: list[int], motion: Tensor | None) -> FilledPast:
     """frames: those to fill."""
-    motion = motion_field(past)
     if motion is None:
         motion = torch.zeros(2, *past.shape[1:], device=past.device)
     filled = past.clone()

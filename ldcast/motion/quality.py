@@ -5,6 +5,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from ldcast.frames import FrameConfig
 from ldcast.motion.carrying import pixels_at, positions_upstream
 from ldcast.motion.field import motion_field
 from ldcast.motion.gaps import fill_gaps
@@ -36,10 +37,12 @@ def interior_mask(has_data: Tensor, motion: tuple[float, float] | None, num_lead
     return is_inside & has_data[row[:, :, None], column[:, None, :]]
 
 
-def forecast_quality(past: Tensor, num_lead: int) -> Tensor:
+def forecast_quality(
+    past: Tensor, num_lead: int, minutes: int = FrameConfig.minutes_per_frame
+) -> Tensor:
     """What each pixel of a forecast rests on, (num_lead, H, W) uint8, a code of `QUALITY_MEANINGS`.
 
-    past: (4, H, W) mm/h, NaN = no data. Traced back along the motion of the past frames,
+    past: (T, H, W) mm/h, `minutes` apart, NaN = no data. Traced back along its motion,
     UPSTREAM_OBSERVED: the air was on a pixel that has data in the newest frame;
     UPSTREAM_UNKNOWN: it was outside the domain or where there is no data, or nothing moves that
         could be followed: rain there is a guess;
@@ -49,11 +52,11 @@ def forecast_quality(past: Tensor, num_lead: int) -> Tensor:
         filled (`fill_gaps`).
     """
     has_data = valid_mask(past[-1])
-    is_whole = ~fill_gaps(past).is_gap.any(dim=0)
+    is_whole = ~fill_gaps(past, minutes).is_gap.any(dim=0)
     quality = torch.full(
         (num_lead, *has_data.shape), UPSTREAM_UNKNOWN, dtype=torch.uint8, device=past.device
     )
-    field = motion_field(past)
+    field = motion_field(past, minutes)
     if field is not None:
         is_observed, is_from_whole = _trace_back(torch.stack([has_data, is_whole]), field, num_lead)
         quality[is_observed] = PAST_INCOMPLETE

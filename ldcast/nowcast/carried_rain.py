@@ -35,7 +35,7 @@ class CarriedRain:
     def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:
         """Future (T, H, W) mm/h of one domain; rain whose motion is not known stands still."""
         with torch.autocast(past.device.type, enabled=False):
-            motion = motion_field(past)
+            motion = motion_field(past, grid.frames.minutes_per_frame)
             if motion is None:
                 motion = torch.zeros(2, *past.shape[1:], device=past.device)
-            return carry_through(past[-1], motion, grid.future_frames, observed.margin)
+            return carry_through(past[-1], motion, grid.frames.future_frames, observed.margin)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.diffusion.windows import Window
+from ldcast.frames import FrameConfig
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,22 @@ class LatentGrid:
 
     encode: rain (B, 1, T, H, W) mm/h, NaN = no data -> latent mean (B, C, L, h, w), no gradients.
     compression: frames, rows and columns of a latent cell.
-    num_past, num_future: latent frames.
+    frames: of the radar, past and future, and how far they are apart.
     """
 
     encode: Callable[[Tensor], Tensor]
     compression: int
-    num_past: int
-    num_future: int
+    frames: FrameConfig
 
     @property
-    def past_frames(self) -> int:
-        return self.num_past * self.compression
+    def num_past(self) -> int:
+        """L_past."""
+        return self.frames.past_frames // self.compression
 
     @property
-    def future_frames(self) -> int:
-        return self.num_future * self.compression
+    def num_future(self) -> int:
+        """L_future."""
+        return self.frames.future_frames // self.compression
 
     def average(self, values: Tensor) -> Tensor:
         """Mean over the pixels and frames of each cell: (B, c, T, H, W) -> (B, c, L, h, w).

@@ -81,7 +81,7 @@ def describe_gaps(past: np.ndarray, minutes: int) -> list[str]:
     past: (T, H, W) mm/h, `minutes` apart, oldest frame first, NaN = no data. Shares are of the
         newest image's data.
     """
-    filled = fill_gaps(torch.from_numpy(np.array(past, np.float32, order="C")))
+    filled = fill_gaps(torch.from_numpy(np.array(past, np.float32, order="C")), minutes)
     num_pixels = np.isfinite(past[-1]).sum()
     was_gap, is_gap = (mask.flatten(1).sum(1).numpy() for mask in (filled.was_gap, filled.is_gap))
     ages = minutes * np.arange(len(past) - 1, -1, -1)

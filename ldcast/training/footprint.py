@@ -126,15 +126,14 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return encoder.encode(rain_rate)[0]
 
-    num_past = config.frames.past_frames // encoder.compression
-    grid = LatentGrid(encode, encoder.compression, num_past, num_future)
+    grid = LatentGrid(encode, encoder.compression, config.frames)
     blanks = {name: _Blank(given) for name, given in inputs.items()}
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
         size = (crop_size, crop_size)
-        observed = Observed(torch.zeros(batch_size, grid.past_frames, *size))
+        observed = Observed(torch.zeros(batch_size, config.frames.past_frames, *size))
         known = known_at_issue_time(observed, grid, blanks)
-        z_noisy = encode(torch.zeros(batch_size, 1, grid.future_frames, *size))
+        z_noisy = encode(torch.zeros(batch_size, 1, config.frames.future_frames, *size))
         diffusion_step = torch.zeros(batch_size, dtype=torch.int64)
         context = conditioner(known.for_conditioner())
         output = denoiser(z_noisy, diffusion_step, context, known.for_denoiser(num_future))

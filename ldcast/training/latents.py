@@ -90,8 +90,10 @@ def encode_example(
     example = example.to(device)
     pairs = [drop_impossible_rain(rain_rate, max_rain_rate) for rain_rate in example.rain_rate]
     rain_rate = torch.stack([rain_rate for rain_rate, _ in pairs])
-    past, future = rain_rate.split([grid.past_frames, grid.future_frames], dim=2)
-    past = torch.stack([fill_gaps(frames).rain_rate for frames in past[:, 0]])  # (B, T, H, W)
+    frames = grid.frames
+    past, future = rain_rate.split([frames.past_frames, frames.future_frames], dim=2)
+    filled = [fill_gaps(of_one, frames.minutes_per_frame).rain_rate for of_one in past[:, 0]]
+    past = torch.stack(filled)  # (B, T, H, W)
     observed = Observed(past, example.fields, margin)
     known = known_at_issue_time(observed, grid, inputs)
     rain_rate, future = observed.domain(rain_rate), observed.domain(future)

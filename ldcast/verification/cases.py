@@ -94,7 +94,7 @@ def draw_candidates(
         rng = keyed_rng(seed, STREAM_CASE, index)
         window = picker(rng)
         rain_rate = read_window(events, window, frames.num_frames, crop_size).rain_rate[0]
-        past = fill_gaps(rain_rate[: frames.past_frames]).rain_rate
+        past = fill_gaps(rain_rate[: frames.past_frames], frames.minutes_per_frame).rain_rate
         if valid_mask(past).float().mean(dim=(1, 2)).min() < MIN_VALID_SHARE:
             num_dropped += 1
             continue

@@ -92,7 +92,8 @@ def score_cases(
     with tqdm(total=num_forecasts, desc="forecasts", disable=None) as bar:
         for case in cases:
             past, observation, fields = read_case(events, case, crop_size, device, names)
-            motions.append(mean_motion(_read_around(events, case, crop_size, device)))
+            around = _read_around(events, case, crop_size, device)
+            motions.append(mean_motion(around, case.frames.minutes_per_frame))
             is_inside = interior_mask(valid_mask(past[-1]), motions[-1], len(observation))
             for forecaster in forecasters:
                 forecast = cache(forecaster, past, case, fields)
@@ -136,7 +137,8 @@ def read_case(
     example = read_window(events, case.window, num_frames, crop_size, fields).to(device)
     past, observation = example.rain_rate[0, :num_past], example.rain_rate[0, num_past:]
     observation = observation.where(valid_mask(past[-1]), torch.nan)
-    return CaseData(fill_gaps(past).rain_rate, observation, example.fields)
+    filled = fill_gaps(past, case.frames.minutes_per_frame).rain_rate
+    return CaseData(filled, observation, example.fields)
 
 
 def _read_around(

@@ -1,0 +1,327 @@
+"""A model for 10-minute data, of 8 past and 12 future frames, by settings alone."""
+
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stages import LOOP
+from tiny_models import rain, tiny_config, tiny_model
+
+import infer
+import train_autoenc
+import train_diffusion
+from ldcast import LDCast, calibrate, pysteps_plugin, verify
+from ldcast.calibration.maps import model_fingerprint
+from ldcast.data.archive import RainEvent, past_event, read_event, write_event
+from ldcast.data.convert import main as convert
+from ldcast.data.reading import Reading
+from ldcast.data.synthetic import synthetic_event
+from ldcast.errors import InputError, run_script
+from ldcast.frames import FrameConfig
+from ldcast.model_folder import read_description
+from ldcast.motion import fill_gaps
+from ldcast.nowcaster import build
+from ldcast.products.files import read_forecast
+from ldcast.watch import FrameFeed
+
+FRAMES = FrameConfig(past_frames=8, future_frames=12, minutes_per_frame=10)
+LEADS = list(range(10, 121, 10))
+
+
+def set_apart(event: RainEvent, minutes: int) -> RainEvent:
+    """The event as if its frames were so far apart."""
+    step = np.timedelta64(60 * minutes, "s")
+    return replace(event, time=event.time[0] + step * np.arange(len(event.time)))
+
+
+@pytest.fixture(scope="module")
+def ten_path(event_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """52 frames of 64 x 80 pixels, 10 minutes apart."""
+    path = tmp_path_factory.mktemp("data") / "ten.npz"
+    write_event(set_apart(read_event(event_path), 10), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(ten_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both trainings; nothing that the first was told is repeated for the second."""
+    folder = tmp_path_factory.mktemp("runs")
+    out = {name: folder / name for name in ("autoenc", "ldcast")}
+    usual = [*LOOP, "--iterations", "2"]
+    first = ["--data", str(ten_path), "--frames.minutes-per-frame", "10"]
+    train_autoenc.main([*usual, *first, "--frames.num-frames", "4", "--out", str(out["autoenc"])])
+    second = ["--frames.past-frames", "8", "--frames.future-frames", "12"]
+    second += ["--forecast-score.num-cases", "1", "--diffusion.num-sampling-steps", "2"]
+    second += ["--autoencoder", str(out["autoenc"]), "--out", str(out["ldcast"])]
+    train_diffusion.main([*usual, *second])
+    return out
+
+
+def untrained(frames: FrameConfig = FRAMES) -> LDCast:
+    torch.manual_seed(0)
+    return build(replace(tiny_config(), frames=frames)).eval()
+
+
+def complaint(capsys: pytest.CaptureFixture[str], main, *arguments: object) -> str:
+    """The one line of a command that exits with status 2."""
+    capsys.readouterr()
+    assert run_script(lambda: main([str(argument) for argument in arguments])) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+# ---- trainings, forecasts and verification -------------------------------------------------------
+
+
+def test_both_stages_record_their_frames(runs) -> None:
+    assert read_description(runs["autoenc"]).model.frames.minutes_per_frame == 10
+    assert read_description(runs["ldcast"]).model.frames == FRAMES
+    assert LDCast.from_pretrained(runs["ldcast"], device="cpu").config.frames == FRAMES
+
+
+def test_a_run_starts_from_a_models_frames(runs, ten_path, tmp_path) -> None:
+    usual = [*LOOP, "--iterations", "1", "--data", str(ten_path), "--init", str(runs["ldcast"])]
+    train_autoenc.main([*usual, "--out", str(tmp_path / "autoenc")])
+    assert read_description(tmp_path / "autoenc").model.frames.minutes_per_frame == 10
+    few = ["--forecast-score.num-cases", "1", "--diffusion.num-sampling-steps", "2"]
+    train_diffusion.main([*usual, *few, "--out", str(tmp_path / "ldcast")])
+    assert read_description(tmp_path / "ldcast").model.frames == FRAMES
+
+
+def test_forecasts_reach_as_far_as_the_model_and_beyond(runs, ten_path, tmp_path, capsys) -> None:
+    usual = ["--model", str(runs["ldcast"]), "--data", str(ten_path), "--members", "2"]
+    out = tmp_path / "forecast.npz"
+    infer.main([*usual, "--out", str(out)])
+    forecast = read_forecast(out)
+    assert forecast.lead_minutes.tolist() == LEADS
+    assert forecast.rain_rate.shape == (2, 12, 64, 80)
+    assert forecast.time[0] == forecast.issue_time + np.timedelta64(600, "s")
+    assert re.findall(r"\+(\d+) min ", capsys.readouterr().out) == ["10", "30", "60", "100", "120"]
+    infer.main([*usual, "--out", str(out), "--lead-minutes", "150"])
+    longer = read_forecast(out)
+    assert longer.lead_minutes.tolist() == [*LEADS, 130, 140, 150]
+    assert longer.is_second_hand.tolist() == [False] * 12 + [True] * 3
+
+
+def test_other_lead_times_are_refused(runs, ten_path, tmp_path, capsys) -> None:
+    usual = ["--model", runs["ldcast"], "--data", ten_path, "--out", tmp_path / "forecast.npz"]
+    line = complaint(capsys, infer.main, *usual, "--lead-minutes", "25")
+    assert "got 25 minutes of lead time, expected a multiple of 10" in line
+
+
+def test_it_is_verified_and_calibrated(runs, ten_path, tmp_path, capsys) -> None:
+    model = ["--model", str(runs["ldcast"]), "--members", "2", "--crop-size", "32"]
+    usual = [*model, "--data", str(ten_path), "--cases", "2", "--cache", str(tmp_path / "cache")]
+    verify.main([*usual, "--out", str(tmp_path)])
+    assert re.search(r" +\+10 +\+30 +\+60 +\+100 +\+120 \|", capsys.readouterr().out)
+    table = json.loads((tmp_path / "scores.json").read_text())
+    assert table["lead_minutes"] == LEADS
+    assert len(table["models"][str(runs["ldcast"])]["fair_crps_1px"]) == 12
+    calibrate.main(usual)
+    calibrated = tmp_path / "forecast.npz"
+    arguments = ["--model", str(runs["ldcast"]), "--data", str(ten_path), "--calibrated"]
+    infer.main([*arguments, "--members", "2", "--out", str(calibrated)])
+    assert read_forecast(calibrated).statistics.exceedance_probability.shape[1] == 12
+
+
+# ---- other data are refused ----------------------------------------------------------------------
+
+
+def test_a_5_minute_model_refuses_10_minute_data(
+    model_folder, autoencoder_run, ten_path, tmp_path, capsys
+) -> None:
+    expected = r"10 minutes apart throughout, expected 5"
+    data, out = ("--data", ten_path), ("--out", tmp_path / "forecast.npz")
+    assert re.search(expected, complaint(capsys, infer.main, "--model", model_folder, *data, *out))
+    verifying = (*data, "--crop-size", "32", "--out", tmp_path)
+    assert re.search(expected, complaint(capsys, verify.main, "--model", model_folder, *verifying))
+    training = (*LOOP, *data, "--out", tmp_path / "run")
+    line = complaint(capsys, train_autoenc.main, *training)
+    assert re.search(rf"{expected}.* --frames.minutes-per-frame 10", line)
+    line = complaint(capsys, train_diffusion.main, "--autoencoder", autoencoder_run, *training)
+    assert re.search(expected, line)
+
+
+def test_a_10_minute_model_refuses_5_minute_data(runs, event_path, tmp_path, capsys) -> None:
+    expected = r"5 minutes apart throughout, expected 10"
+    data = ("--data", event_path)
+    verifying = (*data, "--crop-size", "32", "--out", tmp_path)
+    assert re.search(
+        expected, complaint(capsys, verify.main, "--model", runs["ldcast"], *verifying)
+    )
+    training = ("--autoencoder", runs["autoenc"], *LOOP, *data, "--out", tmp_path / "run")
+    assert re.search(expected, complaint(capsys, train_diffusion.main, *training))
+    # A forecast can use every second frame, as it can of a minute each fifth, and says so.
+    out = ("--out", str(tmp_path / "forecast.npz"), "--members", "1")
+    infer.main(["--model", str(runs["ldcast"]), "--data", str(event_path), *out])
+    assert "frames are 5 minutes apart: every second one is used" in capsys.readouterr().out
+    six = tmp_path / "six.npz"
+    write_event(set_apart(read_event(event_path), 6), six)
+    line = complaint(capsys, infer.main, "--model", runs["ldcast"], "--data", six, *out)
+    assert re.search(r"6 minutes apart throughout, expected 10 minutes, .* such as 2 or 5", line)
+
+
+def test_counts_that_do_not_fit_are_refused(runs, ten_path, tmp_path, capsys) -> None:
+    usual = (*LOOP, "--data", ten_path, "--out", tmp_path / "run")
+    line = complaint(capsys, train_autoenc.main, *usual, "--frames.num-frames", "6")
+    assert "frames.num_frames: got 6, expected a multiple of 4" in line and "4 or 8" in line
+    usual = ("--autoencoder", runs["autoenc"], *usual)
+    line = complaint(capsys, train_diffusion.main, *usual, "--frames.past-frames", "10")
+    assert "past_frames: got 10, expected a multiple of 4" in line and "8 or 12" in line
+    path = runs["ldcast"] / "config.json"
+    folder = tmp_path / "changed"
+    folder.mkdir()
+    text = path.read_text().replace('"future_frames": 12', '"future_frames": 13')
+    (folder / "config.json").write_text(text)
+    line = complaint(capsys, infer.main, "--model", folder, "--out", tmp_path / "forecast.npz")
+    assert str(folder) in line and "future_frames: got 13" in line
+
+
+def test_models_of_different_frames_are_not_verified_together(
+    runs, model_folder, ten_path, tmp_path, capsys
+) -> None:
+    models = ("--model", runs["ldcast"], model_folder)
+    line = complaint(capsys, verify.main, *models, "--data", ten_path, "--out", tmp_path)
+    assert "forecasts 20 frames 5 minutes apart from 4, expected as" in line
+
+
+# ---- a run that was started before there were frames ---------------------------------------------
+
+
+def without_frames(path: Path) -> None:
+    """As arguments and config.json were written before."""
+    table = json.loads(path.read_text())
+    del table.get("model", table)["frames"]
+    path.write_text(json.dumps(table))
+
+
+def test_an_old_run_goes_on_and_refuses_other_frames(stage, tmp_path, capsys) -> None:
+    out = stage.run(tmp_path / "run", 1)
+    without_frames(out / "state.json")
+    without_frames(out / "config.json")
+    name, was = ("num", 8) if stage.name == "autoencoder" else ("past", 4)
+    line = stage.fails(capsys, out, f"--frames.{name}-frames", "16")
+    assert f"frames.{name}_frames {was}, now it is 16" in line
+    stage.run(out, 2)
+    assert json.loads((out / "config.json").read_text())["model"]["frames"]["past_frames"] == 4
+
+
+def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(tmp_path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    fingerprint = model_fingerprint(tmp_path)
+    without_frames(tmp_path / "config.json")
+    assert LDCast.from_pretrained(tmp_path, device="cpu").frames == FrameConfig()
+    assert model_fingerprint(tmp_path) == fingerprint
+    untrained(replace(FrameConfig(), minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
+    assert model_fingerprint(tmp_path / "ten") != fingerprint
+
+
+# ---- in Python -----------------------------------------------------------------------------------
+
+
+def test_fewer_future_than_past_frames_go_on_from_both() -> None:
+    model = untrained(FrameConfig(past_frames=8, future_frames=4, minutes_per_frame=10))
+    past = torch.cat([rain(32, 32, seed) for seed in (0, 1)])
+    first = model.predict(past, 1, seed=2)
+    both = model.predict(past, 1, seed=2, lead_minutes=80)
+    assert both.shape == (1, 8, 32, 32) and torch.equal(both[:, :4], first)
+    noise = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    going_on = model.predict(past, 1, noise=noise, lead_minutes=80)
+    again = torch.cat([past[4:], going_on[0, :4]])
+    torch.testing.assert_close(model.predict(again, 1, noise=noise[:, :, 1:]), going_on[:, 4:])
+
+
+def test_a_past_of_another_length_is_refused() -> None:
+    with pytest.raises(InputError, match=r"expected \(8, H, W\): 8 frames 10 minutes apart"):
+        untrained().predict(rain())
+
+
+def test_gaps_are_filled_along_motion_that_is_fast_for_5_minutes() -> None:
+    field = torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
+    columns = [slice(200 - 20 * frame, 392 - 20 * frame) for frame in range(8)]
+    past = torch.stack([10 ** (6 * smooth).clamp(-2, 2)[:, part] for part in columns])
+    past[5, :, 60:120] = torch.nan
+    model = untrained()
+    filled = fill_gaps(past, 10).rain_rate
+    assert not torch.equal(filled, fill_gaps(past, 5).rain_rate)
+    assert torch.equal(model.predict(past, 1), model.predict(filled, 1))
+
+
+def test_frames_that_the_conditioner_does_not_make_are_refused() -> None:
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"got 12 future frames, .* makes latents of 20"):
+        LDCast(model.autoencoder, model.latent_nowcaster, frames=FrameConfig(future_frames=12))
+
+
+def test_pysteps_gives_the_minutes(ten_path) -> None:
+    past = past_event(read_event(ten_path, Reading(minutes=10)), FRAMES).rain_rate
+    members = pysteps_plugin.forecast(past, None, 3, 1, timestep=10, model=untrained())
+    np.testing.assert_array_equal(members, untrained().predict(past, 1, lead_minutes=30))
+    with pytest.raises(InputError, match="got a time step of 5 minutes, expected 10"):
+        pysteps_plugin.forecast(past, None, 3, 1, timestep=5, model=untrained())
+
+
+def test_dataarrays_have_the_minutes() -> None:
+    xarray = pytest.importorskip("xarray", reason="xarray is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    past = torch.cat([rain(32, 48, seed) for seed in (0, 1)]).clamp(max=100).numpy()
+    step = np.timedelta64(10, "m")
+    times = np.datetime64("2016-07-11T22:00", "ns") + np.arange(8) * step
+    kilometres = {"units": "km"}
+    coordinates = {
+        "time": times,
+        "y": ("y", -np.arange(32.0), kilometres),
+        "x": ("x", np.arange(48.0), kilometres),
+    }
+    given = xarray.DataArray(past, coordinates, ("time", "y", "x"), attrs={"units": "mm/h"})
+    forecast = untrained().predict_xarray(given, num_members=1, lead_minutes=130)
+    np.testing.assert_array_equal(forecast.time, times[-1] + step * np.arange(1, 14))
+    assert forecast.second_hand.values.tolist() == [0] * 12 + [1]
+
+
+def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
+    event = set_apart(synthetic_event(0, 8, 32, 32), 6)
+    late = replace(event, time=event.time + np.array([0, 9, 3, 0, 8, 2, 0, 5], "m8[s]"))
+    write_event(late, tmp_path / "late.npz")
+    assert (read_event(tmp_path / "late.npz", Reading(minutes=6)).time == event.time).all()
+    assert (read_event(tmp_path / "late.npz").time == late.time).all()
+    out = str(tmp_path / "event.npz")
+    convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
+    with np.load(out) as file:
+        assert (file["time"] == event.time).all()
+
+
+# ---- a feed --------------------------------------------------------------------------------------
+
+
+def test_a_feed_is_of_the_models_frames(tmp_path) -> None:
+    event = set_apart(synthetic_event(0, 10, 32, 32), 10)
+    lines: list[str] = []
+    feed = FrameFeed(tmp_path, read_event, FRAMES, 5, lines.append)
+    for index in range(10):
+        write_event(event.select([index]), tmp_path / f"frame{index}.npz")
+    feed.look()
+    while feed.look():
+        time.sleep(0)
+    assert feed.due() == [event.time[9], event.time[8], event.time[7]] and not lines
+    np.testing.assert_array_equal(feed.event(event.time[8]).time, event.time[1:9])
+
+
+def test_a_feed_of_other_minutes_is_of_no_use(tmp_path) -> None:
+    event = set_apart(synthetic_event(0, 10, 32, 32), 15)
+    lines: list[str] = []
+    feed = FrameFeed(tmp_path, read_event, FRAMES, 5, lines.append)
+    write_event(event, tmp_path / "frames.npz")
+    for _ in range(3):
+        feed.look()
+    assert feed.due() == []
+    (line,) = lines
+    assert "no two of its frames are 10 minutes apart, but 15 minutes" in line
+    assert "expected 8 such in a row, every 10, 5 or 2 minutes" in line
