@@ -82,7 +82,8 @@ def test_the_command_writes_the_scores_of_every_model(folder, tmp_path, capsys):
     scores = table["models"][tiny]
     assert all(np.array(scores["fair_crps_1px"]) < np.array(scores["crps_1px"]))
     first, last = (table["models"]["persistence"]["crps_1px"][lead] for lead in (0, -1))
-    rows = {line.split()[0]: line for line in shown.out.splitlines() if line}
+    lines = shown.out.splitlines()[::-1]  # the first table counts
+    rows = {line.split()[0]: line for line in lines if line}
     assert rows["persistence"].split()[1:6:4] == [f"{first:.3f}", f"{last:.3f}"]
     skill = 1 - np.mean(scores["fair_crps_1px"]) / np.mean(
         table["models"]["persistence"]["fair_crps_1px"]
