@@ -38,7 +38,7 @@ from ldcast.model_folder import (
     write_description,
     write_weights,
 )
-from ldcast.models import Autoencoder, autoencoder_loss
+from ldcast.models import Autoencoder, autoencoder_loss, mean_absolute_error
 from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
@@ -86,8 +86,13 @@ def training_loss(
     shape = (len(rain_rate), settings.autoencoder.latent_channels, *latent_sizes)
     noise = draw_noise(shape, generators, rain_rate.device)
     reconstruction, z_mean, z_log_var = autoencoder(rain_norm, noise)
-    kl_weight, is_valid = settings.autoencoder.kl_weight, valid_mask(rain_rate)
-    return autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var, kl_weight, is_valid)
+    kl_weight, rain_weight = settings.autoencoder.kl_weight, settings.autoencoder.rain_weight
+    is_valid = valid_mask(rain_rate)
+    loss = autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var, kl_weight, is_valid)
+    if rain_weight:
+        rain_made = from_model_units(reconstruction, settings.rain)
+        loss = loss + rain_weight * mean_absolute_error(rain_rate, rain_made, is_valid)
+    return loss
 
 
 @torch.no_grad()

@@ -40,7 +40,9 @@ FREE_ARGUMENTS = (
     "loop.use_activation_checkpointing",
 )
 # Came after runs had been started, and decides no update: any value goes where a run lacks it.
-LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing", "autoencoder.kind")
+LATER_ARGUMENTS = ("diffusion.sampler_settings.spacing",)
+# Came later too, and what they were before.
+EARLIER_VALUES = {"autoencoder.kind": "kl", "autoencoder.rain_weight": 0.0}
 
 
 class Run:
@@ -288,6 +290,7 @@ def _put_damaged_aside(folder: Path, say: Callable[[str], None]) -> None:
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     before, now = dict(_leaves(before)), dict(_leaves(now))
     later = {name for name in LATER_ARGUMENTS if name not in before}
+    before = {name: value for name, value in EARLIER_VALUES.items() if name in now} | before
     for name in sorted((before.keys() | now.keys()) - later):
         old, new = before.get(name), now.get(name)
         if name == "loop.iterations" and isinstance(old, int) and new >= old:
