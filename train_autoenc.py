@@ -9,6 +9,7 @@ Writes a run folder (default runs/autoenc) that train_diffusion.py takes up. Run
 command again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -60,6 +61,7 @@ from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
 
 NUM_FRAMES = 8  # of a training example, as published
+NUM_MEASURED = 64  # crops that latents are standardised over
 DRAWN_FRAMES = [0, 3, 7]
 DRAWN_TITLES = [f"{MINUTES_PER_FRAME * frame} min" for frame in DRAWN_FRAMES]
 
@@ -155,9 +157,40 @@ def validate(
     return scores | {f"val_{name}_ema": value for name, value in averaged.items()}, comparisons
 
 
-def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, out: Path) -> None:
-    """Writes the model folder that train_diffusion.py reads, with the averaged weights."""
-    with state.ema.averaged():
+@torch.no_grad()
+def standardised_latents(
+    autoencoder: Autoencoder, settings: AutoencoderTraining, crops: TrainingCrops
+) -> contextlib.AbstractContextManager:
+    """A context in which its latents are standardised per channel, if it has a `latent_scale`.
+
+    Mean and deviation are those of `NUM_MEASURED` crops, the same ones each time.
+    """
+    if not hasattr(autoencoder, "latent_scale"):
+        return contextlib.nullcontext()
+    device = next(autoencoder.parameters()).device
+    latents = []
+    for index in range(NUM_MEASURED):
+        rain_rate, _ = drop_impossible_rain(crops[0, 0, index], settings.data.max_rain_rate)
+        rain_norm = to_model_units(rain_rate[None].to(device), settings.rain)
+        _, z_mean, _ = autoencoder(rain_norm)  # as in training
+        latents.append(z_mean[0].flatten(1))
+    z = torch.cat(latents, dim=1)  # (C, latent cells)
+    return autoencoder.latent_scale.measured(z.mean(1), z.std(1))
+
+
+def save_model(
+    state: TrainState,
+    settings: AutoencoderTraining,
+    crops: TrainingCrops,
+    about: dict,
+    out: Path,
+) -> None:
+    """Writes the model folder that train_diffusion.py reads, with the averaged weights.
+
+    crops: of the training; its first ones standardise the latents.
+    """
+    autoencoder = state.networks["autoencoder"]
+    with state.ema.averaged(), standardised_latents(autoencoder, settings, crops):
         write_weights(out, **state.networks)
     model = ModelConfig(rain=settings.rain, autoencoder=settings.autoencoder)
     write_description(out, "autoencoder", model, {**about, "iteration": state.iteration})
@@ -237,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
         if state.validated_at < 0 and processes.is_main:
-            save_model(state, settings, about, out)  # a model folder from the start
+            save_model(state, settings, crops, about, out)  # a model folder from the start
 
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
@@ -265,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
                 if not scores or scores["val_loss_ema"] < state.best_score:
                     state.best_score = scores.get("val_loss_ema", math.inf)
                     if processes.is_main:
-                        save_model(state, settings, about, out)
+                        save_model(state, settings, crops, about, out)
                 run.save(state)
                 run.draw(state, comparisons, DRAWN_TITLES)
             if is_done:
