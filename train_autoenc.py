@@ -9,6 +9,7 @@ Writes a run folder (default runs/autoenc) that train_diffusion.py takes up. Run
 command again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -39,7 +40,7 @@ from ldcast.model_folder import (
     write_description,
     write_weights,
 )
-from ldcast.models import Autoencoder, autoencoder_loss
+from ldcast.models import Autoencoder, autoencoder_loss, mean_absolute_error
 from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
@@ -59,6 +60,8 @@ from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
+
+NUM_MEASURED = 64  # crops that latents are standardised over
 
 
 def sized_like(settings: AutoencoderTraining, start: ModelDescription) -> AutoencoderTraining:
@@ -90,8 +93,13 @@ def training_loss(
     shape = (len(rain_rate), settings.autoencoder.latent_channels, *latent_sizes)
     noise = draw_noise(shape, generators, rain_rate.device)
     reconstruction, z_mean, z_log_var = autoencoder(rain_norm, noise)
-    kl_weight, is_valid = settings.autoencoder.kl_weight, valid_mask(rain_rate)
-    return autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var, kl_weight, is_valid)
+    kl_weight, rain_weight = settings.autoencoder.kl_weight, settings.autoencoder.rain_weight
+    is_valid = valid_mask(rain_rate)
+    loss = autoencoder_loss(rain_norm, reconstruction, z_mean, z_log_var, kl_weight, is_valid)
+    if rain_weight:
+        rain_made = from_model_units(reconstruction, settings.rain)
+        loss = loss + rain_weight * mean_absolute_error(rain_rate, rain_made, is_valid)
+    return loss
 
 
 @torch.no_grad()
@@ -155,9 +163,41 @@ def validate(
     return scores | {f"val_{name}_ema": value for name, value in averaged.items()}, comparisons
 
 
-def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, out: Path) -> None:
-    """Writes the model folder that train_diffusion.py reads, with the averaged weights."""
-    with state.ema.averaged():
+@torch.no_grad()
+def standardised_latents(
+    autoencoder: Autoencoder, settings: AutoencoderTraining, crops: TrainingCrops
+) -> contextlib.AbstractContextManager:
+    """A context in which its latents are standardised per channel, if it has a `latent_scale`.
+
+    Mean and deviation are those of `NUM_MEASURED` crops, the same ones each time.
+    """
+    if not hasattr(autoencoder, "latent_scale"):
+        return contextlib.nullcontext()
+    device = next(autoencoder.parameters()).device
+    latents = []
+    for index in range(NUM_MEASURED):
+        rain_rate = crops[0, 0, index].rain_rate
+        rain_rate, _ = drop_impossible_rain(rain_rate, settings.data.max_rain_rate)
+        rain_norm = to_model_units(rain_rate[None].to(device), settings.rain)
+        _, z_mean, _ = autoencoder(rain_norm)  # as in training
+        latents.append(z_mean[0].flatten(1))
+    z = torch.cat(latents, dim=1)  # (C, latent cells)
+    return autoencoder.latent_scale.measured(z.mean(1), z.std(1))
+
+
+def save_model(
+    state: TrainState,
+    settings: AutoencoderTraining,
+    crops: TrainingCrops,
+    about: dict,
+    out: Path,
+) -> None:
+    """Writes the model folder that train_diffusion.py reads, with the averaged weights.
+
+    crops: of the training; its first ones standardise the latents.
+    """
+    autoencoder = state.networks["autoencoder"]
+    with state.ema.averaged(), standardised_latents(autoencoder, settings, crops):
         write_weights(out, **state.networks)
     frames = FrameConfig(minutes_per_frame=settings.frames.minutes_per_frame)
     model = ModelConfig(frames=frames, rain=settings.rain, autoencoder=settings.autoencoder)
@@ -253,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
         if state.validated_at < 0 and processes.is_main:
-            save_model(state, settings, about, out)  # a model folder from the start
+            save_model(state, settings, crops, about, out)  # a model folder from the start
 
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
@@ -281,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
                 if not scores or scores["val_loss_ema"] < state.best_score:
                     state.best_score = scores.get("val_loss_ema", math.inf)
                     if processes.is_main:
-                        save_model(state, settings, about, out)
+                        save_model(state, settings, crops, about, out)
                 run.save(state)
                 titles = [f"{minutes * frame} min" for frame in drawn_frames(num_frames)]
                 run.draw(state, comparisons, titles)

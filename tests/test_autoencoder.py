@@ -1,5 +1,7 @@
 """The autoencoder and its loss: as published, masked, and in other sizes than the published."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from golden_arrays import (
@@ -12,10 +14,14 @@ from golden_arrays import (
     notes,
     record_outputs,
 )
+from tiny_models import rain
 
+from ldcast.config import TINY_AUTOENCODER
 from ldcast.models import AutoencoderConfig, AutoencoderKL, autoencoder_loss
 from ldcast.models.autoencoder import kl_divergence
 from ldcast.published.names import autoencoder_name
+from ldcast.rain import from_model_units, to_model_units
+from train_autoenc import training_loss
 
 ARRAYS = load("autoencoder")
 UNITS = load("units")
@@ -161,3 +167,19 @@ def test_one_valid_pixel_makes_the_loss_and_none_makes_none():
     is_valid[0, 0, 1, 2, 3] = True
     loss = autoencoder_loss(rain_norm, -rain_norm, latent, latent, is_valid=is_valid)
     assert loss.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("rain_weight", [0.0, 0.5])
+def test_rain_weight_adds_the_error_in_mmh(rain_weight):
+    config = replace(TINY, rain_weight=rain_weight)
+    settings = replace(TINY_AUTOENCODER, autoencoder=config)
+    network = AutoencoderKL(config).requires_grad_(False)
+    rain_rate = rain(16, 24)[None, None]
+    rain_rate[..., :5] = torch.nan
+    loss = training_loss(network, settings, rain_rate, [torch.Generator().manual_seed(5)])
+    noise = torch.randn(1, 3, 1, 4, 6, generator=torch.Generator().manual_seed(5))
+    rain_norm, is_valid = to_model_units(rain_rate, settings.rain), ~rain_rate.isnan()
+    made, z_mean, z_log_var = network(rain_norm, noise)
+    expected = autoencoder_loss(rain_norm, made, z_mean, z_log_var, is_valid=is_valid)
+    error = (from_model_units(made, settings.rain) - rain_rate)[is_valid].abs().mean()
+    torch.testing.assert_close(loss, expected + rain_weight * error)

@@ -76,11 +76,21 @@ def test_it_is_saved_loaded_and_forecast_with(patches, tmp_path) -> None:
 
 def test_it_is_trained_by_both_scripts(patches, event_path, autoencoder_run, tmp_path) -> None:
     first = Stage("autoencoder", event_path, autoencoder_run)
-    out = first.run(tmp_path / "autoenc", 2, "--autoencoder.kind", "patches")
-    assert read_description(out).model.autoencoder.kind == "patches"
+    flags = ["--autoencoder.kind", "patches", "--autoencoder.has-bias", "false"]
+    out = first.run(tmp_path / "autoenc", 2, *flags)
+    # A flag of its own, and its own defaults in place of the preset's sizes.
+    assert read_description(out).model.autoencoder == PatchesConfig(has_bias=False)
     second = Stage("diffusion", event_path, out)
     run = second.run(tmp_path / "ldcast", 1)
     assert type(LDCast.from_pretrained(run, device="cpu").autoencoder) is Patches
+
+
+def test_an_unknown_kind_is_refused_by_the_script(
+    event_path, autoencoder_run, tmp_path, capsys
+) -> None:
+    stage = Stage("autoencoder", event_path, autoencoder_run)
+    line = stage.fails(capsys, tmp_path / "run", "--autoencoder.kind", "lk")
+    assert "unknown kind of autoencoder lk" in line
 
 
 def test_one_that_is_not_registered_is_not_saved(tmp_path) -> None:

@@ -268,6 +268,19 @@ def test_a_run_from_before_kinds_of_autoencoders_goes_on(
     assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
 
 
+def test_a_run_from_before_errors_in_mmh_goes_on_without_them(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("autoencoder", event_path, autoencoder_run)
+    path = stage.run(tmp_path / "run", 1) / ARGUMENTS_NAME
+    arguments = json.loads(path.read_text())
+    del arguments["autoencoder"]["rain_weight"]
+    path.write_text(json.dumps(arguments))
+    line = stage.fails(capsys, path.parent, "--autoencoder.rain-weight", "0.5")
+    assert "autoencoder.rain_weight 0.0, now it is 0.5" in line
+    assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
+
+
 def test_a_finished_run_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 2)
     before = read_metrics(out), state(out)

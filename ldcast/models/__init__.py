@@ -5,6 +5,7 @@ from ldcast.models.autoencoder import (
     AutoencoderConfig,
     AutoencoderKL,
     autoencoder_loss,
+    mean_absolute_error,
 )
 from ldcast.models.conditioner import AFNOConditioner, ConditionerConfig
 from ldcast.models.unet import DenoiserConfig, DenoiserUNet
@@ -18,4 +19,5 @@ __all__ = [
     "DenoiserConfig",
     "DenoiserUNet",
     "autoencoder_loss",
+    "mean_absolute_error",
 ]

@@ -20,6 +20,7 @@ class AutoencoderConfig(Settings):
     coarse_channels: int = setting(0, "width of the coarser resolution; 0: the same", low=0)
     kl_weight: float = setting(0.01, "weight of the KL term in the loss", low=0)
     kind: str = setting("kl", "which autoencoder, of ldcast/models/registry.py")
+    rain_weight: float = setting(0.0, "weight of the error in mm/h in the loss", low=0)
 
     @property
     def level_channels(self) -> tuple[int, int]:
@@ -33,6 +34,8 @@ class Autoencoder(Protocol):
     config: its settings. compression: in time, height and width. latent_channels: C.
     channels: of the widest activation at full resolution, which tells when a field is too large
         for one piece.
+    latent_scale: only where latents are standardised, a `LatentScale`, which training sets in the
+        model folders that it writes.
     """
 
     config: AutoencoderConfig
@@ -92,7 +95,7 @@ class AutoencoderKL(nn.Module):
         rain_norm: (B, 1, T, H, W) model units; T, H and W multiples of 4.
         Raises InputError for another number of channels or sizes that do not divide.
         """
-        _check_rain_shape(rain_norm, self.compression)
+        check_rain_shape(rain_norm, self.compression)
         moments = self.to_moments(self.encoder(rain_norm))
         z_mean, z_log_var = moments.chunk(2, dim=1)
         return z_mean, z_log_var
@@ -112,7 +115,8 @@ class AutoencoderKL(nn.Module):
         return self.decode(z), z_mean, z_log_var
 
 
-def _check_rain_shape(rain_norm: Tensor, multiple: int) -> None:
+def check_rain_shape(rain_norm: Tensor, multiple: int) -> None:
+    """Raises InputError unless it is (B, 1, T, H, W) with T, H and W such multiples."""
     is_fitting = (
         rain_norm.ndim == 5
         and rain_norm.shape[1] == 1
@@ -140,14 +144,20 @@ def autoencoder_loss(
         without a valid pixel has none at all.
     Source: Leinonen et al. 2023, section 3.
     """
-    error = (rain_norm.float() - reconstruction.float()).abs()
-    if is_valid is None:
-        reconstruction_loss = error.flatten(1).mean(1)
-    else:
-        num_valid = is_valid.flatten(1).sum(1)
-        error = error.masked_fill(~is_valid, 0.0)
-        reconstruction_loss = error.flatten(1).sum(1) / num_valid.clamp(min=1)
+    reconstruction_loss = mean_absolute_error(rain_norm, reconstruction, is_valid)
     return reconstruction_loss + kl_weight * kl_divergence(z_mean, z_log_var)
+
+
+def mean_absolute_error(truth: Tensor, made: Tensor, is_valid: Tensor | None = None) -> Tensor:
+    """Mean absolute error (B,) of each example (B, 1, T, H, W), in its own unit.
+
+    is_valid: as for `autoencoder_loss`.
+    """
+    error = (truth.float() - made.float()).abs()
+    if is_valid is None:
+        return error.flatten(1).mean(1)
+    num_valid = is_valid.flatten(1).sum(1)
+    return error.masked_fill(~is_valid, 0.0).flatten(1).sum(1) / num_valid.clamp(min=1)
 
 
 def kl_divergence(z_mean: Tensor, z_log_var: Tensor) -> Tensor:

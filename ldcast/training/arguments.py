@@ -3,6 +3,7 @@
 import argparse
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ldcast.data.reading import Reading
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.model_folder import ModelDescription, locate, read_description
+from ldcast.models.registry import config_class
 from ldcast.settings import Settings, add_flags, leaves, override, to_dict
 
 MIN_HELD_OUT = 24  # frames
@@ -46,10 +48,13 @@ def parse_train_arguments(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=presets, default="small")
     first.add_argument("--init")
+    first.add_argument("--autoencoder.kind", dest="kind")
     early, _ = first.parse_known_args(argv)
     settings = presets[early.preset]
     if early.init:
         settings = sized_like(settings, read_description(early.init))
+    if early.kind is not None:
+        settings = with_kind(settings, early.kind)
 
     parser = argparse.ArgumentParser(
         description=textwrap.dedent(description),
@@ -79,6 +84,18 @@ def parse_train_arguments(
         if flag in flags:
             changes[name] = getattr(flags, flag)
     return TrainArguments(override(settings, changes), flags)
+
+
+def with_kind(settings: Settings, kind: str) -> Settings:
+    """The settings with an autoencoder of that kind, where they have one.
+
+    Another kind starts from its own defaults, since a width means something else there.
+    Raises InputError for an unknown kind.
+    """
+    before = getattr(settings, "autoencoder", None)
+    if before is None or before.kind == kind:
+        return settings
+    return replace(settings, autoencoder=config_class({"kind": kind})())
 
 
 def read_events(
