@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from stages import LOOP
-from tiny_models import rain, tiny_config, tiny_model
+from tiny_models import rain, tiny_model
 
 import infer
 import train_autoenc
@@ -24,9 +24,12 @@ from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
 from ldcast.frames import FrameConfig
 from ldcast.model_folder import read_description
-from ldcast.motion import fill_gaps
-from ldcast.nowcaster import build
+from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
 from ldcast.products.files import read_forecast
+from ldcast.seeds import keyed_generators
+from ldcast.verification.cases import draw_cases
+from ldcast.verification.forecasters import ForecastCache
+from ldcast.verification.scoring import read_case, score_cases
 from ldcast.watch import FrameFeed
 
 FRAMES = FrameConfig(past_frames=8, future_frames=12, minutes_per_frame=10)
@@ -60,11 +63,6 @@ def runs(ten_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     second += ["--autoencoder", str(out["autoenc"]), "--out", str(out["ldcast"])]
     train_diffusion.main([*usual, *second])
     return out
-
-
-def untrained(frames: FrameConfig = FRAMES) -> LDCast:
-    torch.manual_seed(0)
-    return build(replace(tiny_config(), frames=frames)).eval()
 
 
 def complaint(capsys: pytest.CaptureFixture[str], main, *arguments: object) -> str:
@@ -218,7 +216,7 @@ def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(tmp_
     without_frames(tmp_path / "config.json")
     assert LDCast.from_pretrained(tmp_path, device="cpu").frames == FrameConfig()
     assert model_fingerprint(tmp_path) == fingerprint
-    untrained(replace(FrameConfig(), minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
+    tiny_model(frames=FrameConfig(minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
     assert model_fingerprint(tmp_path / "ten") != fingerprint
 
 
@@ -226,7 +224,7 @@ def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(tmp_
 
 
 def test_fewer_future_than_past_frames_go_on_from_both() -> None:
-    model = untrained(FrameConfig(past_frames=8, future_frames=4, minutes_per_frame=10))
+    model = tiny_model(frames=FrameConfig(past_frames=8, future_frames=4, minutes_per_frame=10))
     past = torch.cat([rain(32, 32, seed) for seed in (0, 1)])
     first = model.predict(past, 1, seed=2)
     both = model.predict(past, 1, seed=2, lead_minutes=80)
@@ -239,19 +237,63 @@ def test_fewer_future_than_past_frames_go_on_from_both() -> None:
 
 def test_a_past_of_another_length_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected \(8, H, W\): 8 frames 10 minutes apart"):
-        untrained().predict(rain())
+        tiny_model(frames=FRAMES).predict(rain())
+
+
+def fast_rain(num_frames: int, width: int = 192) -> torch.Tensor:
+    """Rain (T, 64, width) that moves 20 pixels a frame, with a gap in the sixth one."""
+    field = torch.randn(64, width + 400, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
+    starts = [400 - 20 * frame for frame in range(num_frames)]
+    fields = [10 ** (6 * smooth).clamp(-2, 2)[:, start : start + width] for start in starts]
+    rain_rate = torch.stack(fields)
+    rain_rate[5, :, 60:120] = torch.nan
+    return rain_rate
 
 
 def test_gaps_are_filled_along_motion_that_is_fast_for_5_minutes() -> None:
-    field = torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
-    columns = [slice(200 - 20 * frame, 392 - 20 * frame) for frame in range(8)]
-    past = torch.stack([10 ** (6 * smooth).clamp(-2, 2)[:, part] for part in columns])
-    past[5, :, 60:120] = torch.nan
-    model = untrained()
+    past, model = fast_rain(8), tiny_model(frames=FRAMES)
     filled = fill_gaps(past, 10).rain_rate
     assert not torch.equal(filled, fill_gaps(past, 5).rain_rate)
     assert torch.equal(model.predict(past, 1), model.predict(filled, 1))
+
+
+def test_gaps_of_training_examples_and_cases_are_filled_alike() -> None:
+    rain_rate, model = fast_rain(20), tiny_model(frames=FRAMES)
+    filled = torch.cat([fill_gaps(rain_rate[:8], 10).rain_rate, rain_rate[8:]])
+
+    def loss(rain_rate: torch.Tensor) -> float:
+        parts = (model.autoencoder, model.latent_nowcaster, model.rain_scale, FRAMES)
+        generators = keyed_generators(0, indices=[0])
+        return train_diffusion.training_loss(*parts, rain_rate[None, None], generators).item()
+
+    assert loss(rain_rate) == loss(filled)
+    times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(20)
+    event = RainEvent(rain_rate.numpy(), times)
+    (case,) = draw_cases([event], FRAMES, 1, 64, seed=0)
+    case = replace(case, window=replace(case.window, y=0, x=0))
+    past, _ = read_case([event], case, 64, torch.device("cpu"))
+    assert torch.equal(past, fill_gaps(rain_rate[:8, :, :64], 10).rain_rate)
+
+
+def test_the_quality_in_a_file_knows_fast_motion(tmp_path) -> None:
+    tiny_model(frames=FRAMES).save_pretrained(tmp_path / "model")
+    times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(8)
+    write_event(RainEvent(fast_rain(8).numpy(), times), tmp_path / "event.npz")
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "event.npz")]
+    infer.main([*arguments, "--members", "1", "--out", str(tmp_path / "forecast.npz")])
+    quality = read_forecast(tmp_path / "forecast.npz").quality
+    assert (quality[0, :, :20] == UPSTREAM_UNKNOWN).all()
+    assert not (quality[0, :, 20:] == UPSTREAM_UNKNOWN).any()
+
+
+def test_scores_know_fast_motion(tmp_path) -> None:
+    times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(20)
+    event = RainEvent(fast_rain(20).numpy(), times)
+    cases = draw_cases([event], FRAMES, 1, 64, seed=0)
+    nothing = ForecastCache(tmp_path)
+    _, (motion,) = score_cases([], [event], cases, 64, torch.device("cpu"), nothing)
+    assert motion == pytest.approx((0, 20), abs=0.3)
 
 
 def test_frames_that_the_conditioner_does_not_make_are_refused() -> None:
@@ -262,10 +304,11 @@ def test_frames_that_the_conditioner_does_not_make_are_refused() -> None:
 
 def test_pysteps_gives_the_minutes(ten_path) -> None:
     past = past_event(read_event(ten_path, Reading(minutes=10)), FRAMES).rain_rate
-    members = pysteps_plugin.forecast(past, None, 3, 1, timestep=10, model=untrained())
-    np.testing.assert_array_equal(members, untrained().predict(past, 1, lead_minutes=30))
+    model = tiny_model(frames=FRAMES)
+    members = pysteps_plugin.forecast(past, None, 3, 1, timestep=10, model=model)
+    np.testing.assert_array_equal(members, model.predict(past, 1, lead_minutes=30))
     with pytest.raises(InputError, match="got a time step of 5 minutes, expected 10"):
-        pysteps_plugin.forecast(past, None, 3, 1, timestep=5, model=untrained())
+        pysteps_plugin.forecast(past, None, 3, 1, timestep=5, model=model)
 
 
 def test_dataarrays_have_the_minutes() -> None:
@@ -281,7 +324,7 @@ def test_dataarrays_have_the_minutes() -> None:
         "x": ("x", np.arange(48.0), kilometres),
     }
     given = xarray.DataArray(past, coordinates, ("time", "y", "x"), attrs={"units": "mm/h"})
-    forecast = untrained().predict_xarray(given, num_members=1, lead_minutes=130)
+    forecast = tiny_model(frames=FRAMES).predict_xarray(given, num_members=1, lead_minutes=130)
     np.testing.assert_array_equal(forecast.time, times[-1] + step * np.arange(1, 14))
     assert forecast.second_hand.values.tolist() == [0] * 12 + [1]
 
