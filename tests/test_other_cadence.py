@@ -1,6 +1,8 @@
 """A model for 10-minute data, of 8 past and 12 future frames, by settings alone."""
 
+import hashlib
 import json
+import os
 import re
 import time
 from dataclasses import replace
@@ -22,11 +24,15 @@ from ldcast.data.convert import main as convert
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
+from ldcast.forecast_arguments import parse_flags
 from ldcast.frames import FrameConfig
+from ldcast.model_folder import fingerprint as weights_fingerprint
 from ldcast.model_folder import read_description
 from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_generators
+from ldcast.settings import to_dict
+from ldcast.training.arguments import read_events
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.forecasters import ForecastCache
 from ldcast.verification.scoring import read_case, score_cases
@@ -212,9 +218,12 @@ def test_an_old_run_goes_on_and_refuses_other_frames(stage, tmp_path, capsys) ->
 
 def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(tmp_path) -> None:
     tiny_model().save_pretrained(tmp_path)
-    fingerprint = model_fingerprint(tmp_path)
     without_frames(tmp_path / "config.json")
     assert LDCast.from_pretrained(tmp_path, device="cpu").frames == FrameConfig()
+    settings = to_dict(read_description(tmp_path).model)
+    del settings["frames"]
+    text = f"{weights_fingerprint(tmp_path)} {json.dumps(settings, sort_keys=True)}"
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()  # as before there were frames
     assert model_fingerprint(tmp_path) == fingerprint
     tiny_model(frames=FrameConfig(minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
     assert model_fingerprint(tmp_path / "ten") != fingerprint
@@ -276,12 +285,13 @@ def test_gaps_of_training_examples_and_cases_are_filled_alike() -> None:
     assert torch.equal(past, fill_gaps(rain_rate[:8, :, :64], 10).rain_rate)
 
 
-def test_the_quality_in_a_file_knows_fast_motion(tmp_path) -> None:
+def test_the_quality_in_a_file_knows_fast_motion(tmp_path, capsys) -> None:
     tiny_model(frames=FRAMES).save_pretrained(tmp_path / "model")
     times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(8)
     write_event(RainEvent(fast_rain(8).numpy(), times), tmp_path / "event.npz")
     arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "event.npz")]
     infer.main([*arguments, "--members", "1", "--out", str(tmp_path / "forecast.npz")])
+    assert "Gaps in earlier images, 31 % of 20 min before: filled" in capsys.readouterr().out
     quality = read_forecast(tmp_path / "forecast.npz").quality
     assert (quality[0, :, :20] == UPSTREAM_UNKNOWN).all()
     assert not (quality[0, :, 20:] == UPSTREAM_UNKNOWN).any()
@@ -324,9 +334,16 @@ def test_dataarrays_have_the_minutes() -> None:
         "x": ("x", np.arange(48.0), kilometres),
     }
     given = xarray.DataArray(past, coordinates, ("time", "y", "x"), attrs={"units": "mm/h"})
-    forecast = tiny_model(frames=FRAMES).predict_xarray(given, num_members=1, lead_minutes=130)
+    model = tiny_model(frames=FRAMES)
+    forecast = model.predict_xarray(given, num_members=1, lead_minutes=130)
     np.testing.assert_array_equal(forecast.time, times[-1] + step * np.arange(1, 14))
     assert forecast.second_hand.values.tolist() == [0] * 12 + [1]
+    # Sums of 10 minutes every 5: those between are not used, so that none overlap.
+    twice = np.repeat(given, 2, axis=0).assign_coords(time=times[0] + step // 2 * np.arange(16))
+    amounts = (twice / 6).assign_attrs(units="mm", accutime=10)
+    with pytest.warns(UserWarning, match="amounts of 10 minutes|every second one is used"):
+        forecast = model.predict_xarray(amounts, num_members=1)
+    assert forecast.sizes["time"] == 12
 
 
 def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
@@ -335,10 +352,18 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
     write_event(late, tmp_path / "late.npz")
     assert (read_event(tmp_path / "late.npz", Reading(minutes=6)).time == event.time).all()
     assert (read_event(tmp_path / "late.npz").time == late.time).all()
+    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, minutes=6, num_frames=8)
+    assert (trained_on.time == event.time).all()
     out = str(tmp_path / "event.npz")
     convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
     with np.load(out) as file:
         assert (file["time"] == event.time).all()
+
+
+def test_no_less_is_held_out_than_an_example_takes(ten_path) -> None:
+    for num_frames, num_held_out in ((20, 24), (26, 26), (28, 0)):  # of 52
+        _, validation = read_events([str(ten_path)], None, 10, num_frames)
+        assert sum(len(event.time) for event in validation) == num_held_out
 
 
 # ---- a feed --------------------------------------------------------------------------------------
@@ -355,6 +380,26 @@ def test_a_feed_is_of_the_models_frames(tmp_path) -> None:
         time.sleep(0)
     assert feed.due() == [event.time[9], event.time[8], event.time[7]] and not lines
     np.testing.assert_array_equal(feed.event(event.time[8]).time, event.time[1:9])
+
+
+def test_a_service_keeps_the_forecasts_of_a_day(runs, model_folder) -> None:
+    for folder, num_kept in ((model_folder, 288), (runs["ldcast"], 144)):
+        assert parse_flags("", ["--model", str(folder), "--watch", "incoming"]).keep == num_kept
+
+
+def test_a_feed_that_brings_nothing_new_is_said_after_four_frames(tmp_path) -> None:
+    event = set_apart(synthetic_event(0, 10, 32, 32), 10)
+    lines: list[str] = []
+    feed = FrameFeed(tmp_path, read_event, FRAMES, 5, lines.append)
+    now = time.time()
+    for name, minutes in (("first", 0), ("soon", 30), ("later", 41)):
+        path = tmp_path / f"{name}.npz"
+        write_event(event, path)
+        os.utime(path, (now + 60 * minutes, now + 60 * minutes))
+        for _ in range(2):
+            feed.look()
+        said = any("files came for 40 minutes without a frame after" in line for line in lines)
+        assert said == (name == "later")
 
 
 def test_a_feed_of_other_minutes_is_of_no_use(tmp_path) -> None:
