@@ -63,7 +63,7 @@ class LDCast(nn.Module):
     trained_on: free text and numbers for `config.json`.
     frames: how many images go in and come out, and how far apart they are; None: 4, 5 minutes
         apart, and as many out as the conditioner makes.
-    Raises ValueError for frames that the conditioner does not make.
+    Raises ValueError for frames that the conditioner does not make, or the autoencoder not divide.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class LDCast(nn.Module):
                 f"got {self.frames.future_frames} future frames, but the conditioner makes latents "
                 f"of {num_made}"
             )
+        self.frames.check_divisible(autoencoder.compression)
         self.autoencoder = autoencoder
         self.latent_nowcaster = latent_nowcaster
         self.rain_scale = rain_scale or RainScale()
@@ -259,8 +260,7 @@ class LDCast(nn.Module):
         """Ensemble forecast (realization, time, y, x) in mm/h, with coordinates, from a DataArray.
 
         rain: dimensions time, y and x in any order, with coordinates and `units`; spaced as
-            `frames` says;
-            the newest frame that has all before it is the issue time.
+            `frames` says; the newest frame that has all before it is the issue time.
         settings: further arguments of `predict`, such as lead_minutes.
         Row 0 of the result is north. `quality` (time, y, x), `second_hand` (time) and, where it is
         known, the projection `crs` are coordinates of it.

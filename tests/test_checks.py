@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from ldcast.data.checks import checked_rain_rate, checked_time, millimetres, mm_per_hour
+from ldcast.data.checks import (
+    checked_rain_rate,
+    checked_time,
+    has_overlap,
+    millimetres,
+    mm_per_hour,
+)
 from ldcast.errors import InputError
 
 
@@ -51,3 +57,13 @@ def test_times_are_rounded_to_the_nearest_second(unit):
         checked = checked_time(time, 3, "file")
         np.testing.assert_array_equal(checked, exact)
         assert checked.dtype == exact.dtype
+
+
+@pytest.mark.parametrize(
+    ("every", "sum_of", "minutes", "overlaps"),
+    [(5, 5, 5, False), (5, 10, 5, True), (5, 10, 10, False), (10, 20, 10, True), (1, 1, 1, False)],
+)
+def test_intervals_overlap_where_frames_are_used(every, sum_of, minutes, overlaps):
+    time = np.datetime64("2020-06-01", "s") + np.arange(9) * np.timedelta64(60 * every, "s")
+    start = time - np.timedelta64(60 * sum_of, "s")
+    assert has_overlap(start, time, minutes).any() == overlaps

@@ -144,9 +144,11 @@ def test_published_size_has_the_published_number_of_parameters():
 
 
 @pytest.mark.parametrize("size", [(6, 8), (8, 5)])
-def test_grid_that_cannot_be_halved_is_refused(size):
-    network = AFNOConditioner(ConditionerConfig(**TINY), latent_channels=3)
-    with pytest.raises(ValueError, match="multiples of 4: rain of H and W multiples of 16"):
+@pytest.mark.parametrize(("compression", "rain_multiple"), [(4, 16), (2, 8)])
+def test_grid_that_cannot_be_halved_is_refused(size, compression, rain_multiple):
+    network = AFNOConditioner(ConditionerConfig(**TINY), 3, frames_per_latent=compression)
+    message = f"multiples of 4: rain of H and W multiples of {rain_multiple}$"
+    with pytest.raises(ValueError, match=message):
         network(torch.zeros(1, 3, 1, *size))
 
 

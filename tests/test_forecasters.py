@@ -10,6 +10,7 @@ from tiny_models import rain, tiny_model
 from torch import Tensor
 
 from ldcast.data.crops import Window
+from ldcast.frames import FrameConfig
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import (
     ForecastCache,
@@ -52,6 +53,10 @@ def test_a_forecast_is_made_once(tmp_path):
         lambda forecaster, past, case: (forecaster, past[:, :, :5], case),
         lambda forecaster, past, case: (forecaster, past, dataclasses.replace(case, seed=4)),
         lambda forecaster, past, case: (forecaster, past, dataclasses.replace(case, pixel_km=2.0)),
+        lambda forecaster, past, case: (
+            *(forecaster, past),
+            dataclasses.replace(case, frames=FrameConfig(minutes_per_frame=10)),
+        ),
         lambda forecaster, past, case: (
             dataclasses.replace(forecaster, identity={"version": 2}),
             past,
@@ -96,6 +101,12 @@ def test_quick_forecasts_are_not_kept(tmp_path):
         members, _ = ForecastCache(tmp_path / "cache")(forecaster, rain(4, 6), CASE)
         assert members.shape == (1, 20, 4, 6)
     assert not (tmp_path / "cache").exists()
+
+
+def test_baselines_are_as_long_as_the_cases_frames():
+    case = dataclasses.replace(CASE, frames=FrameConfig(future_frames=12))
+    lengths = [baseline.forecast(rain(4, 6), case).shape[1] for baseline in simple_baselines()]
+    assert lengths == [12, 12]
 
 
 def test_baselines_and_their_names():

@@ -57,6 +57,8 @@ def test_reach_grows_with_the_minutes():
     fast = moving_rain(0, 20, num_frames=4, width=200)  # 33 m/s at 10 minutes, 67 at 5
     assert mean_motion(fast, minutes=10) == pytest.approx((0, 20), abs=0.1)
     assert mean_motion(fast)[1] < 16
+    is_unknown = (forecast_quality(fast, 1, minutes=10)[0] == UPSTREAM_UNKNOWN).all(dim=0)
+    assert is_unknown.nonzero().flatten().tolist() == list(range(20))
 
 
 def test_crops_smaller_than_the_reach():

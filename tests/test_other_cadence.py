@@ -1,6 +1,8 @@
 """A model for 10-minute data, of 8 past and 12 future frames, by settings alone."""
 
+import hashlib
 import json
+import os
 import re
 import time
 from dataclasses import replace
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from stages import LOOP
-from tiny_models import rain, tiny_config, tiny_model
+from tiny_models import rain, tiny_model
 
 import infer
 import train_autoenc
@@ -22,11 +24,18 @@ from ldcast.data.convert import main as convert
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
+from ldcast.forecast_arguments import parse_flags
 from ldcast.frames import FrameConfig
+from ldcast.model_folder import fingerprint as weights_fingerprint
 from ldcast.model_folder import read_description
-from ldcast.motion import fill_gaps
-from ldcast.nowcaster import build
+from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
 from ldcast.products.files import read_forecast
+from ldcast.seeds import keyed_generators
+from ldcast.settings import to_dict
+from ldcast.training.arguments import read_events
+from ldcast.verification.cases import draw_cases
+from ldcast.verification.forecasters import ForecastCache
+from ldcast.verification.scoring import read_case, score_cases
 from ldcast.watch import FrameFeed
 
 FRAMES = FrameConfig(past_frames=8, future_frames=12, minutes_per_frame=10)
@@ -60,11 +69,6 @@ def runs(ten_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     second += ["--autoencoder", str(out["autoenc"]), "--out", str(out["ldcast"])]
     train_diffusion.main([*usual, *second])
     return out
-
-
-def untrained(frames: FrameConfig = FRAMES) -> LDCast:
-    torch.manual_seed(0)
-    return build(replace(tiny_config(), frames=frames)).eval()
 
 
 def complaint(capsys: pytest.CaptureFixture[str], main, *arguments: object) -> str:
@@ -214,11 +218,14 @@ def test_an_old_run_goes_on_and_refuses_other_frames(stage, tmp_path, capsys) ->
 
 def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(tmp_path) -> None:
     tiny_model().save_pretrained(tmp_path)
-    fingerprint = model_fingerprint(tmp_path)
     without_frames(tmp_path / "config.json")
     assert LDCast.from_pretrained(tmp_path, device="cpu").frames == FrameConfig()
+    settings = to_dict(read_description(tmp_path).model)
+    del settings["frames"]
+    text = f"{weights_fingerprint(tmp_path)} {json.dumps(settings, sort_keys=True)}"
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()  # as before there were frames
     assert model_fingerprint(tmp_path) == fingerprint
-    untrained(replace(FrameConfig(), minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
+    tiny_model(frames=FrameConfig(minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
     assert model_fingerprint(tmp_path / "ten") != fingerprint
 
 
@@ -226,7 +233,7 @@ def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(tmp_
 
 
 def test_fewer_future_than_past_frames_go_on_from_both() -> None:
-    model = untrained(FrameConfig(past_frames=8, future_frames=4, minutes_per_frame=10))
+    model = tiny_model(frames=FrameConfig(past_frames=8, future_frames=4, minutes_per_frame=10))
     past = torch.cat([rain(32, 32, seed) for seed in (0, 1)])
     first = model.predict(past, 1, seed=2)
     both = model.predict(past, 1, seed=2, lead_minutes=80)
@@ -239,19 +246,64 @@ def test_fewer_future_than_past_frames_go_on_from_both() -> None:
 
 def test_a_past_of_another_length_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected \(8, H, W\): 8 frames 10 minutes apart"):
-        untrained().predict(rain())
+        tiny_model(frames=FRAMES).predict(rain())
+
+
+def fast_rain(num_frames: int, width: int = 192) -> torch.Tensor:
+    """Rain (T, 64, width) that moves 20 pixels a frame, with a gap in the sixth one."""
+    field = torch.randn(64, width + 400, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
+    starts = [400 - 20 * frame for frame in range(num_frames)]
+    fields = [10 ** (6 * smooth).clamp(-2, 2)[:, start : start + width] for start in starts]
+    rain_rate = torch.stack(fields)
+    rain_rate[5, :, 60:120] = torch.nan
+    return rain_rate
 
 
 def test_gaps_are_filled_along_motion_that_is_fast_for_5_minutes() -> None:
-    field = torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.avg_pool2d(field[None], 9, stride=1, padding=4)[0]
-    columns = [slice(200 - 20 * frame, 392 - 20 * frame) for frame in range(8)]
-    past = torch.stack([10 ** (6 * smooth).clamp(-2, 2)[:, part] for part in columns])
-    past[5, :, 60:120] = torch.nan
-    model = untrained()
+    past, model = fast_rain(8), tiny_model(frames=FRAMES)
     filled = fill_gaps(past, 10).rain_rate
     assert not torch.equal(filled, fill_gaps(past, 5).rain_rate)
     assert torch.equal(model.predict(past, 1), model.predict(filled, 1))
+
+
+def test_gaps_of_training_examples_and_cases_are_filled_alike() -> None:
+    rain_rate, model = fast_rain(20), tiny_model(frames=FRAMES)
+    filled = torch.cat([fill_gaps(rain_rate[:8], 10).rain_rate, rain_rate[8:]])
+
+    def loss(rain_rate: torch.Tensor) -> float:
+        parts = (model.autoencoder, model.latent_nowcaster, model.rain_scale, FRAMES)
+        generators = keyed_generators(0, indices=[0])
+        return train_diffusion.training_loss(*parts, rain_rate[None, None], generators).item()
+
+    assert loss(rain_rate) == loss(filled)
+    times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(20)
+    event = RainEvent(rain_rate.numpy(), times)
+    (case,) = draw_cases([event], FRAMES, 1, 64, seed=0)
+    case = replace(case, window=replace(case.window, y=0, x=0))
+    past, _ = read_case([event], case, 64, torch.device("cpu"))
+    assert torch.equal(past, fill_gaps(rain_rate[:8, :, :64], 10).rain_rate)
+
+
+def test_the_quality_in_a_file_knows_fast_motion(tmp_path, capsys) -> None:
+    tiny_model(frames=FRAMES).save_pretrained(tmp_path / "model")
+    times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(8)
+    write_event(RainEvent(fast_rain(8).numpy(), times), tmp_path / "event.npz")
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "event.npz")]
+    infer.main([*arguments, "--members", "1", "--out", str(tmp_path / "forecast.npz")])
+    assert "Gaps in earlier images, 31 % of 20 min before: filled" in capsys.readouterr().out
+    quality = read_forecast(tmp_path / "forecast.npz").quality
+    assert (quality[0, :, :20] == UPSTREAM_UNKNOWN).all()
+    assert not (quality[0, :, 20:] == UPSTREAM_UNKNOWN).any()
+
+
+def test_scores_know_fast_motion(tmp_path) -> None:
+    times = np.datetime64("2020-06-01", "s") + FRAMES.step * np.arange(20)
+    event = RainEvent(fast_rain(20).numpy(), times)
+    cases = draw_cases([event], FRAMES, 1, 64, seed=0)
+    nothing = ForecastCache(tmp_path)
+    _, (motion,) = score_cases([], [event], cases, 64, torch.device("cpu"), nothing)
+    assert motion == pytest.approx((0, 20), abs=0.3)
 
 
 def test_frames_that_the_conditioner_does_not_make_are_refused() -> None:
@@ -262,10 +314,11 @@ def test_frames_that_the_conditioner_does_not_make_are_refused() -> None:
 
 def test_pysteps_gives_the_minutes(ten_path) -> None:
     past = past_event(read_event(ten_path, Reading(minutes=10)), FRAMES).rain_rate
-    members = pysteps_plugin.forecast(past, None, 3, 1, timestep=10, model=untrained())
-    np.testing.assert_array_equal(members, untrained().predict(past, 1, lead_minutes=30))
+    model = tiny_model(frames=FRAMES)
+    members = pysteps_plugin.forecast(past, None, 3, 1, timestep=10, model=model)
+    np.testing.assert_array_equal(members, model.predict(past, 1, lead_minutes=30))
     with pytest.raises(InputError, match="got a time step of 5 minutes, expected 10"):
-        pysteps_plugin.forecast(past, None, 3, 1, timestep=5, model=untrained())
+        pysteps_plugin.forecast(past, None, 3, 1, timestep=5, model=model)
 
 
 def test_dataarrays_have_the_minutes() -> None:
@@ -281,9 +334,16 @@ def test_dataarrays_have_the_minutes() -> None:
         "x": ("x", np.arange(48.0), kilometres),
     }
     given = xarray.DataArray(past, coordinates, ("time", "y", "x"), attrs={"units": "mm/h"})
-    forecast = untrained().predict_xarray(given, num_members=1, lead_minutes=130)
+    model = tiny_model(frames=FRAMES)
+    forecast = model.predict_xarray(given, num_members=1, lead_minutes=130)
     np.testing.assert_array_equal(forecast.time, times[-1] + step * np.arange(1, 14))
     assert forecast.second_hand.values.tolist() == [0] * 12 + [1]
+    # Sums of 10 minutes every 5: those between are not used, so that none overlap.
+    twice = np.repeat(given, 2, axis=0).assign_coords(time=times[0] + step // 2 * np.arange(16))
+    amounts = (twice / 6).assign_attrs(units="mm", accutime=10)
+    with pytest.warns(UserWarning, match="amounts of 10 minutes|every second one is used"):
+        forecast = model.predict_xarray(amounts, num_members=1)
+    assert forecast.sizes["time"] == 12
 
 
 def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
@@ -292,10 +352,18 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
     write_event(late, tmp_path / "late.npz")
     assert (read_event(tmp_path / "late.npz", Reading(minutes=6)).time == event.time).all()
     assert (read_event(tmp_path / "late.npz").time == late.time).all()
+    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, minutes=6, num_frames=8)
+    assert (trained_on.time == event.time).all()
     out = str(tmp_path / "event.npz")
     convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
     with np.load(out) as file:
         assert (file["time"] == event.time).all()
+
+
+def test_no_less_is_held_out_than_an_example_takes(ten_path) -> None:
+    for num_frames, num_held_out in ((20, 24), (26, 26), (28, 0)):  # of 52
+        _, validation = read_events([str(ten_path)], None, 10, num_frames)
+        assert sum(len(event.time) for event in validation) == num_held_out
 
 
 # ---- a feed --------------------------------------------------------------------------------------
@@ -312,6 +380,26 @@ def test_a_feed_is_of_the_models_frames(tmp_path) -> None:
         time.sleep(0)
     assert feed.due() == [event.time[9], event.time[8], event.time[7]] and not lines
     np.testing.assert_array_equal(feed.event(event.time[8]).time, event.time[1:9])
+
+
+def test_a_service_keeps_the_forecasts_of_a_day(runs, model_folder) -> None:
+    for folder, num_kept in ((model_folder, 288), (runs["ldcast"], 144)):
+        assert parse_flags("", ["--model", str(folder), "--watch", "incoming"]).keep == num_kept
+
+
+def test_a_feed_that_brings_nothing_new_is_said_after_four_frames(tmp_path) -> None:
+    event = set_apart(synthetic_event(0, 10, 32, 32), 10)
+    lines: list[str] = []
+    feed = FrameFeed(tmp_path, read_event, FRAMES, 5, lines.append)
+    now = time.time()
+    for name, minutes in (("first", 0), ("soon", 30), ("later", 41)):
+        path = tmp_path / f"{name}.npz"
+        write_event(event, path)
+        os.utime(path, (now + 60 * minutes, now + 60 * minutes))
+        for _ in range(2):
+            feed.look()
+        said = any("files came for 40 minutes without a frame after" in line for line in lines)
+        assert said == (name == "later")
 
 
 def test_a_feed_of_other_minutes_is_of_no_use(tmp_path) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ldcast.data.crops import Window
+from ldcast.frames import FrameConfig
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import Forecaster
 from ldcast.verification.pysteps_baselines import pysteps_baselines
@@ -57,6 +59,20 @@ def centre(rain_rate: Tensor) -> tuple[float, float]:
     row = (rain_rate.sum(dim=1) * torch.arange(len(rain_rate))).sum() / rain_rate.sum()
     columns = torch.arange(rain_rate.shape[1])
     return row.item(), ((rain_rate.sum(dim=0) * columns).sum() / rain_rate.sum()).item()
+
+
+def test_they_are_as_long_and_as_far_apart_as_the_cases_frames(monkeypatch):
+    extrapolation, steps = both()
+    from pysteps.nowcasts import steps as module
+
+    asked, forecast = {}, module.forecast
+    monkeypatch.setattr(module, "forecast", lambda *a, **k: asked.update(k) or forecast(*a, **k))
+    frames = FrameConfig(past_frames=8, future_frames=12, minutes_per_frame=10)
+    case = replace(make_case(), frames=frames)
+    past = make_rain()[[0, 0, 0, 0, 0, 1, 2, 3]]
+    assert extrapolation.forecast(past, case).shape == (1, 12, HEIGHT, WIDTH)
+    assert steps.forecast(past, case).shape == (MEMBERS, 12, HEIGHT, WIDTH)
+    assert asked["timestep"] == 10
 
 
 # ---- What they forecast --------------------------------------------------------------------------

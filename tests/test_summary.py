@@ -204,3 +204,4 @@ def test_gaps_are_described_of_arrays_of_any_layout(dtype):
     past[2, :, :15] = np.nan
     lines = ["Gaps in earlier images, 25 % of 5 min before: filled from the other images."]
     assert describe_gaps(past[:, ::-1], 5) == describe_gaps(past[..., ::-1], 5) == lines
+    assert describe_gaps(past, 10) == [lines[0].replace("5 min", "10 min")]

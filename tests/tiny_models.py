@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ldcast.config import TINY_AUTOENCODER, TINY_DIFFUSION, DiffusionConfig, ModelConfig
+from ldcast.frames import FrameConfig
 from ldcast.nowcaster import LDCast, build
 from ldcast.rain import RainScale
 
@@ -11,10 +12,11 @@ NUM_STEPS = 4  # sampling steps of the tiny model
 NUM_CALLS = NUM_STEPS + 1  # of its denoiser
 
 
-def tiny_config(**diffusion) -> ModelConfig:
+def tiny_config(frames: FrameConfig | None = None, **diffusion) -> ModelConfig:
     """The preset's networks; velocity by default: untrained, it keeps latents near one."""
     diffusion = {"prediction": "v", "num_sampling_steps": NUM_STEPS} | diffusion
     return ModelConfig(
+        frames=frames or FrameConfig(),
         rain=RainScale(),
         autoencoder=TINY_AUTOENCODER.autoencoder,
         conditioner=TINY_DIFFUSION.conditioner,
@@ -23,11 +25,11 @@ def tiny_config(**diffusion) -> ModelConfig:
     )
 
 
-def tiny_model(seed: int = 0, **diffusion) -> LDCast:
+def tiny_model(seed: int = 0, frames: FrameConfig | None = None, **diffusion) -> LDCast:
     """Random weights; the last convolutions, which start at zero, are filled as well."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(tiny_config(**diffusion))
+        model = build(tiny_config(frames, **diffusion))
         for parameter in model.latent_nowcaster.denoiser.parameters():
             if not parameter.any():
                 parameter.data = 0.1 * torch.randn_like(parameter)
