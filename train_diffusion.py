@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         flags.data, flags.validation_data, frames.minutes_per_frame, frames.num_frames
     )
     inputs = build_inputs(settings.inputs)
-    fields, margin = fields_of(inputs), margin_of(inputs)
+    fields, margin = fields_of(inputs, frames), margin_of(inputs)
     sizes = {"minutes": frames.minutes_per_frame, "multiple": config.rain_multiple}
     crops = TrainingCrops(
         train_events,

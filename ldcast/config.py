@@ -12,7 +12,7 @@ from ldcast.frames import CropFrames, FrameConfig
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.models.registry import autoencoder_class, config_class
 from ldcast.nowcast.registry import build_inputs
-from ldcast.rain import RainScale
+from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
 INPUTS_HELP = "what the networks see besides the past, of ldcast/nowcast/registry.py"
@@ -112,7 +112,9 @@ class DataConfig(Settings):
         "equal_frequency", "how crops are drawn", choices=("uniform", "wet", "equal_frequency")
     )
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
-    max_rain_rate: float = setting(500.0, "mm/h; a batch with more is taken for faulty", low=1)
+    max_rain_rate: float = setting(
+        MAX_RAIN_RATE, "mm/h; a batch with more is taken for faulty", low=1
+    )
     pool: int = setting(
         0, "examples of stage 2 that are encoded once and drawn from; 0: encode in the loop", low=0
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.config import DiffusionConfig, ModelConfig
+from ldcast.data.fields import FieldNeed
 from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.diffusion import Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler, name_of, settings_of
@@ -42,12 +43,12 @@ from ldcast.request import (
     as_tensor,
     batches,
     check_count,
-    check_fields,
     check_past,
     check_window,
     count_frames,
     fields_of_round,
     fitting,
+    forecast_fields,
     pad_to_multiple,
 )
 
@@ -154,9 +155,9 @@ class LDCast(nn.Module):
         return self.latent_nowcaster.denoiser.config.rain_multiple(self.autoencoder.compression)
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of what `predict` needs besides past rain, by the model's inputs."""
-        return fields_of(self.latent_nowcaster.inputs)
+    def fields(self) -> dict[str, FieldNeed]:
+        """What `predict` needs besides past rain for the model's inputs, by name."""
+        return fields_of(self.latent_nowcaster.inputs, self.frames)
 
     @property
     def device(self) -> torch.device:
@@ -202,7 +203,8 @@ class LDCast(nn.Module):
         first_member: number of the first of the `num_members` members, for a part of an ensemble.
         fields: what the model's inputs need besides rain (`model.fields` names it), name ->
             (F, c, H, W), c = 2 for a vector (down, right); F = 1 for what does not change, else one
-            for each past and future frame (24), and more for each further stretch (20).
+            for each past frame (4) of what is observed, for each past and future frame (24) of what
+            is foreseen, and more for each further stretch (20).
         Returns NaN where the newest past frame has no data; `forecast_quality` says where else the
         past tells nothing, or has a gap that nothing could fill.
         Raises InputError for wrong shapes or types, negative or infinite rain, no data at all,
@@ -217,7 +219,8 @@ class LDCast(nn.Module):
             num_frames = count_frames(lead_minutes, self.frames)
         num_rounds = -(-num_frames // num_future)
         height, width = past_rain.shape[1:]
-        given = check_fields(fields or {}, self.fields, num_rounds, self.frames, (height, width))
+        needs = self.fields
+        given = forecast_fields(fields or {}, needs, num_rounds, self.frames, (height, width))
         num_members = check_count("members", num_members)
         first_member = check_count("as first member", first_member, low=0)
         if members_per_batch is not None:
@@ -242,7 +245,7 @@ class LDCast(nn.Module):
         latest = past_rain[None]  # (1, past_frames, H, W), for all; later each member's own
         with autocast(self.device, amp_dtype(amp, self.device)):
             for round_ in range(num_rounds):
-                observed = Observed(latest, fields_of_round(given, round_, self.frames))
+                observed = Observed(latest, fields_of_round(given, needs, round_, self.frames))
                 z = self._sample(observed, members, member_noise, round_, sampler, count, window)
                 frames = slice(round_ * num_future, (round_ + 1) * num_future)
                 for member, z_member in enumerate(z.split(1)):

@@ -10,6 +10,7 @@ from ldcast.errors import InputError
 from ldcast.settings import Settings, setting
 
 ROUNDING = 1e-3  # mm/h; what a file's own rounding may put below zero
+MAX_RAIN_RATE = 500.0  # mm/h; more is clutter or a wrong unit, and taken for no data
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """What a forecast is asked for: checks of it, the padded past, and the members' noise."""
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ldcast.data.fields import FieldNeed, check_layout
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.rain import check_rain_rate
@@ -146,56 +147,71 @@ def check_past(past: Tensor, frames: FrameConfig) -> None:
         raise InputError(f"the {which} no data at all, only NaN: choose another time")
 
 
-def check_fields(
+def forecast_fields(
     given: Mapping[str, np.ndarray | Tensor],
-    names: Sequence[str],
+    needs: Mapping[str, FieldNeed],
     num_rounds: int,
     frames: FrameConfig,
     size: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """The fields (F, c, H, W) of these names, float32, for as many stretches of future frames.
+    """The fields (F, c, H, W) that a model needs, float32, for as many stretches of future frames.
 
-    frames: the model's. size: (H, W) of the rain.
-    Raises InputError for one that is missing, of another size, or ends too soon.
+    needs: of one stretch. frames: the model's. size: (H, W) of the rain.
+    Raises InputError for one that is missing, of another layout or size, or ends too soon.
     """
-    num_needed = frames.past_frames + num_rounds * frames.future_frames
     fields = {}
-    for name in names:
+    for name, need in needs.items():
         if name not in given:
             raise InputError(
                 f"the model takes the input field {name}, got {', '.join(given) or 'no fields'}: "
                 f"give it as fields={{'{name}': array}}, or in the event file"
             )
-        field = torch.as_tensor(given[name]).float()
+        try:
+            field = torch.as_tensor(given[name]).float()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the field {name}: got {error}, expected an array") from None
         if field.ndim != 4 or tuple(field.shape[2:]) != size:
             raise InputError(
                 f"got the field {name} of shape {tuple(field.shape)}, expected (F, c, "
                 f"{size[0]}, {size[1]}) like the past rain"
             )
-        if len(field) != 1 and len(field) < num_needed:
-            got, expected = (
-                frames.minutes_per_frame * (num - frames.past_frames)
-                for num in (len(field), num_needed)
-            )
-            raise InputError(
-                f"the field {name} ends {got} minutes after the issue time, expected {expected} "
-                "for this forecast: give one that goes on longer, or ask for fewer minutes"
-            )
+        check_layout(f"the field {name}", field.shape[1], len(field) > 1, need)
+        _check_length(name, len(field), need, num_rounds, frames)
         fields[name] = field
     return fields
 
 
-def fields_of_round(
-    fields: Mapping[str, Tensor], round_: int, frames: FrameConfig
-) -> dict[str, Tensor]:
-    """Those of the round_-th stretch, from 0: its past and future frames, (1, F, c, H, W).
+def _check_length(
+    name: str, length: int, need: FieldNeed, num_rounds: int, frames: FrameConfig
+) -> None:
+    if need.num_frames == frames.past_frames and num_rounds > 1:
+        raise InputError(
+            f"the field {name} is observed, so it is known up to the issue time only: expected no "
+            f"more than {frames.lead_minutes[-1]} minutes of lead time from this model"
+        )
+    num_needed = need.num_frames + (num_rounds - 1) * frames.future_frames
+    if need.num_frames and length < num_needed:
+        got, expected = (
+            frames.minutes_per_frame * (num - frames.past_frames) for num in (length, num_needed)
+        )
+        raise InputError(
+            f"the field {name} ends {got} minutes after the issue time, expected {expected}, as "
+            f"the networks make {frames.lead_minutes[-1]} minutes at a time: give one that goes on "
+            "longer"
+        )
 
-    fields: name -> (F, c, H, W), as `check_fields` gives them.
+
+def fields_of_round(
+    fields: Mapping[str, Tensor], needs: Mapping[str, FieldNeed], round_: int, frames: FrameConfig
+) -> dict[str, Tensor]:
+    """Those of the round_-th stretch, from 0: what is needed of each, (1, F, c, H, W).
+
+    fields, needs: as `forecast_fields` gives and takes them.
     """
     first = round_ * frames.future_frames
-    own = slice(first, first + frames.num_frames)
     return {
-        name: (field if len(field) == 1 else field[own])[None] for name, field in fields.items()
+        name: (field[first : first + needs[name].num_frames] if len(field) > 1 else field)[None]
+        for name, field in fields.items()
     }
 
 

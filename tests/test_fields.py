@@ -9,12 +9,20 @@ import torch
 from ldcast.data.archive import RainEvent, past_event, read_event
 from ldcast.data.cadence import round_event, unrounded
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, augment, read_window
-from ldcast.data.fields import Field, check_fields, fields_at, joined_fields, notes_of_unused
+from ldcast.data.fields import (
+    Field,
+    FieldNeed,
+    check_fields,
+    fields_at,
+    joined_fields,
+    notes_of_unused,
+)
 from ldcast.data.pieces import cut
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
+NEEDS = {"height": FieldNeed(1, 0), "model_rain": FieldNeed(1, 4)}
 START = np.datetime64("2020-01-01T00:00:00", "s")
 
 
@@ -53,6 +61,7 @@ def write(path, **arrays) -> None:
         ((6, 40, 50), None, (6, 1, 40, 50)),
         ((9, 40, 50), 9, (9, 1, 40, 50)),
         ((6, 2, 40, 50), None, (6, 2, 40, 50)),
+        ((2, 40, 50), None, (1, 2, 40, 50)),
     ],
 )
 def test_layouts_of_an_event_file(shape, num_times, expected, tmp_path) -> None:
@@ -61,7 +70,7 @@ def test_layouts_of_an_event_file(shape, num_times, expected, tmp_path) -> None:
     read = read_event(tmp_path / "e.npz")
     field = read.fields["more"]
     assert field.values.shape == expected and read.notes == ()
-    if len(shape) > 2:
+    if expected[0] > 1:
         assert np.array_equal(field.time, times(num_times or 6))
     else:
         assert field.time is None
@@ -77,9 +86,13 @@ def test_other_arrays_are_said_to_be_unused(shape, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"more": np.ones((9, 40, 51))}, r"more has shape \(9, 40, 51\).*of 40 x 50 pixels"),
+        (
+            {"more": np.ones((9, 40, 51))},
+            r"more, .* has shape \(9, 40, 51\).*40 x 50 pixels",
+        ),
         ({"more": np.ones((8, 40, 50))}, "expected one time for each of 8 frames"),
         ({"more_time": times(9)[::-1]}, "expected times that increase"),
+        ({"more": np.ones((40, 50))}, r"more, which has times, has shape \(40, 50\)"),
     ],
 )
 def test_fields_whose_times_do_not_fit_are_refused(change, message, tmp_path) -> None:
@@ -97,7 +110,9 @@ def test_pieces_and_past_frames_keep_their_fields() -> None:
         assert np.array_equal(field.values, whole.values[..., 8:32, 4:36])
         assert np.array_equal(field.time, whole.time)
     past = past_event(given, FrameConfig())
-    found = fields_at(past, ["model_rain"], past.time[-1] + np.timedelta64(5, "m") * np.arange(3))
+    found = fields_at(
+        past, {"model_rain": FieldNeed(1, 3)}, past.time[-1] + np.timedelta64(5, "m") * np.arange(3)
+    )
     assert np.array_equal(found["model_rain"], given.fields["model_rain"].values[5:8])
 
 
@@ -108,8 +123,40 @@ def test_fields_of_the_frames_follow_their_times_as_they_are_rounded() -> None:
     read = replace(given, time=off, fields=fields)
     rounded = round_event(read, 5)
     assert np.array_equal(rounded.time, given.time)
-    check_fields([rounded], ["height", "model_rain"])
-    check_fields([unrounded(rounded)], ["model_rain"])
+    check_fields([rounded], NEEDS)
+    check_fields([unrounded(rounded)], NEEDS)
+
+
+@pytest.mark.parametrize("shift", [12, -20])
+def test_fields_with_the_clock_of_the_rain_go_on_by_it(shift) -> None:
+    """Rain and field are some seconds off alike, also after the last frame of the rain."""
+    given = event()
+    off = np.timedelta64(shift, "s")
+    moved = {
+        name: of if of.time is None else Field(of.values, of.time + off)
+        for name, of in given.fields.items()
+    }
+    rounded = round_event(replace(given, time=given.time + off, fields=moved), 5)
+    assert np.array_equal(rounded.fields["model_rain"].time, given.fields["model_rain"].time)
+    exact = replace(given, time=given.time + off)  # the field has the whole minutes already
+    assert np.array_equal(
+        round_event(exact, 5).fields["model_rain"].time, given.fields["model_rain"].time
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "need", "message"),
+    [
+        ("height", FieldNeed(1, 2), "one number for each pixel, without a time, expected one"),
+        ("model_rain", FieldNeed(1, 0), "one for each frame, expected .* without a time"),
+        ("model_rain", FieldNeed(2, 2), r"one number for each pixel.*expected a vector"),
+    ],
+)
+def test_another_layout_is_refused(name, need, message) -> None:
+    with pytest.raises(InputError, match=message):
+        fields_at(event(), {name: need}, times(2))
+    with pytest.raises(InputError, match=message):
+        check_fields([event()], {name: need})
 
 
 def test_the_newest_file_says_what_is_to_come() -> None:
@@ -134,8 +181,8 @@ def test_the_newest_file_says_what_is_to_come() -> None:
 )
 def test_what_is_missing_is_named(name, at, message) -> None:
     with pytest.raises(InputError, match=message):
-        fields_at(event(), [name], at)
-    assert fields_at(event(), ["height"], at)["height"].shape == (1, 1, 40, 50)
+        fields_at(event(), {name: FieldNeed(1, 2)}, at)
+    assert fields_at(event(), {"height": FieldNeed(1, 0)}, at)["height"].shape == (1, 1, 40, 50)
 
 
 def test_unused_fields_are_named() -> None:
@@ -147,7 +194,7 @@ def test_unused_fields_are_named() -> None:
 
 
 def test_fields_are_cut_with_the_rain() -> None:
-    given, names = event(), ("height", "model_rain")
+    given, names = event(), NEEDS
     crops = ValidationCrops([given], 4, 16, 5, seed=0, fields=names)
     for window, crop in zip(crops.windows, crops, strict=True):
         assert crop.fields["height"].shape == (1, 1, 16, 16)
@@ -159,7 +206,7 @@ def test_fields_are_cut_with_the_rain() -> None:
 
 
 def test_a_margin_knows_a_part_of_the_surroundings() -> None:
-    given, names = event(), ("height",)
+    given, names = event(), {"height": FieldNeed(1, 0)}
     settings = ([given], 4, 16, "uniform", 0)
     crops = TrainingCrops(*settings, use_augmentation=False, fields=names, margin=12)
     bare = TrainingCrops(*settings, use_augmentation=False)

@@ -1,6 +1,7 @@
 """A new input is a file and a line: trained with, saved, and known wherever a forecast is made."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +21,14 @@ from ldcast.errors import InputError, run_script
 from ldcast.frames import FrameConfig
 from ldcast.model_folder import read_description
 from ldcast.nowcast.carried_rain import CarriedRain
-from ldcast.nowcast.inputs import Known, LatentGrid, Observed, known_at_issue_time
+from ldcast.nowcast.inputs import (
+    FieldKind,
+    Known,
+    LatentGrid,
+    Observed,
+    fields_of,
+    known_at_issue_time,
+)
 from ldcast.nowcast.registry import INPUTS, build_inputs
 from ldcast.nowcaster import build
 from ldcast.training.footprint import count, diffusion_pass
@@ -32,7 +40,7 @@ class WetShare:
     """Derived, beside the past: the share of each cell that was wet."""
 
     beside = "past"
-    fields = ()
+    fields: ClassVar = {}
     margin = 0
 
     def num_channels(self, latent_channels: int) -> int:
@@ -47,7 +55,7 @@ class Orography:
     """External, beside the future, without change: height in km; where it is not known, 0."""
 
     beside = "future"
-    fields = ("height",)
+    fields: ClassVar = {"height": FieldKind(times="none")}
     margin = 0
 
     def num_channels(self, latent_channels: int) -> int:
@@ -55,14 +63,14 @@ class Orography:
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
         height = observed.domain(observed.fields["height"])[:, 0][:, :, None]  # (B, 1, 1, H, W)
-        return grid.average(height.nan_to_num(nan=0.0) / 1000)
+        return grid.average(height / 1000)
 
 
 class Wind:
     """External, beside the future, a vector that changes: of the frames to come."""
 
     beside = "future"
-    fields = ("wind",)
+    fields: ClassVar = {"wind": FieldKind(num_channels=2)}
     margin = 0
 
     def num_channels(self, latent_channels: int) -> int:
@@ -72,10 +80,26 @@ class Wind:
         wind = observed.domain(observed.fields["wind"])[
             :, grid.frames.past_frames :
         ]  # (B, F, 2, H, W)
-        return grid.average(wind.transpose(1, 2).nan_to_num(nan=0.0) / 10)
+        return grid.average(wind.transpose(1, 2) / 10)
 
 
-NEW = {"wet_share": WetShare, "orography": Orography, "wind": Wind}
+class Lightning:
+    """External, beside the past, observed: so it is known up to the issue time."""
+
+    beside = "past"
+    fields: ClassVar = {"lightning": FieldKind(times="past")}
+    margin = 0
+
+    def num_channels(self, latent_channels: int) -> int:
+        return 2
+
+    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
+        strikes = observed.domain(observed.fields["lightning"]).transpose(1, 2)  # (B, 1, F, H, W)
+        assert strikes.shape[2] == grid.frames.past_frames
+        return torch.cat([grid.average(strikes), grid.known_share(strikes)], dim=1)
+
+
+NEW = {"wet_share": WetShare, "orography": Orography, "wind": Wind, "lightning": Lightning}
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +239,10 @@ def test_bad_names_are_refused(names, message) -> None:
     [
         ({"wind": None}, "takes the input field wind, got height"),
         ({"wind": torch.zeros(23, 2, 32, 48)}, "ends 95 minutes after .* expected 100"),
+        ({"wind": torch.zeros(24, 1, 32, 48)}, "wind is one number .* expected a vector"),
+        ({"wind": torch.zeros(1, 2, 32, 48)}, "wind is a vector .* without a time, expected"),
+        ({"height": torch.zeros(24, 1, 32, 48)}, "height is one .* each frame, expected"),
+        ({"wind": np.array(["a"])}, "the field wind: got .*expected an array"),
         ({"wind": torch.zeros(24, 2, 32, 40)}, r"expected \(F, c, 32, 48\)"),
     ],
 )
@@ -222,6 +250,62 @@ def test_fields_that_are_missing_or_end_too_soon_are_refused(change, message) ->
     given = {name: value for name, value in (fields() | change).items() if value is not None}
     with pytest.raises(InputError, match=message):
         model_with("orography", "wind").predict(rain(), 1, fields=given)
+
+
+def test_what_is_observed_is_asked_for_up_to_the_issue_time_only(tmp_path) -> None:
+    model = model_with("lightning")
+    event = event_with_fields(num_frames=4, later=0)
+    strikes = np.random.default_rng(0).poisson(0.5, (4, 64, 64)).astype(np.int16)
+    path = tmp_path / "event.npz"
+    np.savez(path, rain_rate=event.rain_rate, time=event.time, lightning=strikes)
+    model.save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(path), "--members", "1"]
+    assert run_script(lambda: infer.main([*arguments, "--out", str(tmp_path / "f.npz")])) == 0
+    rain_rate = np.load(tmp_path / "f.npz")["rain_rate"]
+    given = {"lightning": torch.from_numpy(strikes)[:, None]}
+    past = torch.from_numpy(event.rain_rate)
+    assert np.array_equal(rain_rate, model.predict(past, 1, fields=given).numpy())
+    blank = {"lightning": torch.zeros(4, 1, 64, 64)}
+    assert not np.allclose(rain_rate, model.predict(past, 1, fields=blank), atol=0.1)
+    with pytest.raises(InputError, match=r"lightning is observed.*no more than 100 minutes"):
+        model.predict(past, 1, fields=given, lead_minutes=105)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (30, 41)])
+def test_an_input_that_is_not_finite_is_named(size, monkeypatch) -> None:
+    monkeypatch.setattr(
+        Orography,
+        "__call__",
+        lambda self, observed, grid: grid.average(observed.fields["height"][:, 0][:, :, None] / 0),
+    )
+    with pytest.raises(InputError, match="input orography, made of height, has values that are"):
+        model_with("orography").predict(rain(*size), 1, fields=fields(*size))
+
+
+def test_what_is_not_known_does_not_count_in_a_mean() -> None:
+    """Beyond a domain of 30 x 41 pixels, padded to 32 x 48, nothing is known."""
+    grid = LatentGrid(as_it_is, 4, FrameConfig())
+    values = torch.full((1, 1, 1, 8, 8), 3.0)
+    values[..., 6:, :] = torch.nan
+    values[..., :4, 4:] = torch.nan
+    assert grid.average(values)[0, 0, 0].tolist() == [[3, 0], [3, 3]]
+    assert grid.known_share(values)[0, 0, 0].tolist() == [[1, 0], [0.5, 0.5]]
+    model, given = model_with("orography", "wind"), fields(30, 41)
+    assert torch.isfinite(model.predict(rain(30, 41), 1, fields=given)).all()
+
+
+def test_inputs_may_share_a_field_but_not_disagree_on_it() -> None:
+    class Later(Lightning):
+        fields: ClassVar = {"lightning": FieldKind(times="all")}
+
+    class Fixed(Lightning):
+        fields: ClassVar = {"lightning": FieldKind(times="none")}
+
+    frames = FrameConfig()
+    both = fields_of({"a": Lightning(), "b": Later()}, frames)
+    assert both == {"lightning": (1, 24)} == fields_of({"b": Later(), "a": Lightning()}, frames)
+    with pytest.raises(InputError, match="two inputs need the field lightning"):
+        fields_of({"a": Lightning(), "b": Fixed()}, frames)
 
 
 # ---- carried rain --------------------------------------------------------------------------------

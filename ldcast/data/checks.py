@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.config import DataConfig
 from ldcast.errors import InputError
-from ldcast.rain import ROUNDING
+from ldcast.rain import MAX_RAIN_RATE, ROUNDING
 
-MAX_RAIN_RATE = DataConfig().max_rain_rate  # mm/h; training, too, takes more for no data
 FROM_DBZ = (
     "convert it by mm/h = (10 ** (dBZ / 10) / a) ** (1 / b), for instance a = 223 and "
     "b = 1.53, with no echo as 0 and no data as NaN"
@@ -100,9 +98,9 @@ def _check_is_clutter(
     share = num_impossible / (num_impossible + num_possible)
     if share > _MAX_IMPOSSIBLE:
         raise InputError(
-            f"{path}: {share:.1%} of the pixels with data are above {MAX_RAIN_RATE:g} mm/h, up to "
-            f"{highest:.3g}, expected no more than {_MAX_IMPOSSIBLE:.1%} (clutter); check the "
-            "units that the file states, and write NaN for no data"
+            f"{path}: {share:.1%} of the pixels with data are above {MAX_RAIN_RATE:g} mm/h, "
+            f"up to {highest:.3g}, expected no more than {_MAX_IMPOSSIBLE:.1%} (clutter); check "
+            "the units that the file states, and write NaN for no data"
         )
 
 

@@ -9,7 +9,7 @@ size of a crop is a multiple, in pixels, for the networks that it is for.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
 from ldcast.data.archive import RainEvent, check_cadence
-from ldcast.data.fields import check_fields, fields_at
+from ldcast.data.fields import FieldNeed, check_fields, fields_at
 from ldcast.data.tiles import (
     CLASS_EDGES,
     TILE,
@@ -53,8 +53,8 @@ class Example(NamedTuple):
 
     rain_rate: (1, T, H, W) float32 mm/h, NaN = no data. Where a margin is asked for, that many
         pixels on all sides are not of the crop itself.
-    fields: name -> (T, c, H, W) float32, or (1, c, H, W) of what does not change; c is 2 for a
-        vector, down and right. NaN = not known.
+    fields: name -> (F, c, H, W) float32, of as many frames as are needed, or F = 1 of what does not
+        change; c is 2 for a vector, down and right. NaN = not known.
     """
 
     rain_rate: Tensor
@@ -240,7 +240,7 @@ class TrainingCrops(Dataset):
 
     picker: of `PICKERS`.
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
-    fields: names of what is read besides rain.
+    fields: what is needed besides rain, by name.
     margin: pixels that are read around the crop. Each example knows a part of them, from none to
         all with equal chances; the rest of its margin is NaN, as is what lies outside the domain.
     Item (attempt, iteration, index in the global batch): `Example` of crop_size + 2 margin pixels.
@@ -255,7 +255,7 @@ class TrainingCrops(Dataset):
         picker: str,
         seed: int,
         use_augmentation: bool = True,
-        fields: Sequence[str] = (),
+        fields: Mapping[str, FieldNeed] | None = None,
         margin: int = 0,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
@@ -263,7 +263,7 @@ class TrainingCrops(Dataset):
         if picker not in PICKERS:
             raise InputError(f"crop picker '{picker}': expected {' or '.join(PICKERS)}")
         self.picker: Picker = PICKERS[picker](events, num_frames, crop_size, minutes, multiple)
-        check_fields(events, fields)
+        check_fields(events, fields or {})
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
@@ -298,11 +298,11 @@ class ValidationCrops(Dataset):
         num_examples: int,
         seed: int,
         max_rain_rate: float = math.inf,
-        fields: Sequence[str] = (),
+        fields: Mapping[str, FieldNeed] | None = None,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
     ):
-        check_fields(events, fields)
+        check_fields(events, fields or {})
         picker = UniformPicker(events, num_frames, crop_size, minutes, multiple)
         self.windows = validation_windows(picker, num_examples, seed)
         self._events = events
@@ -410,7 +410,7 @@ def read_window(
     window: Window,
     num_frames: int,
     crop_size: int,
-    fields: Sequence[str] = (),
+    fields: Mapping[str, FieldNeed] | None = None,
     margin: int = 0,
 ) -> Example:
     """Rain and fields of one window, with `margin` pixels around it; copies.
@@ -428,7 +428,7 @@ def read_window(
     def whole(inside: np.ndarray) -> Tensor:
         return F.pad(torch.from_numpy(as_float32(inside)), beyond, value=torch.nan)
 
-    found = fields_at(event, fields, event.time[frames])
+    found = fields_at(event, fields or {}, event.time[frames])
     return Example(
         whole(event.rain_rate[frames, rows, columns])[None],
         {name: whole(values[..., rows, columns]) for name, values in found.items()},

@@ -1,14 +1,15 @@
 """What an event file carries besides rain: orography, a weather model's rain or wind, lightning.
 
 A field is an array on the grid of the rain, under a name that an input of `ldcast/nowcast` takes:
-(y, x) does not change in time; (time, y, x) changes; (time, 2, y, x) is a vector, down and right.
+(y, x) does not change in time; (time, y, x) changes; a vector, down and right, is (2, y, x) or
+(time, 2, y, x).
 Its times are the array NAME_time, or those of the rain frames where there is none; they may go on
 after the last frame, as a weather model's do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # which imports this
     from ldcast.data.archive import RainEvent
 
 _TIME_SUFFIX = "_time"
-_LAYOUT = "(y, x), (time, y, x) or (time, 2, y, x) of numbers on the grid of the rain"
+_LAYOUT = "(y, x), (2, y, x), (time, y, x) or (time, 2, y, x), numbers on the grid of the rain"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,17 @@ class Field:
         return Field(self.values[..., rows, columns].copy(), self.time)
 
     def retimed(self, before: np.ndarray, now: np.ndarray) -> "Field":
-        """With the times that its event's frames have now, where it had theirs before."""
-        is_of_frames = self.time is not None and np.array_equal(self.time, before)
-        return Field(self.values, now) if is_of_frames else self
+        """As its event's frames, which had the times `before`, are rounded to `now`.
+
+        Times of frames move with them, and those after the last one as it does, if they are whole
+        steps from it: what has other times, such as those of a weather model, has no such clock.
+        """
+        if self.time is None or len(before) < 2:
+            return self
+        moves, step = now - before, np.median(np.diff(before))
+        nearest = np.abs(self.time[:, None] - before).argmin(axis=1)
+        is_of_frames = (self.time - before[nearest]) % step == np.timedelta64(0, "s")
+        return Field(self.values, np.where(is_of_frames, self.time + moves[nearest], self.time))
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """(len(times), c, H, W), or (1, c, H, W) of what does not change; a view where it can be.
@@ -73,13 +82,13 @@ def fields_of_arrays(
     found = {}
     for name in [name for name in arrays if not _is_time_of_another(name, arrays)]:
         array, own_time = arrays[name], arrays.get(name + _TIME_SUFFIX)
-        is_timed = own_time is not None or array.ndim == 2 or len(array) == len(time)
-        if _is_field(array, size) and is_timed:
+        if _is_field(array, size) and _fits(array, own_time, len(time)):
             found[name] = _field(array, own_time, time, f"{where}: {name}")
         elif own_time is not None:
             raise InputError(
-                f"{where}: {name} has shape {array.shape} and type {array.dtype}, expected "
-                f"{_LAYOUT} of {size[0]} x {size[1]} pixels"
+                f"{where}: {name}, which has times, has shape {array.shape} and type "
+                f"{array.dtype}, expected (time, y, x) or (time, 2, y, x), numbers of "
+                f"{size[0]} x {size[1]} pixels"
             )
     for name in found:
         arrays.pop(name)
@@ -91,8 +100,8 @@ def arrays_of_fields(fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
     """What an event file holds for them."""
     arrays = {}
     for name, field in fields.items():
-        is_scalar = field.values.shape[1] == 1
-        values = field.values[:, 0] if is_scalar else field.values
+        is_vector = field.values.shape[1] == 2
+        values = field.values if is_vector else field.values[:, 0]
         arrays[name] = values if field.time is not None else values[0]
         if field.time is not None:
             arrays[name + _TIME_SUFFIX] = field.time
@@ -120,34 +129,67 @@ def joined_fields(events: Sequence["RainEvent"]) -> dict[str, Field]:
     return joined
 
 
-def check_fields(events: Sequence["RainEvent"], names: Sequence[str]) -> None:
-    """Raises InputError where an event lacks a field, or a time of it."""
+class FieldNeed(NamedTuple):
+    """What is needed of a field for one window of frames.
+
+    num_channels: 1, or 2 for a vector. num_frames: from the oldest past frame on; 0 of what does
+    not change.
+    """
+
+    num_channels: int
+    num_frames: int
+
+
+def check_fields(events: Sequence["RainEvent"], needs: Mapping[str, FieldNeed]) -> None:
+    """Raises InputError where an event lacks a field, or a frame's time of one that changes."""
     for event in events:
-        for name in names:
-            fields_at(event, [name], event.time)
+        whole = {
+            name: need._replace(num_frames=len(event.time) if need.num_frames else 0)
+            for name, need in needs.items()
+        }
+        fields_at(event, whole, event.time)
 
 
-def fields_at(event: "RainEvent", names: Sequence[str], times: np.ndarray) -> dict[str, np.ndarray]:
-    """The event's fields of these names at these times, each as `Field.at` gives it.
+def fields_at(
+    event: "RainEvent", needs: Mapping[str, FieldNeed], times: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The event's fields (F, c, H, W) by name, at the first of the times, as each is needed.
 
-    Raises InputError, one line, where there is none of that name or it lacks a time.
+    Raises InputError, one line, where there is none of that name, or it is of another layout, or
+    lacks a time.
     """
     found = {}
-    for name in names:
+    for name, need in needs.items():
+        where = f"{event.name}: {name}"
         if name not in event.fields:
+            unread = "".join(f"; {note}" for note in event.notes if name in note)
             raise InputError(
                 f"{event.name} has no {name}, which the model takes as an input: it has "
                 f"{', '.join(event.fields) or 'no such arrays'}; add it to the event file as "
-                f"{_LAYOUT}"
+                f"{_LAYOUT}{unread}"
             )
+        field = event.fields[name]
+        check_layout(where, field.values.shape[1], field.time is not None, need)
         try:
-            found[name] = event.fields[name].at(times)
+            found[name] = field.at(times[: need.num_frames])
         except InputError as error:
-            raise InputError(f"{event.name}: {name} ends too soon or has gaps: {error}") from None
+            raise InputError(f"{where} ends too soon or has gaps: {error}") from None
     return found
 
 
-def notes_of_unused(events: Sequence["RainEvent"], names: Sequence[str] = ()) -> list[str]:
+def check_layout(where: str, num_channels: int, is_timed: bool, need: FieldNeed) -> None:
+    """Raises InputError for a field that is no vector, or does not change, where it should."""
+
+    def describe(channels: int, changes: bool) -> str:
+        kind = "a vector (down, right)" if channels == 2 else "one number for each pixel"
+        return f"{kind}, {'one for each frame' if changes else 'without a time'}"
+
+    got, expected = (num_channels, is_timed), (need.num_channels, need.num_frames > 0)
+    if got != expected:
+        raise InputError(f"{where} is {describe(*got)}, expected {describe(*expected)}")
+
+
+def notes_of_unused(events: Sequence["RainEvent"], names: Collection[str] = ()) -> list[str]:
     """A line for each event with fields that a model, which takes `names`, does not use."""
     lines = []
     for event in events:
@@ -166,8 +208,21 @@ def _is_field(array: np.ndarray, size: tuple[int, int]) -> bool:
     return is_layout and array.shape[-2:] == size and array.dtype.kind in "fiu"
 
 
+def _fits(array: np.ndarray, own_time: np.ndarray | None, num_frames: int) -> bool:
+    """Whether it is known of what time its entries are, or that they have none."""
+    if own_time is not None:
+        return array.ndim > 2
+    return array.ndim == 2 or len(array) == num_frames or _is_static_vector(array, num_frames)
+
+
+def _is_static_vector(array: np.ndarray, num_frames: int) -> bool:
+    return array.ndim == 3 and len(array) == 2 != num_frames
+
+
 def _field(array: np.ndarray, own_time: np.ndarray | None, time: np.ndarray, where: str) -> Field:
     if array.ndim == 2:
         return Field(array[None, None])
+    if own_time is None and _is_static_vector(array, len(time)):
+        return Field(array[None])
     values = array[:, None] if array.ndim == 3 else array
     return Field(values, time if own_time is None else checked_time(own_time, len(array), where))

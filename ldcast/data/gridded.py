@@ -22,7 +22,6 @@ from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
     JITTER,
-    MAX_RAIN_RATE,
     amounts_note,
     check_apart_in_time,
     checked_rain_rate,
@@ -39,6 +38,7 @@ from ldcast.data.pieces import cut_unloaded
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.data.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.errors import InputError
+from ldcast.rain import MAX_RAIN_RATE
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     from xarray import DataArray, Dataset

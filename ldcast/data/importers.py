@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldcast.data.archive import RainEvent
-from ldcast.data.checks import MAX_RAIN_RATE, amounts_note, checked_rain_rate
+from ldcast.data.checks import amounts_note, checked_rain_rate
 from ldcast.data.formats import kind_of, looks_like
 from ldcast.data.grids import in_metres, is_in_degrees, metric_grid
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.quiet import contained, import_contained
+from ldcast.rain import MAX_RAIN_RATE
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     import h5py
@@ -190,7 +191,10 @@ def service_event(
     return RainEvent(
         rain_rate=rain_rate,
         time=np.array([time]),
-        grid={**grid, "processing": f"{how}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h"},
+        grid={
+            **grid,
+            "processing": f"{how}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
+        },
         name=path.stem,
         source=str(path.resolve()),
         interval_start=interval_start,

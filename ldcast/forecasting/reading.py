@@ -48,7 +48,14 @@ def forecast_fields(model: LDCast, past: RainEvent, num_frames: int) -> dict[str
     num_rounds = -(-num_frames // frames.future_frames)
     number = np.arange(1 - frames.past_frames, num_rounds * frames.future_frames + 1)
     times = past.time[-1] + frames.step * number
-    return fields_at(past, model.fields, times)
+    later = (num_rounds - 1) * frames.future_frames
+    needs = {
+        name: need._replace(num_frames=need.num_frames + later)
+        if need.num_frames > frames.past_frames
+        else need
+        for name, need in model.fields.items()
+    }
+    return fields_at(past, needs, times)
 
 
 def _check_exists(path: Path) -> None:

@@ -5,6 +5,8 @@ Sources: semi-Lagrangian advection as in motion/carrying.py; advected rain as a 
 Ritvanen et al. 2023 (L-CNN, IEEE JSTARS 16), Zhang et al. 2023 (NowcastNet, Nature 619).
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ class CarriedRain:
     """
 
     beside = "future"
-    fields = ()
+    fields: ClassVar = {}
     margin = 96  # pixels: rain that moves by 5 pixels a frame comes from as far after 100 minutes
 
     def num_channels(self, latent_channels: int) -> int:
@@ -28,8 +30,7 @@ class CarriedRain:
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
         carried = torch.stack([self._carry(past, observed, grid) for past in observed.past])
         carried = carried[:, None]  # (B, 1, T, H, W)
-        known_share = grid.average((~carried.isnan()).float())
-        return torch.cat([grid.encode(carried), known_share], dim=1)
+        return torch.cat([grid.encode(carried), grid.known_share(carried)], dim=1)
 
     @staticmethod
     def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:

@@ -7,12 +7,14 @@ besides rain comes with the event files (`ldcast.data.fields`).
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ldcast.data.fields import FieldNeed
 from ldcast.diffusion.windows import Window
+from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
 
@@ -21,8 +23,9 @@ class Observed:
     """What radar and other sources say at the issue time, on the radar grid, of B domains.
 
     past: (B, T_past, H + 2 margin, W + 2 margin) mm/h, oldest first, NaN = no data; gaps filled.
-    fields: name -> (B, F, c, H + 2 margin, W + 2 margin), NaN = not known; F is past and future
-        frames, or 1 of what does not change, c is 2 for a vector (down, right).
+    fields: name -> (B, F, c, H + 2 margin, W + 2 margin), NaN = not known, as everywhere beyond the
+        domain; F is past frames, or past and future frames, or 1 of what does not change (see
+        `FieldKind`); c is 2 for a vector (down, right).
     margin: pixels on all sides of the domain of H x W that belong to its surroundings.
     """
 
@@ -60,12 +63,32 @@ class LatentGrid:
         return self.frames.future_frames // self.compression
 
     def average(self, values: Tensor) -> Tensor:
-        """Mean over the pixels and frames of each cell: (B, c, T, H, W) -> (B, c, L, h, w).
+        """Mean over the known pixels and frames of each cell, 0 where none is (NaN) known.
 
-        Of T = 1, what does not change, over the pixels alone. NaN of a cell makes it NaN.
+        values: (B, c, T, H, W) -> (B, c, L, h, w). Of T = 1, what does not change, the mean is over
+        pixels alone.
         """
+        total = self._mean(values.nan_to_num(nan=0.0))
+        return total / self.known_share(values).clamp(min=1e-6)
+
+    def known_share(self, values: Tensor) -> Tensor:
+        """Share of each cell that is known, (B, c, L, h, w) in 0..1; values: as for `average`."""
+        return self._mean((~values.isnan()).float())
+
+    def _mean(self, values: Tensor) -> Tensor:
         frames = 1 if values.shape[2] == 1 else self.compression
         return nn.functional.avg_pool3d(values, (frames, self.compression, self.compression))
+
+
+class FieldKind(NamedTuple):
+    """What an input needs of a field that events carry.
+
+    num_channels: 1, or 2 for a vector. times: "past": what is observed, of the past frames;
+    "all": what is foreseen, of past and future frames; "none": it does not change.
+    """
+
+    num_channels: int = 1
+    times: Literal["past", "all", "none"] = "all"
 
 
 class Input(Protocol):
@@ -74,12 +97,12 @@ class Input(Protocol):
     beside: "past": the past latents, in the conditioner, (B, c, L_past, h, w); or "future": the
         noisy future latents, in the denoiser, (B, c, L_future, h, w). One latent frame instead of
         all does for what does not change.
-    fields: names of what events must carry for it; none where it is made of the past rain.
+    fields: what events must carry for it, by name; none where it is made of the past rain.
     margin: pixels around a training crop that it looks at; forecasts have the whole domain.
     """
 
     beside: Literal["past", "future"]
-    fields: tuple[str, ...]
+    fields: Mapping[str, FieldKind]
     margin: int
 
     def num_channels(self, latent_channels: int) -> int:
@@ -130,7 +153,8 @@ class Known:
 def known_at_issue_time(observed: Observed, grid: LatentGrid, inputs: Mapping[str, Input]) -> Known:
     """Past latents and inputs of the domains that were observed.
 
-    Raises AssertionError for an input of another shape than it promises.
+    Raises AssertionError for an input of another shape than it promises, and InputError for one
+    that is not finite.
     """
     z_past = grid.encode(observed.domain(observed.past)[:, None])
     made: dict[str, dict[str, Tensor]] = {"past": {}, "future": {}}
@@ -141,13 +165,38 @@ def known_at_issue_time(observed: Observed, grid: LatentGrid, inputs: Mapping[st
         expected = (batch, make.num_channels(channels), height, width)
         got = (*value.shape[:2], *value.shape[3:])
         assert got == expected and value.shape[2] in (1, num_frames), (name, value.shape, expected)
+        has_content = type(value) is Tensor  # not where memory is counted
+        if has_content and not torch.isfinite(value).all():
+            made_of = f", made of {', '.join(make.fields)}," if make.fields else ""
+            raise InputError(
+                f"the input {name}{made_of} has values that are not finite, expected numbers: NaN "
+                "stands for what is not known, as it is everywhere beyond the domain, and is the "
+                "input's to replace"
+            )
         made[make.beside][name] = value
     return Known(z_past, **made)
 
 
-def fields_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
-    """Names of the fields that the inputs need, none twice."""
-    return tuple(dict.fromkeys(name for given in inputs.values() for name in given.fields))
+def fields_of(inputs: Mapping[str, Input], frames: FrameConfig) -> dict[str, FieldNeed]:
+    """What the inputs need besides rain, by the names of fields.
+
+    Raises InputError where two of them need the same field as something else.
+    """
+    num_frames = {"none": 0, "past": frames.past_frames, "all": frames.num_frames}
+    needs: dict[str, FieldNeed] = {}
+    for given in inputs.values():
+        for name, kind in given.fields.items():
+            need = FieldNeed(kind.num_channels, num_frames[kind.times])
+            before = needs.get(name, need)
+            if before._replace(num_frames=1) != need._replace(num_frames=1) or (
+                (before.num_frames == 0) != (need.num_frames == 0)
+            ):
+                raise InputError(
+                    f"two inputs need the field {name}, one as {before}, one as {need}: expected "
+                    "the same of both"
+                )
+            needs[name] = max(before, need)
+    return needs
 
 
 def margin_of(inputs: Mapping[str, Input]) -> int:

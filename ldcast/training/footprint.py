@@ -96,7 +96,7 @@ class _Blank:
     """An input of the same shape without content: what makes it may look at values."""
 
     def __init__(self, given: Input) -> None:
-        self.beside, self.fields, self.margin = given.beside, (), 0
+        self.beside, self.fields, self.margin = given.beside, {}, 0
         self.num_channels = given.num_channels
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:

@@ -1,7 +1,7 @@
 """Forecasts of a few fixed cases: the score that chooses the best checkpoint, and its picture."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from ldcast.config import DataConfig, ForecastScoreConfig
 from ldcast.data.archive import RainEvent
 from ldcast.data.crops import read_window
+from ldcast.data.fields import FieldNeed
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.frames import FrameConfig, nearest_leads
 from ldcast.nowcaster import LDCast
@@ -89,7 +90,9 @@ class FixedCases:
         alone.cases = self.cases[-1:]
         return alone
 
-    def _read(self, case: Case, fields: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _read(
+        self, case: Case, fields: Mapping[str, FieldNeed]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rain (T, H, W) of a case, mm/h; NaN for no data and for what cannot be. And fields."""
         num_frames, crop_size = self._frames.num_frames, self._data.crop_size
         example = read_window(self._events, case.window, num_frames, crop_size, fields)

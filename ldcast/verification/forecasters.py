@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldcast.data.fields import FieldNeed
 from ldcast.device import amp_dtype
 from ldcast.diffusion import warn_of_few_steps
 from ldcast.files import open_atomically
@@ -42,14 +43,14 @@ class Forecaster:
         matter. Where it has `fields`, it is also called with fields, name -> (F, c, H, W).
     identity: all that decides its forecasts besides past and case, plain values; None for one that
         is too quick to be worth keeping.
-    notes: lines for the user. fields: names of what it needs besides past rain.
+    notes: lines for the user. fields: what it needs besides past rain, by name.
     """
 
     name: str
     forecast: Callable[..., Tensor]
     identity: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
+    fields: Mapping[str, FieldNeed] = field(default_factory=dict)
 
 
 def simple_baselines() -> list[Forecaster]:
@@ -177,8 +178,8 @@ def _digest(
     identity: dict[str, Any], past: Tensor, case: Case, fields: Mapping[str, Tensor]
 ) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    about = (tuple(past.shape), str(past.dtype), case.seed, case.pixel_km, case.frames)
-    digest.update(repr(about).encode())
-    for values in (past, *fields.values()):
+    digest.update(repr((case.seed, case.pixel_km, case.frames)).encode())
+    for name, values in {"past": past, **fields}.items():
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
         digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -1,6 +1,6 @@
 """Scoring: every forecaster forecasts every case, and each adds to its record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.crops import read_window
+from ldcast.data.fields import FieldNeed
 from ldcast.errors import InputError
 from ldcast.motion import fill_gaps, interior_mask, mean_motion
 from ldcast.products.ensemble import THRESHOLDS
@@ -106,10 +107,11 @@ def score_cases(
 class CaseData(NamedTuple):
     """What a case is forecast from and judged by.
 
-    past: (4, H, W) mm/h, its gaps filled as `LDCast.predict` does, for every forecaster alike.
-    observation: (20, H, W) mm/h, NaN where it is not scored: without data then, or in the newest
-        past frame.
-    fields: name -> (F, c, H, W), F past and future frames, or 1 of what does not change.
+    past: (past_frames, H, W) mm/h, its gaps filled as `LDCast.predict` does, for every forecaster
+        alike.
+    observation: (future_frames, H, W) mm/h, NaN where it is not scored: without data then, or in
+        the newest past frame.
+    fields: name -> (F, c, H, W), as the forecasters need them.
     """
 
     past: Tensor
@@ -117,9 +119,13 @@ class CaseData(NamedTuple):
     fields: dict[str, Tensor]
 
 
-def needed_fields(forecasters: Sequence[Forecaster]) -> tuple[str, ...]:
-    """Names of what the forecasters need besides rain."""
-    return tuple(dict.fromkeys(name for of in forecasters for name in of.fields))
+def needed_fields(forecasters: Sequence[Forecaster]) -> dict[str, FieldNeed]:
+    """What the forecasters need besides rain; of a field that several need, the most."""
+    needs: dict[str, FieldNeed] = {}
+    for forecaster in forecasters:
+        for name, need in forecaster.fields.items():
+            needs[name] = max(need, needs.get(name, need))
+    return needs
 
 
 def read_case(
@@ -127,9 +133,9 @@ def read_case(
     case: Case,
     crop_size: int,
     device: torch.device,
-    fields: Sequence[str] = (),
+    fields: Mapping[str, FieldNeed] | None = None,
 ) -> CaseData:
-    """The frames of a case, and the fields of these names.
+    """The frames of a case, and what is needed of its fields.
 
     Raises InputError where its event lacks a field.
     """
