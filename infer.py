@@ -213,7 +213,7 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
         check_precision(flags, model, processes)
         how = reading_of(flags, flags.frames.minutes_per_frame)
         read = reader_with(READERS.get(flags.reader, read_event), how)
-        feed = FrameFeed(flags.watch, read, flags.frames, flags.keep, log)
+        feed = FrameFeed(flags.watch, read, flags.frames, flags.keep, log, model.fields)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
         for line in warn_of_few_steps(model.config.diffusion.num_sampling_steps):
             log(line)
@@ -230,8 +230,7 @@ def watch(flags: argparse.Namespace, processes: Processes) -> None:
             try:
                 past = feed.event(issue_time)
                 check_grid(past.grid)
-                notes = [*past.notes, *notes_of_unused([past], model.fields)]
-                for note in [note for note in notes if note not in said]:
+                for note in [note for note in past.notes if note not in said]:
                     said.add(note)
                     log(f"note: {note}")
                 forecast = make_forecast(

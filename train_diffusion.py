@@ -59,9 +59,10 @@ from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.guard import find_problem, find_validation_problem
-from ldcast.training.latents import POOL_NAME, LatentExample, encode_example, make_pool
+from ldcast.training.latents import LatentExample, encode_example
 from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
+from ldcast.training.pool import POOL_NAME, make_pool
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
@@ -83,6 +84,15 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
         diffusion=model.diffusion,
         inputs=model.inputs,
     )
+
+
+def check_same_inputs(settings: DiffusionTraining, start: ModelDescription) -> None:
+    """Raises InputError where networks with other inputs than a model's would take its weights."""
+    if settings.inputs != start.model.inputs:
+        raise InputError(
+            f"got --inputs {','.join(settings.inputs) or 'none'} for the weights of --init, which "
+            f"take {','.join(start.model.inputs) or 'none'}: expected the same; leave one out"
+        )
 
 
 def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
@@ -246,6 +256,7 @@ def main(argv: list[str] | None = None) -> int:
     nowcaster = model.latent_nowcaster
     networks = {"conditioner": nowcaster.conditioner, "denoiser": nowcaster.denoiser}
     if flags.init:
+        check_same_inputs(settings, read_description(flags.init))
         load_weights(flags.init, **networks)
     model.to(device)
     model.autoencoder.requires_grad_(False)
@@ -285,12 +296,7 @@ def main(argv: list[str] | None = None) -> int:
         notes = notes_of(events) + notes_of_unused(events, fields) + precision_notes
         for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
-        examples = crops
-        if data.pool:
-            with tqdm(total=data.pool, desc="pool", disable=bar.disable) as pool_bar:
-                work = encode, processes, stop, pool_bar.update
-                examples = make_pool(out / POOL_NAME, crops, arguments, *work)
-        batches = Batches(examples, loop, data.num_workers, processes)
+        batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration
         trained = nowcaster
@@ -307,6 +313,11 @@ def main(argv: list[str] | None = None) -> int:
         if state.validated_at < 0 and processes.is_main:
             save_model(state, model, out)  # a model folder from the start
 
+        if settings.pool:
+            with tqdm(total=settings.pool, desc="pool", disable=bar.disable) as pool_bar:
+                work = encode, processes, stop, pool_bar.update
+                pool = make_pool(out / POOL_NAME, crops, arguments, *work)
+            batches = Batches(pool, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
             bar.update(state.iteration - bar.n)
@@ -347,7 +358,7 @@ def main(argv: list[str] | None = None) -> int:
             totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
             for micro_batch in range(loop.num_micro_batches):
                 example, keys = batches.take()
-                latents = example.to(device) if data.pool else encode(example)
+                latents = example.to(device) if settings.pool else encode(example)
                 generators = [keyed_generator(seed, STREAM_NOISE, *key) for key in keys]
                 is_last = micro_batch == loop.num_micro_batches - 1
                 with summing_gradients(trained, is_last):

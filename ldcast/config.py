@@ -11,11 +11,11 @@ from ldcast.errors import InputError
 from ldcast.frames import CropFrames, FrameConfig
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.models.registry import autoencoder_class, config_class
-from ldcast.nowcast.registry import build_inputs
+from ldcast.nowcast.registry import INPUTS, build_inputs
 from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
-INPUTS_HELP = "what the networks see besides the past, of ldcast/nowcast/registry.py"
+INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,6 @@ class DataConfig(Settings):
     max_rain_rate: float = setting(
         MAX_RAIN_RATE, "mm/h; a batch with more is taken for faulty", low=1
     )
-    pool: int = setting(
-        0, "examples of stage 2 that are encoded once and drawn from; 0: encode in the loop", low=0
-    )
     num_workers: int = setting(0, "processes that prepare batches; 0: the training process", low=0)
 
     def check_crop_size(self, multiple: int) -> None:
@@ -200,7 +197,12 @@ class DiffusionTraining(Settings):
     inputs: tuple[str, ...] = setting((), INPUTS_HELP)
     loss_norm: str = setting("l2", "error of the prediction", choices=("l1", "l2"))
     noise_levels: tuple[float, ...] = setting(
-        (), "mean,deviation of log(signal^2/sigma^2) that training draws; none: all steps alike"
+        (),
+        "mean and deviation of log(signal^2/sigma^2) that training draws, as in "
+        "--noise-levels=-1,1.8; none: all steps alike",
+    )
+    pool: int = setting(
+        0, "examples that are encoded once and drawn from; 0: encode in the loop", low=0
     )
     encoder_dtype: str = setting(
         "float32", "weights and work of the frozen encoder", choices=("float32", "bfloat16")

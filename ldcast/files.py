@@ -1,5 +1,6 @@
 """Writing files so that no reader, and no crash, ever meets half of one."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -114,3 +115,9 @@ def temporary_path(path: Path) -> Path:
     # In the same folder, because a rename is atomic only inside one file system. Not `tempfile`:
     # its files are readable by their owner alone, and would stay so after the rename.
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")  # as UNFINISHED_PATTERN
+
+
+def code_fingerprint(*paths: Path) -> str:
+    """SHA-256 of Python files, and of those in folders: an edited sampler is another forecaster."""
+    files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()

@@ -8,7 +8,7 @@ import contextlib
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +54,7 @@ class FrameFeed:
     read: a file's event; raises for one that cannot be used. frames: the model's.
     num_kept: for how many issue times, by the clock, frames are kept: the newest ones.
     tell: takes one line about each file that is passed over, and about a folder of no use.
+    fields: names of what is kept besides rain, with each frame from its own time on.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class FrameFeed:
         frames: FrameConfig,
         num_kept: int,
         tell: Callable[[str], None],
+        fields: Collection[str] = (),
     ) -> None:
         self.folder, self.read, self.frames = folder, read, frames
-        self.num_kept, self.tell = num_kept, tell
+        self.num_kept, self.tell, self.fields = num_kept, tell, fields
         self._frames: dict[np.datetime64, _Frame] = {}
         self._seen: dict[Path, _State] = {}  # at the last look
         self._read: dict[Path, _State] = {}  # when it was read, well or in vain
@@ -193,7 +195,9 @@ class FrameFeed:
             return False
         # By an index, so a copy: a view would hold all frames of the file.
         frame = event.select(np.array([index]))
-        self._frames[time] = _Frame(replace(frame, time_as_read=frame.time), path)
+        names = [name for name in self.fields if name in event.fields]
+        kept = {name: event.fields[name].since(time) for name in names}
+        self._frames[time] = _Frame(replace(frame, time_as_read=frame.time, fields=kept), path)
         self._times.add(time)
         self._dropped -= dropped
         return True

@@ -10,12 +10,12 @@ from tiny_models import rain, tiny_model
 from torch import Tensor
 
 from ldcast.data.crops import Window
+from ldcast.files import code_fingerprint
 from ldcast.frames import FrameConfig
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import (
     ForecastCache,
     Forecaster,
-    code_fingerprint,
     model_forecaster,
     simple_baselines,
 )

@@ -14,7 +14,7 @@ import infer
 from ldcast import LDCast
 from ldcast.config import DIFFUSION_PRESETS, TINY_AUTOENCODER
 from ldcast.data.archive import RainEvent, read_event, write_event
-from ldcast.data.fields import Field
+from ldcast.data.fields import Field, FieldNeed, fields_at
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
 from ldcast.errors import InputError, run_script
@@ -34,6 +34,7 @@ from ldcast.nowcaster import build
 from ldcast.training.footprint import count, diffusion_pass
 from ldcast.verification import cases, forecasters, scoring
 from ldcast.verify import main as verify
+from ldcast.watch import FrameFeed
 
 
 class WetShare:
@@ -459,3 +460,36 @@ def test_the_files_of_an_event_keep_its_fields(tmp_path) -> None:
     for name, field in event.fields.items():
         assert np.array_equal(again.fields[name].values, field.values)
         assert np.array_equal(again.fields[name].time, field.time)
+
+
+def test_weights_of_other_inputs_are_refused_in_one_line(
+    autoencoder_run, event_path, tmp_path, capsys
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    tiny_model().save_pretrained(tmp_path / "model")
+    more = ["--init", str(tmp_path / "model"), "--inputs", "wet_share"]
+    line = stage.fails(capsys, tmp_path / "run", *more)
+    assert "got --inputs wet_share for the weights of --init, which take none" in line
+
+
+def test_a_feed_keeps_what_the_model_takes_and_from_its_own_time_on(tmp_path) -> None:
+    event = event_with_fields(num_frames=6, later=24)
+    for index in range(6):
+        one = event.select(np.array([index]))
+        wind = event.fields["wind"]
+        foreseen = Field(wind.values[: index + 25] + index, wind.time[: index + 25])
+        fields = event.fields | {"wind": foreseen}
+        write_event(replace(one, fields=fields), tmp_path / f"{index}.npz")
+    feed = FrameFeed(tmp_path, read_event, FrameConfig(), 5, print, ("wind",))
+    feed.look()  # which files there are
+    while feed.look():
+        pass
+    past = feed.event(feed.due()[0])
+    assert list(past.fields) == ["wind"]  # not the height
+    times = past.time[-1] + np.timedelta64(5, "m") * np.arange(-3, 21)
+    found = fields_at(past, {"wind": FieldNeed(2, 24)}, times)["wind"]
+    # Each past frame has that of its own file, the newest file tells what is to come.
+    offset = np.array([2, 3, 4, *[5] * 21])[:, None, None, None]
+    np.testing.assert_allclose(found, event.fields["wind"].values[2:26] + offset, rtol=1e-6)
+    kept = feed._frames[past.time[0]].event.fields["wind"]
+    assert len(kept.time) == 25 and kept.time[0] == past.time[0]

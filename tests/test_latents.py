@@ -1,8 +1,11 @@
 """Examples as latents: encoded in the loop or once, the same; and how a run resumes from a pool."""
 
 import json
+import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,14 +17,16 @@ from torch.utils.data import default_collate
 import train_diffusion
 from ldcast.data.archive import read_event
 from ldcast.data.crops import Example, TrainingCrops
+from ldcast.errors import InputError
 from ldcast.nowcast.carried_rain import CarriedRain
 from ldcast.processes import join_processes
 from ldcast.stopping import StopRequest
 from ldcast.training import latents
-from ldcast.training.latents import LatentPool, encode_example, make_pool
+from ldcast.training.latents import encode_example
+from ldcast.training.pool import LatentPool, make_pool
 from train_diffusion import latent_grid
 
-POOL = ("--data.pool", "12", "--inputs", "carried_rain")
+POOL = ("--pool", "12", "--inputs", "carried_rain")
 
 
 @pytest.fixture
@@ -31,8 +36,7 @@ def stage(event_path: Path, autoencoder_run: Path) -> Stage:
 
 def arguments(**changes) -> dict:
     """Of a run, those that a pool asks for."""
-    settings = {"pool": 11, "num_workers": 0, "crop_size": 32}
-    table = {"data": ["event.npz"], "data_settings": settings, "seed": 4, "inputs": []}
+    table = {"pool": 11, "seed": 4, "frames": {"past_frames": 4}, "inputs": ["carried_rain"]}
     return table | {"encoder_dtype": "float32", "autoencoder_sha256": "0"} | changes
 
 
@@ -47,11 +51,9 @@ def test_a_pool_holds_what_the_loop_would_encode(event_path, tmp_path) -> None:
     crops, encode = crops_and_encode(event_path)
     counts = []
     with join_processes(torch.device("cpu")) as processes, StopRequest() as stop:
-        make = partial(make_pool, tmp_path, crops, arguments(), encode, processes, stop)
-        pool = make(counts.append)
-        assert sum(counts) == 11 and counts[-1] == 3
-        make(counts.append)
-        assert sum(counts) == 11  # nothing is encoded twice
+        work = encode, processes, stop, counts.append
+        pool = make_pool(tmp_path, crops, arguments(), *work)
+    assert sum(counts) == 11 and counts[-1] == 3
     drawn = [pool[(0, iteration, 3)] for iteration in range(200)]
     expected = [encode(default_collate([crops[(0, 0, index)]])) for index in range(11)]
     names = set(expected[0].by_name())
@@ -70,23 +72,90 @@ def test_a_pool_holds_what_the_loop_would_encode(event_path, tmp_path) -> None:
     assert any(not torch.equal(pool[(0, k, 0)].z_past, pool[(1, k, 0)].z_past) for k in range(5))
 
 
-@pytest.mark.parametrize(
-    ("change", "is_new"),
-    [
-        ({"seed": 5}, True),
-        ({"autoencoder_sha256": "1"}, True),
-        ({"data_settings": {"pool": 11, "num_workers": 0, "crop_size": 64}}, True),
-        ({"data_settings": {"pool": 11, "num_workers": 2, "crop_size": 32}}, False),
-    ],
-)
-def test_a_pool_of_another_run_is_made_anew(change, is_new, event_path, tmp_path) -> None:
-    crops, encode = crops_and_encode(event_path)
+def count_encoded(folder, crops, encode, **changes) -> int:
+    """Examples that are encoded to have the pool of a run with these arguments."""
     counts = []
     with join_processes(torch.device("cpu")) as processes, StopRequest() as stop:
-        for table in (arguments(), arguments(**change)):
-            counts.clear()
-            make_pool(tmp_path, crops, table, encode, processes, stop, counts.append)
-    assert (sum(counts) == 11) == is_new
+        make_pool(folder, crops, arguments(**changes), encode, processes, stop, counts.append)
+    return sum(counts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"autoencoder_sha256": "1"},
+        {"encoder_dtype": "bfloat16"},
+        {"frames": {"past_frames": 4, "minutes_per_frame": 10}},
+    ],
+)
+def test_a_pool_of_another_run_is_made_anew(change, event_path, tmp_path) -> None:
+    crops, encode = crops_and_encode(event_path)
+    assert count_encoded(tmp_path, crops, encode) == 11
+    assert count_encoded(tmp_path, crops, encode) == 0
+    assert count_encoded(tmp_path, crops, encode, **change) == 11
+
+
+def test_a_pool_of_other_data_is_made_anew(event_path, tmp_path) -> None:
+    """Other frames to train on, as with other frames held out, other rain, and another seed."""
+    crops, encode = crops_and_encode(event_path)
+    event, settings = read_event(event_path), (24, 32, "uniform")
+    assert count_encoded(tmp_path, crops, encode) == 11
+    rainier = replace(event, rain_rate=event.rain_rate.copy())
+    rainier.rain_rate[3, 24, 25] += 1
+    for others, seed in (
+        ([event.select(slice(0, 30))], 4),
+        ([rainier], 4),
+        ([replace(event, time=event.time + 300)], 4),
+        ([event], 5),
+    ):
+        other = TrainingCrops(others, *settings, seed, margin=8)
+        assert other.fingerprint() == TrainingCrops(others, *settings, seed, margin=8).fingerprint()
+        assert other.fingerprint() != crops.fingerprint()
+        assert count_encoded(tmp_path, other, encode) == 11
+    assert TrainingCrops([event], *settings, 4, margin=9).fingerprint() != crops.fingerprint()
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "stray", "mark"])
+def test_a_damaged_pool_is_made_anew(damage, event_path, tmp_path) -> None:
+    crops, encode = crops_and_encode(event_path)
+    count_encoded(tmp_path, crops, encode)
+    if damage == "gone":
+        (tmp_path / "weight.npy").unlink()
+    elif damage == "short":
+        content = (tmp_path / "z_past.npy").read_bytes()
+        (tmp_path / "z_past.npy").write_bytes(content[:-10])
+    elif damage == "stray":
+        np.save(tmp_path / "other.npy", np.zeros(3))
+    else:
+        (tmp_path / "pool.json").write_text("{")
+    assert count_encoded(tmp_path, crops, encode) == 11
+
+
+def test_a_pool_that_has_no_room_is_refused(event_path, tmp_path, monkeypatch) -> None:
+    crops, encode = crops_and_encode(event_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"room for 0.0 GB, expected .* for the pool"):
+        count_encoded(tmp_path / "pool", crops, encode)
+
+
+def test_values_that_a_pool_cannot_hold_are_refused(event_path, tmp_path) -> None:
+    crops, encode = crops_and_encode(event_path)
+
+    def encode_large(example: Example) -> latents.LatentExample:
+        made = encode(example)
+        return made._replace(z_past=made.z_past + 1e5)
+
+    with pytest.raises(InputError, match=r"z_past has values up to 1e.05, expected no more"):
+        count_encoded(tmp_path, crops, encode_large)
+
+
+def test_impossible_rain_counts_in_the_crop_alone(event_path) -> None:
+    crops, encode = crops_and_encode(event_path)
+    example = default_collate([crops[(0, 0, 0)]])
+    example.rain_rate[0, 0, 2, 1, 1] = 900.0  # in the margin of 8 pixels
+    assert encode(example, max_rain_rate=500.0).num_impossible.tolist() == [0]
+    example.rain_rate[0, 0, 2, 20, 20] = 900.0
+    assert encode(example, max_rain_rate=500.0).num_impossible.tolist() == [1]
 
 
 def test_a_run_resumes_from_its_pool_exactly(stage, tmp_path, monkeypatch) -> None:
@@ -121,13 +190,13 @@ def test_a_pool_that_was_cut_short_is_made_anew(stage, tmp_path, monkeypatch) ->
     assert not (tmp_path / "cut" / "pool" / "pool.json").exists()
     assert same_tensors(state(stage.run(tmp_path / "cut", 2, *POOL)), state(whole))
     made_of = json.loads((tmp_path / "cut" / "pool" / "pool.json").read_text())
-    assert made_of["data_settings"]["pool"] == 12 and made_of["inputs"] == ["carried_rain"]
+    assert made_of["pool"] == 12 and made_of["inputs"] == ["carried_rain"]
 
 
-@pytest.mark.parametrize("change", [("--crop-size", "48"), ("--data.pool", "3")])
+@pytest.mark.parametrize("change", [("--crop-size", "48"), ("--pool", "3")])
 def test_other_crops_are_noticed_when_a_run_is_taken_up(stage, change, tmp_path, capsys) -> None:
     out = stage.run(tmp_path / "run", 1)
-    name = "data.crop_size 32, now it is 48" if "48" in change else "data.pool 0, now it is 3"
+    name = "data.crop_size 32, now it is 48" if "48" in change else "pool 0, now it is 3"
     assert name in stage.fails(capsys, out, *change)
     path = out / "state.json"
     recorded = json.loads(path.read_text())

@@ -212,8 +212,13 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
 def model_fingerprint(folder: str | Path) -> str:
     """SHA-256 of what a model's forecasts depend on, its weights and its settings."""
     settings = to_dict(read_description(folder).model)
+    # As it was for calibrations that were fitted before these were there.
     if settings["frames"] == to_dict(FrameConfig()):
-        del settings["frames"]  # as it was for calibrations that were fitted before it was there
+        del settings["frames"]
+    if not settings["inputs"]:
+        del settings["inputs"]
+    if not settings["autoencoder"]["rain_weight"]:
+        del settings["autoencoder"]["rain_weight"]
     text = f"{fingerprint(folder)} {json.dumps(settings, sort_keys=True)}"
     return hashlib.sha256(text.encode()).hexdigest()
 

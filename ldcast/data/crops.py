@@ -8,6 +8,7 @@ Wherever they occur here, `minutes` is how far apart the frames must be, and `mu
 size of a crop is a multiple, in pixels, for the networks that it is for.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -269,7 +270,22 @@ class TrainingCrops(Dataset):
         self._crop_size = crop_size
         self._seed = seed
         self._use_augmentation = use_augmentation
-        self._fields, self._margin = fields, margin
+        self._fields, self._margin = fields or {}, margin
+        self._picker_name = picker
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the examples: settings, and the events as they were read."""
+        settings = (self._num_frames, self._crop_size, self._picker_name, self._seed)
+        settings += (self._use_augmentation, self._margin, tuple(self._fields.items()))
+        digest = hashlib.sha256(repr(settings).encode())
+        for event in self._events:
+            fields = [event.fields[name] for name in self._fields]
+            times = [field.time for field in fields if field.time is not None]
+            arrays = [event.rain_rate, event.time, *(field.values for field in fields), *times]
+            for array in arrays:
+                digest.update(f"{array.shape} {array.dtype}".encode())
+                digest.update(np.ascontiguousarray(array).view(np.uint8))
+        return digest.hexdigest()
 
     def __getitem__(self, key: tuple[int, int, int]) -> Example:
         rng = keyed_rng(self._seed, STREAM_CROP, *key)

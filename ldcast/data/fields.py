@@ -38,6 +38,13 @@ class Field:
         """A part of its pixels, a copy."""
         return Field(self.values[..., rows, columns].copy(), self.time)
 
+    def since(self, time: np.datetime64) -> "Field":
+        """What is of that time or later, a copy; the field itself where it does not change."""
+        if self.time is None:
+            return self
+        is_kept = self.time >= time
+        return Field(self.values[is_kept], self.time[is_kept])
+
     def retimed(self, before: np.ndarray, now: np.ndarray) -> "Field":
         """As its event's frames, which had the times `before`, are rounded to `now`.
 

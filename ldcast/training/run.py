@@ -50,7 +50,7 @@ FORMER_VALUES = {
     "frames.future_frames": FrameConfig.future_frames,
     "frames.minutes_per_frame": FrameConfig.minutes_per_frame,
     "inputs": [],
-    "data_settings.pool": 0,
+    "pool": 0,
     "noise_levels": [],
     "optimizer.lr_curve": "inverse_sqrt",
     "forecast_score.num_sampling_steps": 0,

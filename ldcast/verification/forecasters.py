@@ -15,7 +15,7 @@ from torch import Tensor
 from ldcast.data.fields import FieldNeed
 from ldcast.device import amp_dtype
 from ldcast.diffusion import warn_of_few_steps
-from ldcast.files import open_atomically
+from ldcast.files import code_fingerprint, open_atomically
 from ldcast.machine.half_precision import check_half_precision
 from ldcast.model_folder import fingerprint
 from ldcast.nowcaster import LDCast
@@ -97,12 +97,6 @@ def model_forecaster(
         "code": code_fingerprint(*(PACKAGE / name for name in FORECAST_CODE)),
     }
     return Forecaster(folder, forecast, identity, tuple(notes), model.fields)
-
-
-def code_fingerprint(*paths: Path) -> str:
-    """SHA-256 of Python files, and of those in folders: an edited sampler is another forecaster."""
-    files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 class TimedForecast(NamedTuple):

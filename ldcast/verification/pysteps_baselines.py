@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldcast.files import code_fingerprint
 from ldcast.quiet import contained, import_contained
 from ldcast.rain import is_wet
 from ldcast.verification.cases import Case
-from ldcast.verification.forecasters import PACKAGE, Forecaster, code_fingerprint
+from ldcast.verification.forecasters import PACKAGE, Forecaster
 
 WET_THRESHOLD = 0.1  # mm/h
 WET_DB = -10.0  # the same in dB
