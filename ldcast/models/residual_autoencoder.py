@@ -16,7 +16,7 @@ from ldcast.models.autoencoder import AutoencoderConfig, check_rain_shape
 from ldcast.models.blocks import Conv3d, ResBlock3d, store_channels_last
 from ldcast.settings import setting
 
-START_SCALE = 2.0  # of the latent at the start, beside its noise; doubles and halves train as well
+START_SCALE = 2.0  # of the lowest frequency at the start, beside noise of deviation 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ResidualAutoencoder(nn.Module):
         for layer in (to_latent, from_latent, to_rain):
             nn.init.dirac_(layer.weight)  # channel k of one is channel k of the other
         num = min(self.config.coarse_channels, len(cosines))
-        scale = START_SCALE * (1 + 2 * frequency)[:, None, None, None]  # all above the noise
+        scale = START_SCALE * (1 + 2 * frequency)[:, None, None, None]  # nearly all above the noise
         to_patches.weight[:num, 0] = (scale * cosines)[:num]
         to_pixels.weight[:num, 0] = (cosines / scale)[:num]
 
