@@ -284,14 +284,15 @@ def test_times_are_parsed_and_formatted():
 def test_synthetic_rain_by_seed_and_span(monkeypatch):
     made = []
 
-    def fake(seed: int) -> RainEvent:
-        made.append(seed)
+    def fake(seed: int, minutes: int) -> RainEvent:
+        made.append((seed, minutes))
         return make_event(name=f"synthetic:{seed}")
 
     monkeypatch.setattr("ldcast.data.synthetic.synthetic_event", fake)
     assert read_event("synthetic").name == "synthetic:0"
     assert len(read_event("synthetic:3@2020-06-01T00:10/").time) == 4
-    assert made == [0, 3]
+    read_event("synthetic:4", Reading(minutes=10))
+    assert made == [(0, 5), (3, 5), (4, 10)]
     for spec in ("synthetic:", "synthetic:-1", "synthetic:x"):
         with pytest.raises(InputError, match="expected a number, such as synthetic:3"):
             read_event(spec)

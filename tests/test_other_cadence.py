@@ -19,12 +19,13 @@ import train_autoenc
 import train_diffusion
 from ldcast import LDCast, calibrate, pysteps_plugin, verify
 from ldcast.calibration.maps import model_fingerprint
-from ldcast.data.archive import RainEvent, past_event, read_event, write_event
+from ldcast.data.archive import RainEvent, check_cadence, past_event, read_event, write_event
 from ldcast.data.convert import main as convert
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
 from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig
 from ldcast.model_folder import fingerprint as weights_fingerprint
 from ldcast.model_folder import read_description
@@ -111,6 +112,14 @@ def test_forecasts_reach_as_far_as_the_model_and_beyond(runs, ten_path, tmp_path
     longer = read_forecast(out)
     assert longer.lead_minutes.tolist() == [*LEADS, 130, 140, 150]
     assert longer.is_second_hand.tolist() == [False] * 12 + [True] * 3
+
+
+def test_synthetic_rain_has_the_models_minutes(tmp_path) -> None:
+    tiny_model(frames=FrameConfig(minutes_per_frame=6)).save_pretrained(tmp_path)
+    past = past_of(parse_flags("", ["--model", str(tmp_path)]))
+    assert (np.diff(past.time) == np.timedelta64(360, "s")).all() and past.notes == ()
+    events, _ = read_events(["synthetic:0"], None, minutes=10, num_frames=8)
+    check_cadence(events[0], 10)
 
 
 def test_other_lead_times_are_refused(runs, ten_path, tmp_path, capsys) -> None:

@@ -95,8 +95,9 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     """The event that a `--data` argument names.
 
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
-        `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
-        not included; either may be left out); of NetCDF and Zarr only that span is loaded.
+        `synthetic:SEED` or `synthetic` (seed 0), of frames `how.minutes` apart. Each may end in
+        `@START/END` (ISO times, UTC; END not included; either may be left out); of NetCDF and Zarr
+        only that span is loaded.
     how: its piece is cut out, and its times are rounded.
     An event file's arrays on the grid of the rain become `fields`, see `ldcast.data.fields`.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
@@ -106,7 +107,7 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     """
     source, start, end = _split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
-        event = cut(_synthetic_event(synthetic["seed"]), how)
+        event = cut(_synthetic_event(synthetic["seed"], how.minutes), how)
     elif _is_gridded(Path(source)):
         from ldcast.data.gridded import read_gridded  # imports RainEvent from here
 
@@ -334,14 +335,15 @@ def _slice_event(event: RainEvent, first: int, stop: int, minutes: int) -> RainE
     return replace(part, name=name)
 
 
-def _synthetic_event(seed: str | None) -> RainEvent:
+def _synthetic_event(seed: str | None, minutes: int) -> RainEvent:
     from ldcast.data.synthetic import synthetic_event  # imports RainEvent from here
 
     if seed is None:
         seed = "0"
     if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"seed '{seed}' of synthetic rain: expected a number, such as synthetic:3")
-    return replace(synthetic_event(int(seed)), source=f"synthetic:{int(seed)}")
+    event = synthetic_event(int(seed), minutes=minutes)
+    return replace(event, source=f"synthetic:{int(seed)}")
 
 
 # ---- event files ---------------------------------------------------------------------------------
