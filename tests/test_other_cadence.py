@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +170,8 @@ def test_a_10_minute_model_refuses_5_minute_data(runs, event_path, tmp_path, cap
         expected, complaint(capsys, verify.main, "--model", runs["ldcast"], *verifying)
     )
     training = ("--autoencoder", runs["autoenc"], *LOOP, *data, "--out", tmp_path / "run")
-    assert re.search(expected, complaint(capsys, train_diffusion.main, *training))
+    line = complaint(capsys, train_diffusion.main, *training)
+    assert re.search(rf"{expected}.* --frames.minutes-per-frame 5", line)
     # A forecast can use every second frame, as it can of a minute each fifth, and says so.
     out = ("--out", str(tmp_path / "forecast.npz"), "--members", "1")
     infer.main(["--model", str(runs["ldcast"]), "--data", str(event_path), *out])
@@ -178,6 +180,20 @@ def test_a_10_minute_model_refuses_5_minute_data(runs, event_path, tmp_path, cap
     write_event(set_apart(read_event(event_path), 6), six)
     line = complaint(capsys, infer.main, "--model", runs["ldcast"], "--data", six, *out)
     assert re.search(r"6 minutes apart throughout, expected 10 minutes, .* such as 2 or 5", line)
+
+
+def test_the_command_that_is_named_makes_the_data_fit(
+    runs, event_path, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = ("--model", runs["ldcast"], "--crop-size", "32", "--out", tmp_path)
+    usual += ("--cases", "2", "--members", "2")
+    line = complaint(capsys, verify.main, *usual, "--data", event_path)
+    assert "--frames." not in line  # a flag of the training scripts
+    arguments = shlex.split(re.search(r"python -m ldcast.data.convert (.*), or ", line)[1])
+    convert(arguments)
+    assert "of 52 frames, 5 minutes apart, 26 were left out" in capsys.readouterr().out
+    verify.main([str(argument) for argument in (*usual, "--data", arguments[-1])])
 
 
 def test_counts_that_do_not_fit_are_refused(runs, ten_path, tmp_path, capsys) -> None:

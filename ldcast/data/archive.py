@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ldcast.data.cadence import (
+    can_thin,
     describe_faster,
     frame_step,
     in_minutes,
-    is_faster,
-    is_usable,
     round_event,
 )
 from ldcast.data.checks import (
@@ -182,27 +182,41 @@ def write_event(event: RainEvent, path: str | Path) -> None:
         )
 
 
-def check_cadence(event: RainEvent, minutes: int) -> None:
+def check_cadence(event: RainEvent, minutes: int, flag: str = "") -> None:
     """Raises InputError if two neighbouring frames are not `minutes` apart, naming the first two.
 
+    flag: by which the caller takes another cadence; empty where it has none.
     An event of one frame passes.
     """
     steps = np.diff(event.time).astype("timedelta64[s]").astype(np.int64)
     wrong = np.flatnonzero(steps != 60 * minutes)
     if len(wrong) == 0:
         return
-    first = wrong[0]
-    if (steps == steps[0]).all():
-        extent, remedy = " throughout", f"convert it to {minutes} minutes"
-        if steps[0] % 60 == 0:
-            own = f"--frames.minutes-per-frame {steps[0] // 60}"
-            remedy += f", or use a model of its own cadence (for training: {own})"
-    else:
-        extent, remedy = "", "select a stretch without this break by PATH@START/END"
+    first, is_even = wrong[0], bool((steps == steps[0]).all())
+    remedies = []
+    if can_thin(frame_step(event.time, minutes), minutes):
+        remedies.append(f"leave out those between by {_thinning_command(event, minutes)}")
+    elif not is_even:
+        remedies.append("select a stretch without this break by PATH@START/END")
+    if is_even:
+        can_set = flag and steps[0] % 60 == 0
+        remedies.append(
+            f"give {flag} {steps[0] // 60}" if can_set else "use a model of its own cadence"
+        )
     raise InputError(
         f"{event.name}: frames {format_time(event.time[first])} and "
-        f"{format_time(event.time[first + 1])} are {steps[first] / 60:g} minutes apart{extent}, "
-        f"expected {minutes}; {remedy}"
+        f"{format_time(event.time[first + 1])} are {in_minutes(steps[first])} apart"
+        f"{' throughout' if is_even else ''}, expected {minutes}; {', or '.join(remedies)}"
+    )
+
+
+def _thinning_command(event: RainEvent, minutes: int) -> str:
+    """The command that writes an event's file anew, of frames `minutes` apart."""
+    is_file = event.source and Path(event.source).exists()  # not synthetic, not of many files
+    path = Path(event.source if is_file else "FILE")
+    return (
+        f"python -m ldcast.data.convert {shlex.quote(str(path))} --minutes-per-frame {minutes} "
+        f"--out {shlex.quote(f'{path.stem}_{minutes}min.npz')}"
     )
 
 
@@ -469,7 +483,7 @@ def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
     minutes = frames.minutes_per_frame
     wanted = f"{frames.past_frames} frames {minutes} minutes apart"
     time, step = event.time, frame_step(event.time, minutes)
-    if is_faster(step, minutes) and is_usable(step, minutes):
+    if can_thin(step, minutes):
         raise InputError(
             f"{event.name}: its {len(time)} frames, {in_minutes(step)} apart from "
             f"{format_time(time[0])} to {format_time(time[-1])}, are too few or have gaps, "
@@ -480,7 +494,7 @@ def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
     is_even = (steps == steps[0]).all()
     remedy = "give frames without such breaks"
     if is_even:
-        remedy = "convert it, or forecast with a model of that cadence"
+        remedy = "forecast with a model of that cadence"
     raise InputError(
         f"{event.name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
         f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected {minutes} "

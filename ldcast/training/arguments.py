@@ -7,7 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldcast.data.archive import RainEvent, absolute_spec, check_apart, hold_out, read_event
+from ldcast.data.archive import (
+    RainEvent,
+    absolute_spec,
+    check_apart,
+    check_cadence,
+    hold_out,
+    read_event,
+)
 from ldcast.data.reading import Reading
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
@@ -104,7 +111,7 @@ def read_events(
     """Training and validation events; without validation_data the ends of long events are held out.
 
     minutes: how far apart the frames are. num_frames: of an example; no less is held out.
-    Raises InputError where an event cannot be read, or frames are shared.
+    Raises InputError where an event cannot be read, frames are of another cadence or shared.
     """
     how = Reading(minutes=minutes)
     events = [read_event(spec, how) for spec in data]
@@ -114,6 +121,8 @@ def read_events(
         num_held_out = max(MIN_HELD_OUT, num_frames)
         train, validation = hold_out(events, minutes, 2 * num_held_out, num_held_out)
     check_apart(train, validation)
+    for event in train + validation:
+        check_cadence(event, minutes, "--frames.minutes-per-frame")
     return train, validation
 
 
