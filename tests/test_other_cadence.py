@@ -20,7 +20,14 @@ import train_autoenc
 import train_diffusion
 from ldcast import LDCast, calibrate, pysteps_plugin, verify
 from ldcast.calibration.maps import model_fingerprint
-from ldcast.data.archive import RainEvent, check_cadence, past_event, read_event, write_event
+from ldcast.data.archive import (
+    RainEvent,
+    check_apart,
+    check_cadence,
+    past_event,
+    read_event,
+    write_event,
+)
 from ldcast.data.convert import main as convert
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
@@ -34,7 +41,7 @@ from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_generators
 from ldcast.settings import to_dict
-from ldcast.training.arguments import read_events
+from ldcast.training.arguments import held_out_frames, read_events
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.forecasters import ForecastCache
 from ldcast.verification.scoring import read_case, score_cases
@@ -119,7 +126,7 @@ def test_synthetic_rain_has_the_models_minutes(tmp_path) -> None:
     tiny_model(frames=FrameConfig(minutes_per_frame=6)).save_pretrained(tmp_path)
     past = past_of(parse_flags("", ["--model", str(tmp_path)]))
     assert (np.diff(past.time) == np.timedelta64(360, "s")).all() and past.notes == ()
-    events, _ = read_events(["synthetic:0"], None, minutes=10, num_frames=8)
+    events, _ = read_events(["synthetic:0"], None, 10, 8, 24)
     check_cadence(events[0], 10)
 
 
@@ -377,7 +384,7 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
     write_event(late, tmp_path / "late.npz")
     assert (read_event(tmp_path / "late.npz", Reading(minutes=6)).time == event.time).all()
     assert (read_event(tmp_path / "late.npz").time == late.time).all()
-    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, minutes=6, num_frames=8)
+    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, 6, 8, 24)
     assert (trained_on.time == event.time).all()
     out = str(tmp_path / "event.npz")
     convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
@@ -387,8 +394,56 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
 
 def test_no_less_is_held_out_than_an_example_takes(ten_path) -> None:
     for num_frames, num_held_out in ((20, 24), (26, 26), (28, 0)):  # of 52
-        _, validation = read_events([str(ten_path)], None, 10, num_frames)
+        num_wanted = held_out_frames(None, {}, num_frames)
+        _, validation = read_events([str(ten_path)], None, 10, num_frames, num_wanted)
         assert sum(len(event.time) for event in validation) == num_held_out
+
+
+@pytest.mark.parametrize(
+    ("first_frames", "future_frames", "num_frames", "num_held_out"),
+    [
+        (8, 20, 52, 24),
+        (8, 24, 60, 0),  # 28 held out would overlap what stage 1 trained on
+        (8, 24, 145, 29),
+        (32, 20, 56, 0),  # all of which stage 1 trained on
+        (32, 20, 64, 32),
+    ],
+)
+def test_stage_2_validates_on_nothing_that_stage_1_trained_on(
+    tmp_path, monkeypatch, capsys, first_frames, future_frames, num_frames, num_held_out
+) -> None:
+    write_event(synthetic_event(3, num_frames, 32, 32), tmp_path / "event.npz")
+    read = []
+
+    def reading(*arguments) -> tuple[list[RainEvent], list[RainEvent]]:
+        read.append(read_events(*arguments))
+        return read[-1]
+
+    for script in (train_autoenc, train_diffusion):
+        monkeypatch.setattr(script, "read_events", reading)
+    monkeypatch.chdir(tmp_path)
+    once = [*LOOP, "--iterations", "1"]
+    first = ["--data", "event.npz", "--frames.num-frames", str(first_frames)]
+    train_autoenc.main([*once, *first])
+    second = ["--frames.future-frames", str(future_frames), "--diffusion.num-sampling-steps", "2"]
+    train_diffusion.main([*once, *second, "--forecast-score.num-cases", "1"])
+    (trained_before, _), (trained, validation) = read
+    check_apart([*trained_before, *trained], validation)
+    assert sum(len(event.time) for event in validation) == num_held_out
+    assert ("without validation" in capsys.readouterr().out) == (num_held_out == 0)
+
+
+def test_other_data_are_held_out_by_their_own_rule(tmp_path) -> None:
+    def held_out(before: dict, data: list[str]) -> int:
+        (tmp_path / "state.json").write_text(json.dumps(before))
+        return held_out_frames(tmp_path, {"data": data}, 28)
+
+    before = {"data": ["a", "b"], "validation_data": [], "held_out_frames": 25}
+    assert held_out(before, ["b", "c"]) == 25
+    assert held_out(before, ["c"]) == held_out(before | {"validation_data": ["v"]}, ["a"]) == 28
+    del before["held_out_frames"]  # as recorded at first
+    assert held_out(before, ["a"]) == 24
+    assert held_out(before | {"frames": {"num_frames": 32, "minutes_per_frame": 5}}, ["a"]) == 32
 
 
 # ---- a feed --------------------------------------------------------------------------------------

@@ -254,25 +254,25 @@ def past_event(
 
 
 def hold_out(
-    events: list[RainEvent], minutes: int, min_frames: int = 48, validation_frames: int = 24
+    events: list[RainEvent], minutes: int, held_out_frames: int = 24, num_frames: int = 1
 ) -> tuple[list[RainEvent], list[RainEvent]]:
     """Split events, of frames so many minutes apart, into training and validation parts that share
     no frame.
 
-    Each event of at least `min_frames` frames gives its last `validation_frames`, or its last fifth
-    where that is more; shorter ones train whole. The parts are views, named `NAME@START/END`.
+    Each event of at least twice as many frames gives its last `held_out_frames`, or its last fifth
+    where that is more. Shorter ones train whole, and so do those of which a part would have fewer
+    than the `num_frames` of an example. The parts are views, named `NAME@START/END`.
     Returns (train, validation); validation is empty if no event is long enough.
     """
-    assert validation_frames < min_frames, (validation_frames, min_frames)
     train, validation = [], []
     for event in events:
-        num_frames = len(event.time)
-        if num_frames < min_frames:
+        length = len(event.time)
+        cut = length - max(held_out_frames, length // 5)
+        if length < 2 * held_out_frames or min(cut, length - cut) < num_frames:
             train.append(event)
             continue
-        cut = num_frames - max(validation_frames, num_frames // 5)
         train.append(_slice_event(event, 0, cut, minutes))
-        validation.append(_slice_event(event, cut, num_frames, minutes))
+        validation.append(_slice_event(event, cut, length, minutes))
     return train, validation
 
 
