@@ -52,7 +52,12 @@ from ldcast.seeds import (
     keyed_generators,
 )
 from ldcast.stopping import StopRequest
-from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
+from ldcast.training.arguments import (
+    held_out_frames,
+    parse_train_arguments,
+    read_events,
+    run_arguments,
+)
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
@@ -217,10 +222,12 @@ def main(argv: list[str] | None = None) -> int:
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     arguments = run_arguments(settings, flags)
+    num_held_out = held_out_frames(flags.init, arguments, num_frames)
+    arguments["held_out_frames"] = num_held_out
 
     # ---- data
     train_events, validation_events = read_events(
-        flags.data, flags.validation_data, minutes, num_frames
+        flags.data, flags.validation_data, minutes, num_frames, num_held_out
     )
     sizes = {"minutes": minutes, "multiple": compression}
     crops = TrainingCrops(

@@ -53,7 +53,12 @@ from ldcast.rain import to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
 from ldcast.settings import override
 from ldcast.stopping import StopRequest
-from ldcast.training.arguments import parse_train_arguments, read_events, run_arguments
+from ldcast.training.arguments import (
+    held_out_frames,
+    parse_train_arguments,
+    read_events,
+    run_arguments,
+)
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
@@ -210,10 +215,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = run_arguments(settings, flags)
     arguments["autoencoder"] = str(locate(flags.autoencoder).resolve())
     arguments["autoencoder_sha256"] = fingerprint(flags.autoencoder)
+    num_held_out = held_out_frames(flags.autoencoder, arguments, frames.num_frames)
+    arguments["held_out_frames"] = num_held_out
 
     # ---- data
     train_events, validation_events = read_events(
-        flags.data, flags.validation_data, frames.minutes_per_frame, frames.num_frames
+        flags.data,
+        flags.validation_data,
+        frames.minutes_per_frame,
+        frames.num_frames,
+        num_held_out,
     )
     inputs = build_inputs(settings.inputs)
     fields, margin = fields_of(inputs, frames), margin_of(inputs)
@@ -308,7 +319,11 @@ def main(argv: list[str] | None = None) -> int:
             wettest = cases.wettest()
             validate(model, state.ema, [validation_crops[0]], wettest, seed, processes, stop)
         else:
-            run.say("no event is long enough to hold frames out: the run trains without validation")
+            run.say(
+                "no event is long enough to hold frames out that the autoencoder was not trained "
+                "on: the run trains without validation; for one, name --validation-data to both "
+                "training scripts"
+            )
         run.rehearse_save(state)
         if state.validated_at < 0 and processes.is_main:
             save_model(state, model, out)  # a model folder from the start

@@ -68,7 +68,7 @@ class FrameFeed:
     ) -> None:
         self.folder, self.read, self.frames = folder, read, frames
         self.num_kept, self.tell, self.fields = num_kept, tell, fields
-        self._frames: dict[np.datetime64, _Frame] = {}
+        self._images: dict[np.datetime64, _Frame] = {}
         self._seen: dict[Path, _State] = {}  # at the last look
         self._read: dict[Path, _State] = {}  # when it was read, well or in vain
         self._again: list[Path] = []  # read in vain for what may pass, the longest ago first
@@ -121,8 +121,8 @@ class FrameFeed:
         Raises InputError where they are of different sizes or grids.
         """
         times, minutes = issue_time - self.frames.ages, self.frames.minutes_per_frame
-        frames = [self._frames[self._used[time]].event for time in times]
-        event = with_times(join_events(frames, minutes), times, minutes)
+        images = [self._images[self._used[time]].event for time in times]
+        event = with_times(join_events(images, minutes), times, minutes)
         return replace(event, rain_rate=as_float32(event.rain_rate), name=self.folder.name)
 
     def drop(self, issue_time: np.datetime64) -> None:
@@ -179,25 +179,25 @@ class FrameFeed:
         times: those it has now. Frames from before them stay, since a file may always hold what is
         newest, but give way to the same from other files.
         """
-        for time, frame in list(self._frames.items()):
+        for time, frame in list(self._images.items()):
             if frame.path == path and time > times[0] and time not in times:
-                del self._frames[time]  # a wrong time that was mended
+                del self._images[time]  # a wrong time that was mended
                 self._times.discard(time)
             elif frame.path == path and time < times[0]:
-                self._frames[time] = frame._replace(path=None)
+                self._images[time] = frame._replace(path=None)
 
     def _put(self, event: RainEvent, index: int, path: Path) -> bool:
         """Keeps a frame; False where its time came before in another file, and was of use."""
         time = event.time[index]
         dropped = {issue_time for issue_time in self._dropped if self._may_be_of(time, issue_time)}
-        before = self._frames.get(time)
+        before = self._images.get(time)
         if before and before.path not in (None, path) and not dropped:
             return False
         # By an index, so a copy: a view would hold all frames of the file.
         frame = event.select(np.array([index]))
         names = [name for name in self.fields if name in event.fields]
         kept = {name: event.fields[name].since(time) for name in names}
-        self._frames[time] = _Frame(replace(frame, time_as_read=frame.time, fields=kept), path)
+        self._images[time] = _Frame(replace(frame, time_as_read=frame.time, fields=kept), path)
         self._times.add(time)
         self._dropped -= dropped
         return True
@@ -220,11 +220,11 @@ class FrameFeed:
         faster = self._times.faster()
         if faster:
             kept = set(used.values())
-            self._frames = {time: frame for time, frame in self._frames.items() if time in kept}
+            self._images = {time: frame for time, frame in self._images.items() if time in kept}
             if not self._is_faster:
                 self.tell(f"{self.folder}: {faster}")
             self._is_faster = True
-        self._used = {rounded: time for rounded, time in used.items() if time in self._frames}
+        self._used = {rounded: time for rounded, time in used.items() if time in self._images}
 
     def _why_none_comes(self) -> tuple[str, str]:
         """What is wrong with the feed, by a name, and a line on it; empty texts for nothing."""
@@ -238,15 +238,15 @@ class FrameFeed:
         return trouble, f"no forecast from {self.folder}: {why}"
 
     def _forget(self) -> None:
-        if not self._frames:
+        if not self._images:
             return
         # Those of one forecast and one that may be ahead of the clock are kept anyhow.
         num_past = self.frames.past_frames
-        newest = sorted(self._frames)[-num_past - 1 :]
+        newest = sorted(self._images)[-num_past - 1 :]
         oldest = min(newest[0], newest[-1] - self.frames.step * (self.num_kept + num_past - 2))
         oldest -= MAY_MOVE
-        self._frames = {time: frame for time, frame in self._frames.items() if time >= oldest}
-        self._used = {time: read for time, read in self._used.items() if read in self._frames}
+        self._images = {time: frame for time, frame in self._images.items() if time >= oldest}
+        self._used = {time: read for time, read in self._used.items() if read in self._images}
         self._dropped = {time for time in self._dropped if time >= oldest}
         self._times.forget(oldest)
 

@@ -24,6 +24,10 @@ from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
 FRAMES = FrameConfig()
+THIN = (
+    "leave out those between by python -m ldcast.data.convert FILE --minutes-per-frame 10 "
+    "--out FILE_10min.npz"
+)
 
 START = np.datetime64("2020-06-01T00:00:00", "s")
 NUM_FRAMES, HEIGHT, WIDTH = 6, 7, 5
@@ -284,14 +288,15 @@ def test_times_are_parsed_and_formatted():
 def test_synthetic_rain_by_seed_and_span(monkeypatch):
     made = []
 
-    def fake(seed: int) -> RainEvent:
-        made.append(seed)
+    def fake(seed: int, minutes: int) -> RainEvent:
+        made.append((seed, minutes))
         return make_event(name=f"synthetic:{seed}")
 
     monkeypatch.setattr("ldcast.data.synthetic.synthetic_event", fake)
     assert read_event("synthetic").name == "synthetic:0"
     assert len(read_event("synthetic:3@2020-06-01T00:10/").time) == 4
-    assert made == [0, 3]
+    read_event("synthetic:4", Reading(minutes=10))
+    assert made == [(0, 5), (3, 5), (4, 10)]
     for spec in ("synthetic:", "synthetic:-1", "synthetic:x"):
         with pytest.raises(InputError, match="expected a number, such as synthetic:3"):
             read_event(spec)
@@ -319,6 +324,23 @@ def test_other_cadences_are_named():
         check_cadence(make_event(step=6), 5)
     with pytest.raises(InputError, match=r"T00:10 and .*T00:20 are 10 minutes apart, expected 5"):
         check_cadence(without_frames(make_event(), 3), 5)
+
+
+@pytest.mark.parametrize(
+    ("event", "minutes", "flag", "remedy"),
+    [
+        (make_event(), 10, "", f"{THIN}, or use a model of its own cadence"),
+        (make_event(), 10, "--every", f"{THIN}, or give --every 5"),
+        (without_frames(make_event(), 3), 10, "--every", THIN),
+        (make_event(step=6), 10, "--every", "give --every 6"),
+        (make_event(step=6), 10, "", "use a model of its own cadence"),
+        (make_event(step=10), 5, "", "use a model of its own cadence"),
+        (without_frames(make_event(), 3), 5, "--every", "select a stretch .* by PATH@START/END"),
+    ],
+)
+def test_what_helps_against_another_cadence_is_named(event, minutes, flag, remedy):
+    with pytest.raises(InputError, match=f"; {remedy}$"):
+        check_cadence(event, minutes, flag)
 
 
 def test_past_frames_are_the_newest_by_default():

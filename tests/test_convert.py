@@ -62,6 +62,26 @@ def test_another_cadence_is_written_and_said(tmp_path, capsys):
     assert len(event.time) == 3 and event.grid["source"] == "radar"  # as the file says itself
 
 
+def test_frames_are_thinned_to_the_minutes_that_are_asked_for(tmp_path, capsys):
+    path, out = write(tmp_path / "a.npz", [0, 5, 10, 20, 25, 30, 35]), tmp_path / "event.npz"
+    assert run(path, "--out", out) == 0
+    assert len(read_event(out).time) == 7 and "left out" not in capsys.readouterr().out
+    assert run(path, "--minutes-per-frame", 10, "--out", out) == 0
+    assert ((read_event(out).time - START).astype(int) / 60).tolist() == [5, 25, 35]
+    assert "note: a: of 7 frames, 5 minutes apart, 4 were left out: 3 " in capsys.readouterr().out
+
+
+def test_minutes_that_the_frames_do_not_divide_are_refused(tmp_path, capsys):
+    path, out = write(tmp_path / "a.npz", [0, 10, 20, 30]), tmp_path / "event.npz"
+    for minutes in (5, 25):
+        message = f"frames are 10 minutes apart, expected {minutes} minutes or a part"
+        refuse(capsys, message, path, "--minutes-per-frame", minutes, "--out", out)
+    refuse(capsys, "minutes per frame", path, "--minutes-per-frame", 0, "--out", out)
+    assert not out.exists()
+    assert run(path, "--minutes-per-frame", 10, "--out", out) == 0
+    assert len(read_event(out).time) == 4 and "note" not in capsys.readouterr().out
+
+
 def test_sources_of_many_files_are_the_first_and_the_last(tmp_path):
     paths = [write(tmp_path / f"{minute:02}.npz", [minute]) for minute in (15, 5, 0, 10)]
     assert run(*paths, "--out", tmp_path / "event.npz") == 0

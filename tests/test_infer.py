@@ -17,6 +17,7 @@ from ldcast.errors import run_script
 from ldcast.forecast_arguments import parse_flags
 from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig
+from ldcast.model_folder import read_nowcaster
 from ldcast.products.ensemble import THRESHOLDS
 
 LEAD_MINUTES = FrameConfig().lead_minutes
@@ -104,6 +105,16 @@ def test_amp_bf16_changes_little(call) -> None:
     exact, half = read("exact.npz")["rain_rate"], read("half.npz")["rain_rate"]
     assert not np.array_equal(exact, half)
     assert np.abs(exact - half).mean() < 0.1 * exact.mean() + 0.05
+
+
+def test_help_gives_the_bundled_models_frames_as_its_own(capsys) -> None:
+    with pytest.raises(SystemExit):
+        infer.main(["--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    frames = read_nowcaster("bundled").model.frames
+    counts = f"{frames.past_frames} in and {frames.future_frames} out"
+    assert f"of the bundled one {counts}, each {frames.minutes_per_frame} minutes" in help_text
+    assert "(four)" not in help_text and "twenty" not in help_text
 
 
 def test_without_data_the_seed_makes_the_rain() -> None:

@@ -491,5 +491,5 @@ def test_a_feed_keeps_what_the_model_takes_and_from_its_own_time_on(tmp_path) ->
     # Each past frame has that of its own file, the newest file tells what is to come.
     offset = np.array([2, 3, 4, *[5] * 21])[:, None, None, None]
     np.testing.assert_allclose(found, event.fields["wind"].values[2:26] + offset, rtol=1e-6)
-    kept = feed._frames[past.time[0]].event.fields["wind"]
+    kept = feed._images[past.time[0]].event.fields["wind"]
     assert len(kept.time) == 25 and kept.time[0] == past.time[0]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +20,27 @@ import train_diffusion
 from ldcast import LDCast, calibrate, pysteps_plugin, verify
 from ldcast.calibration import maps
 from ldcast.calibration.maps import model_fingerprint
-from ldcast.data.archive import RainEvent, past_event, read_event, write_event
+from ldcast.data.archive import (
+    RainEvent,
+    check_apart,
+    check_cadence,
+    past_event,
+    read_event,
+    write_event,
+)
 from ldcast.data.convert import main as convert
 from ldcast.data.crops import Example
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
 from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig
 from ldcast.model_folder import read_description
 from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_generators
-from ldcast.training.arguments import read_events
+from ldcast.training.arguments import held_out_frames, read_events
 from ldcast.training.latents import encode_example
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.forecasters import ForecastCache
@@ -113,6 +122,14 @@ def test_forecasts_reach_as_far_as_the_model_and_beyond(runs, ten_path, tmp_path
     assert longer.is_second_hand.tolist() == [False] * 12 + [True] * 3
 
 
+def test_synthetic_rain_has_the_models_minutes(tmp_path) -> None:
+    tiny_model(frames=FrameConfig(minutes_per_frame=6)).save_pretrained(tmp_path)
+    past = past_of(parse_flags("", ["--model", str(tmp_path)]))
+    assert (np.diff(past.time) == np.timedelta64(360, "s")).all() and past.notes == ()
+    events, _ = read_events(["synthetic:0"], None, 10, 8, 24)
+    check_cadence(events[0], 10)
+
+
 def test_other_lead_times_are_refused(runs, ten_path, tmp_path, capsys) -> None:
     usual = ["--model", runs["ldcast"], "--data", ten_path, "--out", tmp_path / "forecast.npz"]
     line = complaint(capsys, infer.main, *usual, "--lead-minutes", "25")
@@ -160,7 +177,8 @@ def test_a_10_minute_model_refuses_5_minute_data(runs, event_path, tmp_path, cap
         expected, complaint(capsys, verify.main, "--model", runs["ldcast"], *verifying)
     )
     training = ("--autoencoder", runs["autoenc"], *LOOP, *data, "--out", tmp_path / "run")
-    assert re.search(expected, complaint(capsys, train_diffusion.main, *training))
+    line = complaint(capsys, train_diffusion.main, *training)
+    assert re.search(rf"{expected}.* --frames.minutes-per-frame 5", line)
     # A forecast can use every second frame, as it can of a minute each fifth, and says so.
     out = ("--out", str(tmp_path / "forecast.npz"), "--members", "1")
     infer.main(["--model", str(runs["ldcast"]), "--data", str(event_path), *out])
@@ -169,6 +187,20 @@ def test_a_10_minute_model_refuses_5_minute_data(runs, event_path, tmp_path, cap
     write_event(set_apart(read_event(event_path), 6), six)
     line = complaint(capsys, infer.main, "--model", runs["ldcast"], "--data", six, *out)
     assert re.search(r"6 minutes apart throughout, expected 10 minutes, .* such as 2 or 5", line)
+
+
+def test_the_command_that_is_named_makes_the_data_fit(
+    runs, event_path, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = ("--model", runs["ldcast"], "--crop-size", "32", "--out", tmp_path)
+    usual += ("--cases", "2", "--members", "2")
+    line = complaint(capsys, verify.main, *usual, "--data", event_path)
+    assert "--frames." not in line  # a flag of the training scripts
+    arguments = shlex.split(re.search(r"python -m ldcast.data.convert (.*), or ", line)[1])
+    convert(arguments)
+    assert "of 52 frames, 5 minutes apart, 26 were left out" in capsys.readouterr().out
+    verify.main([str(argument) for argument in (*usual, "--data", arguments[-1])])
 
 
 def test_counts_that_do_not_fit_are_refused(runs, ten_path, tmp_path, capsys) -> None:
@@ -356,7 +388,7 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
     write_event(late, tmp_path / "late.npz")
     assert (read_event(tmp_path / "late.npz", Reading(minutes=6)).time == event.time).all()
     assert (read_event(tmp_path / "late.npz").time == late.time).all()
-    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, minutes=6, num_frames=8)
+    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, 6, 8, 24)
     assert (trained_on.time == event.time).all()
     out = str(tmp_path / "event.npz")
     convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
@@ -366,8 +398,56 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
 
 def test_no_less_is_held_out_than_an_example_takes(ten_path) -> None:
     for num_frames, num_held_out in ((20, 24), (26, 26), (28, 0)):  # of 52
-        _, validation = read_events([str(ten_path)], None, 10, num_frames)
+        num_wanted = held_out_frames(None, {}, num_frames)
+        _, validation = read_events([str(ten_path)], None, 10, num_frames, num_wanted)
         assert sum(len(event.time) for event in validation) == num_held_out
+
+
+@pytest.mark.parametrize(
+    ("first_frames", "future_frames", "num_frames", "num_held_out"),
+    [
+        (8, 20, 52, 24),
+        (8, 24, 60, 0),  # 28 held out would overlap what stage 1 trained on
+        (8, 24, 145, 29),
+        (32, 20, 56, 0),  # all of which stage 1 trained on
+        (32, 20, 64, 32),
+    ],
+)
+def test_stage_2_validates_on_nothing_that_stage_1_trained_on(
+    tmp_path, monkeypatch, capsys, first_frames, future_frames, num_frames, num_held_out
+) -> None:
+    write_event(synthetic_event(3, num_frames, 32, 32), tmp_path / "event.npz")
+    read = []
+
+    def reading(*arguments) -> tuple[list[RainEvent], list[RainEvent]]:
+        read.append(read_events(*arguments))
+        return read[-1]
+
+    for script in (train_autoenc, train_diffusion):
+        monkeypatch.setattr(script, "read_events", reading)
+    monkeypatch.chdir(tmp_path)
+    once = [*LOOP, "--iterations", "1"]
+    first = ["--data", "event.npz", "--frames.num-frames", str(first_frames)]
+    train_autoenc.main([*once, *first])
+    second = ["--frames.future-frames", str(future_frames), "--diffusion.num-sampling-steps", "2"]
+    train_diffusion.main([*once, *second, "--forecast-score.num-cases", "1"])
+    (trained_before, _), (trained, validation) = read
+    check_apart([*trained_before, *trained], validation)
+    assert sum(len(event.time) for event in validation) == num_held_out
+    assert ("without validation" in capsys.readouterr().out) == (num_held_out == 0)
+
+
+def test_other_data_are_held_out_by_their_own_rule(tmp_path) -> None:
+    def held_out(before: dict, data: list[str]) -> int:
+        (tmp_path / "state.json").write_text(json.dumps(before))
+        return held_out_frames(tmp_path, {"data": data}, 28)
+
+    before = {"data": ["a", "b"], "validation_data": [], "held_out_frames": 25}
+    assert held_out(before, ["b", "c"]) == 25
+    assert held_out(before, ["c"]) == held_out(before | {"validation_data": ["v"]}, ["a"]) == 28
+    del before["held_out_frames"]  # as recorded at first
+    assert held_out(before, ["a"]) == 24
+    assert held_out(before | {"frames": {"num_frames": 32, "minutes_per_frame": 5}}, ["a"]) == 32
 
 
 # ---- a feed --------------------------------------------------------------------------------------

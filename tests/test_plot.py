@@ -55,9 +55,14 @@ def make_rain(
 
 
 def plot(
-    path: Path, past: np.ndarray, rain: np.ndarray, grid: dict | None = None, **more: Any
+    path: Path,
+    past: np.ndarray,
+    rain: np.ndarray,
+    grid: dict | None = None,
+    leads: np.ndarray | None = None,
+    **more: Any,
 ) -> None:
-    leads = np.arange(5, 5 * rain.shape[1] + 1, 5)
+    leads = np.arange(5, 5 * rain.shape[1] + 1, 5) if leads is None else leads
     plot_forecast(past, rain, ISSUE_TIME, leads, GRID if grid is None else grid, path, **more)
 
 
@@ -301,6 +306,22 @@ def test_frames_made_from_forecast_frames_say_so(monkeypatch, tmp_path, width, g
         *("+15 min, 00:05 UTC", "+30 min, 00:20 UTC", "+60 min, 00:50 UTC"),
         *("+100 min, 01:30 UTC", f"+200 min, 03:10 UTC{gap}(continued)"),
     ]
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    ("minutes", "is_second_hand", "is_marked"),
+    [(5, None, True), (10, None, False), (5, np.zeros(40, bool), False)],
+)
+def test_frames_beyond_the_published_reach_are_marked_unless_others_are_named(
+    monkeypatch, tmp_path, minutes, is_second_hand, is_marked
+) -> None:
+    rain, leads = np.zeros((1, 40, 48, 48)), minutes * np.arange(1, 41)
+    figure = sheet_of(
+        monkeypatch, tmp_path, rain[0, :4], rain, leads=leads, is_second_hand=is_second_hand
+    )
+    _, titles = texts_of(figure)
+    assert [("(continued)" in title) for title in titles[-2:]] == [False, is_marked]
 
 
 @needs_matplotlib

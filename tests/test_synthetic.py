@@ -75,7 +75,29 @@ def test_dry_is_zero_and_the_edge_is_a_step(events):
         assert 2 < rain_rate.max() <= synthetic.MAX_RAIN_RATE
 
 
-@pytest.mark.parametrize("arguments", [(-1,), (0, 0), (0, 4, 15, 64), (0, 4, 64, 15)])
+@pytest.mark.parametrize("minutes", [1, 6, 10])
+def test_frames_are_as_far_apart_as_is_asked(minutes):
+    event = synthetic_event(7, 3, 32, 48, minutes=minutes)
+    assert event.rain_rate.shape == (3, 32, 48)
+    assert (np.diff(event.time) == np.timedelta64(60 * minutes, "s")).all()
+
+
+def test_the_weather_is_the_same_at_any_cadence():
+    def fields(num_frames: int, minutes: int) -> np.ndarray:
+        rng = np.random.default_rng((3, synthetic._STREAM))
+        weather = synthetic._draw_weather(rng)
+        return np.stack(synthetic._make_fields(weather, rng, num_frames, minutes, (64, 48)))
+
+    np.testing.assert_array_equal(fields(5, 5)[:, ::2], fields(3, 10))
+    alike = [
+        np.corrcoef(*fields(2, minutes)[0].reshape(2, -1))[0, 1] for minutes in (1, 3, 6, 12, 30)
+    ]
+    assert alike[0] > 0.97 and alike == sorted(alike, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(-1,), (0, 0), (0, 4, 15, 64), (0, 4, 64, 15), (0, 4, 64, 64, 0)]
+)
 def test_impossible_requests_are_refused_in_one_line(arguments):
     with pytest.raises(InputError, match="expected") as refusal:
         synthetic_event(*arguments)

@@ -46,7 +46,7 @@ class Feed:
 
     def frames(self) -> list[int]:
         """Numbers of the frames that are held."""
-        return sorted(int((time - START) / STEP) for time in self.feed._frames)
+        return sorted(int((time - START) / STEP) for time in self.feed._images)
 
     def look(self) -> list[int]:
         """Numbers of the frames that forecasts are due from, once all files are read."""
@@ -145,7 +145,7 @@ def test_a_clock_may_be_ahead_by_one_frame(feed, minutes, is_read) -> None:
     time = np.datetime64("now") + np.timedelta64(minutes, "m")
     write_event(RainEvent(np.ones((1, 8, 6), np.float32), np.array([time])), feed.folder / "a.npz")
     feed.look()
-    assert bool(feed.feed._frames) is is_read
+    assert bool(feed.feed._images) is is_read
     assert len(feed.lines) == (not is_read)
 
 
@@ -323,7 +323,7 @@ def test_only_the_newest_are_due_and_frames_do_not_pile_up(tmp_path) -> None:
     feed = Feed(tmp_path, num_kept=3)
     feed.bring(*range(40))
     assert feed.look() == [39, 38, 37]
-    assert len(feed.feed._frames) == 6
+    assert len(feed.feed._images) == 6
     feed.bring(40)
     assert feed.look() == [40, 39, 38]
 
@@ -384,7 +384,7 @@ def test_rolling_files_of_many_frames_hold_no_more_than_each_frame(feed) -> None
         feed.bring_as(f"roll{number}.npz", *range(number, number + 12))
         feed.look()
     assert feed.look()[0] == 13 and feed.lines == []
-    for time, (frame, _path) in feed.feed._frames.items():
+    for time, (frame, _path) in feed.feed._images.items():
         assert frame.rain_rate.base is None, time
     feed.bring_as("roll3.npz", *range(3))
     feed.look()
@@ -570,7 +570,7 @@ def test_of_a_faster_feed_some_frames_are_used(tmp_path, step, every_nth, apart,
     for index in range(3600 // step):
         bring_at(feed, max(index * step + jitter * (index % 3 - 1), 0))
         seen |= set(due_seconds(feed))
-        assert len(feed.feed._frames) <= 300 // step + 6  # those between are not held
+        assert len(feed.feed._images) <= 300 // step + 6  # those between are not held
     assert sorted(seen) == list(range(900, 3600, 300))
     assert feed.lines == [f"{tmp_path}: frames are {apart} apart: every {every_nth} one is used"]
     event = feed.feed.event(START + 11 * STEP)

@@ -24,6 +24,13 @@ def test_by_hand() -> None:
     assert values["wet_area_ratio"] == pytest.approx(2.5 / 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_threshold_is_wet_in_any_precision(dtype: torch.dtype) -> None:
+    at_threshold = torch.tensor([[[0.1, 0.09]]], dtype=dtype)
+    values = values_of((at_threshold, at_threshold[0]))
+    assert values["wet_area"] == values["wet_area_observed"] == 1 / 2
+
+
 def test_cases_add_up_by_their_pixels() -> None:
     wet, dry = torch.ones(3, 2, 2), torch.zeros(3, 4, 4)
     values = values_of((wet, wet[0]), (dry + 1, dry[0]))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ldcast.data.cadence import (
+    can_thin,
     describe_faster,
     frame_step,
     in_minutes,
-    is_faster,
-    is_usable,
     round_event,
 )
 from ldcast.data.checks import (
@@ -95,8 +95,9 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     """The event that a `--data` argument names.
 
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
-        `synthetic:SEED` or `synthetic` (seed 0). Each may end in `@START/END` (ISO times, UTC; END
-        not included; either may be left out); of NetCDF and Zarr only that span is loaded.
+        `synthetic:SEED` or `synthetic` (seed 0), of frames `how.minutes` apart. Each may end in
+        `@START/END` (ISO times, UTC; END not included; either may be left out); of NetCDF and Zarr
+        only that span is loaded.
     how: its piece is cut out, and its times are rounded.
     An event file's arrays on the grid of the rain become `fields`, see `ldcast.data.fields`.
     Returns the event with rain_rate as stored (float16 or float32; float64 becomes float32) and
@@ -106,7 +107,7 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     """
     source, start, end = _split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
-        event = cut(_synthetic_event(synthetic["seed"]), how)
+        event = cut(_synthetic_event(synthetic["seed"], how.minutes), how)
     elif _is_gridded(Path(source)):
         from ldcast.data.gridded import read_gridded  # imports RainEvent from here
 
@@ -181,27 +182,41 @@ def write_event(event: RainEvent, path: str | Path) -> None:
         )
 
 
-def check_cadence(event: RainEvent, minutes: int) -> None:
+def check_cadence(event: RainEvent, minutes: int, flag: str = "") -> None:
     """Raises InputError if two neighbouring frames are not `minutes` apart, naming the first two.
 
+    flag: by which the caller takes another cadence; empty where it has none.
     An event of one frame passes.
     """
     steps = np.diff(event.time).astype("timedelta64[s]").astype(np.int64)
     wrong = np.flatnonzero(steps != 60 * minutes)
     if len(wrong) == 0:
         return
-    first = wrong[0]
-    if (steps == steps[0]).all():
-        extent, remedy = " throughout", f"convert it to {minutes} minutes"
-        if steps[0] % 60 == 0:
-            own = f"--frames.minutes-per-frame {steps[0] // 60}"
-            remedy += f", or use a model of its own cadence (for training: {own})"
-    else:
-        extent, remedy = "", "select a stretch without this break by PATH@START/END"
+    first, is_even = wrong[0], bool((steps == steps[0]).all())
+    remedies = []
+    if can_thin(frame_step(event.time, minutes), minutes):
+        remedies.append(f"leave out those between by {_thinning_command(event, minutes)}")
+    elif not is_even:
+        remedies.append("select a stretch without this break by PATH@START/END")
+    if is_even:
+        can_set = flag and steps[0] % 60 == 0
+        remedies.append(
+            f"give {flag} {steps[0] // 60}" if can_set else "use a model of its own cadence"
+        )
     raise InputError(
         f"{event.name}: frames {format_time(event.time[first])} and "
-        f"{format_time(event.time[first + 1])} are {steps[first] / 60:g} minutes apart{extent}, "
-        f"expected {minutes}; {remedy}"
+        f"{format_time(event.time[first + 1])} are {in_minutes(steps[first])} apart"
+        f"{' throughout' if is_even else ''}, expected {minutes}; {', or '.join(remedies)}"
+    )
+
+
+def _thinning_command(event: RainEvent, minutes: int) -> str:
+    """The command that writes an event's file anew, of frames `minutes` apart."""
+    is_file = event.source and Path(event.source).exists()  # not synthetic, not of many files
+    path = Path(event.source if is_file else "FILE")
+    return (
+        f"python -m ldcast.data.convert {shlex.quote(str(path))} --minutes-per-frame {minutes} "
+        f"--out {shlex.quote(f'{path.stem}_{minutes}min.npz')}"
     )
 
 
@@ -239,25 +254,25 @@ def past_event(
 
 
 def hold_out(
-    events: list[RainEvent], minutes: int, min_frames: int = 48, validation_frames: int = 24
+    events: list[RainEvent], minutes: int, held_out_frames: int = 24, num_frames: int = 1
 ) -> tuple[list[RainEvent], list[RainEvent]]:
     """Split events, of frames so many minutes apart, into training and validation parts that share
     no frame.
 
-    Each event of at least `min_frames` frames gives its last `validation_frames`, or its last fifth
-    where that is more; shorter ones train whole. The parts are views, named `NAME@START/END`.
+    Each event of at least twice as many frames gives its last `held_out_frames`, or its last fifth
+    where that is more. Shorter ones train whole, and so do those of which a part would have fewer
+    than the `num_frames` of an example. The parts are views, named `NAME@START/END`.
     Returns (train, validation); validation is empty if no event is long enough.
     """
-    assert validation_frames < min_frames, (validation_frames, min_frames)
     train, validation = [], []
     for event in events:
-        num_frames = len(event.time)
-        if num_frames < min_frames:
+        length = len(event.time)
+        cut = length - max(held_out_frames, length // 5)
+        if length < 2 * held_out_frames or min(cut, length - cut) < num_frames:
             train.append(event)
             continue
-        cut = num_frames - max(validation_frames, num_frames // 5)
         train.append(_slice_event(event, 0, cut, minutes))
-        validation.append(_slice_event(event, cut, num_frames, minutes))
+        validation.append(_slice_event(event, cut, length, minutes))
     return train, validation
 
 
@@ -334,14 +349,15 @@ def _slice_event(event: RainEvent, first: int, stop: int, minutes: int) -> RainE
     return replace(part, name=name)
 
 
-def _synthetic_event(seed: str | None) -> RainEvent:
+def _synthetic_event(seed: str | None, minutes: int) -> RainEvent:
     from ldcast.data.synthetic import synthetic_event  # imports RainEvent from here
 
     if seed is None:
         seed = "0"
     if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"seed '{seed}' of synthetic rain: expected a number, such as synthetic:3")
-    return replace(synthetic_event(int(seed)), source=f"synthetic:{int(seed)}")
+    event = synthetic_event(int(seed), minutes=minutes)
+    return replace(event, source=f"synthetic:{int(seed)}")
 
 
 # ---- event files ---------------------------------------------------------------------------------
@@ -467,7 +483,7 @@ def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
     minutes = frames.minutes_per_frame
     wanted = f"{frames.past_frames} frames {minutes} minutes apart"
     time, step = event.time, frame_step(event.time, minutes)
-    if is_faster(step, minutes) and is_usable(step, minutes):
+    if can_thin(step, minutes):
         raise InputError(
             f"{event.name}: its {len(time)} frames, {in_minutes(step)} apart from "
             f"{format_time(time[0])} to {format_time(time[-1])}, are too few or have gaps, "
@@ -478,7 +494,7 @@ def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
     is_even = (steps == steps[0]).all()
     remedy = "give frames without such breaks"
     if is_even:
-        remedy = "convert it, or forecast with a model of that cadence"
+        remedy = "forecast with a model of that cadence"
     raise InputError(
         f"{event.name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
         f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected {minutes} "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
 if TYPE_CHECKING:  # which applies this to each event that it reads
@@ -126,13 +127,42 @@ def is_faster(step: float, minutes: int) -> bool:
     return step < _FASTER * 60 * minutes
 
 
+def can_thin(step: float, minutes: int) -> bool:
+    """Whether frames `step` seconds apart come more often than each `minutes`, but among others."""
+    return is_faster(step, minutes) and is_usable(step, minutes)
+
+
 def describe_faster(step: float, minutes: int) -> str:
     """One line on frames that are more than are used; empty where none is left out."""
-    if not is_faster(step, minutes) or not is_usable(step, minutes):
+    if not can_thin(step, minutes):
         return ""
     every = round(60 * minutes / step)
     apart = in_minutes(60 * minutes / every)
     return f"frames are {apart} apart: every {_ORDINALS.get(every, f'{every}th')} one is used"
+
+
+def thinned(event: "RainEvent", minutes: int) -> "RainEvent":
+    """The frames that are whole steps of `minutes` before the newest, where they come more often;
+    a note says how many were left out.
+
+    Raises InputError for frames of a cadence that does not divide `minutes`, or a slower one.
+    """
+    step = frame_step(event.time, minutes)
+    if not can_thin(step, minutes):
+        if abs(step / (60 * minutes) - 1) > _UNEVEN:
+            raise InputError(
+                f"{event.name}: frames are {in_minutes(step)} apart, expected {minutes} minutes or "
+                f"a part of them such as {minutes / 2:g} or {minutes / 5:g}; ask for a multiple of "
+                "what they are, or leave --minutes-per-frame out to write all frames"
+            )
+        return event
+    is_whole = (event.time[-1] - event.time) % np.timedelta64(60 * minutes, "s") == 0
+    kept = event.select(np.flatnonzero(is_whole))
+    note = (
+        f"of {len(event.time)} frames, {in_minutes(step)} apart, {np.count_nonzero(~is_whole)} "
+        f"were left out: {len(kept.time)} are whole steps of {minutes} minutes before the newest"
+    )
+    return replace(kept, notes=(*event.notes, note))
 
 
 def in_minutes(seconds: float) -> str:

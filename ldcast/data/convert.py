@@ -3,11 +3,14 @@
     python -m ldcast.data.convert AQC1619320*.gif --reader mch --out mch_20160711.npz
     python -m ldcast.data.convert radar.nc --out radar.npz
 
+    python -m ldcast.data.convert event.npz --minutes-per-frame 10 --out event_10min.npz
+
 READER: mch (MeteoSwiss, GIF of AQC), fmi (FMI, PGM), knmi (KNMI, HDF5 of accumulated rain), odim
 (ODIM HDF5 with one composite); these need pysteps and h5py. xarray (NetCDF and Zarr) and npz (event
 files) go by the suffix. The files are put in order of time; they must be of one grid, and each time
 may occur once. Rain above 500 mm/h in files of weather services, NetCDF and Zarr becomes no data.
-Reflectivity in NetCDF and Zarr becomes rain by --zr.
+Reflectivity in NetCDF and Zarr becomes rain by --zr. Of frames that come more often than
+--minutes-per-frame, those that are whole steps before the newest are written.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ldcast.data.archive import RainEvent, check_cadence, notes_of, write_event
+from ldcast.data.cadence import thinned
 from ldcast.data.checks import format_time
 from ldcast.data.formats import is_zarr, looks_like
 from ldcast.data.reading import AS_STATED, Reading
@@ -84,8 +88,8 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--minutes-per-frame",
         type=int,
-        default=Reading.minutes,
-        help="how far apart the frames should be: times near that grid are rounded (%(default)s)",
+        help="write frames so far apart, without those between; times near that grid are rounded; "
+        f"default: all frames, and a grid of {Reading.minutes} minutes",
     )
     add("--out", type=Path, required=True, metavar="EVENT.npz", help="event file to write")
     return parser.parse_args(argv)
@@ -121,14 +125,17 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse_flags(argv)
     check_paths(flags)
     name = flags.reader or choose_reader(flags.files)
-    check_count("minutes per frame", flags.minutes_per_frame)
-    event = convert(flags.files, name, reading_of(flags, flags.minutes_per_frame))
+    minutes = Reading.minutes if flags.minutes_per_frame is None else flags.minutes_per_frame
+    check_count("minutes per frame", minutes)
+    event = convert(flags.files, name, reading_of(flags, minutes))
+    if flags.minutes_per_frame is not None:
+        event = thinned(event, minutes)
     write_event(event, flags.out)
     print(f"wrote {flags.out}: {describe(event)}")
     for note in notes_of([event]):
         print(f"note: {note}")
     try:
-        check_cadence(event, flags.minutes_per_frame)
+        check_cadence(event, minutes)
     except InputError as note:  # other cadences are fine in an event file
         print(f"note: {note}")
 

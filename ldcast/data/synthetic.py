@@ -23,8 +23,8 @@ from tqdm import tqdm
 from ldcast.data.archive import RainEvent, read_event
 from ldcast.data.statistics import WET_THRESHOLD, event_statistics, markdown_table
 from ldcast.errors import InputError, run_script
+from ldcast.frames import FrameConfig
 
-FRAME_SECONDS = 300
 PIXEL_SIZE_M = 1000.0
 FIRST_TIME = np.datetime64("2000-01-01T00:00:00", "s")  # UTC; as good as any
 MAX_RAIN_RATE = 150.0  # mm/h, never passed; about what a radar product shows
@@ -45,30 +45,35 @@ _SYSTEM_KM = 48  # octaves from here on move as the rain system does, not as its
 _EDDY_KM = 30  # the eddies' stream function is noise smoothed by this standard deviation
 _EDDY_SPACING_KM = 8
 _MAX_LOG_RATE = 20.0  # far above `MAX_RAIN_RATE`; keeps exponentials finite
-_KM_PER_FRAME = FRAME_SECONDS / 1000  # of 1 m/s
+_STEP_MINUTES = 5  # of the motion at most; frames further apart are some steps apart
 
 
 def synthetic_event(
-    seed: int, num_frames: int = 60, height: int = 256, width: int = 256
+    seed: int,
+    num_frames: int = 60,
+    height: int = 256,
+    width: int = 256,
+    minutes: int = FrameConfig.minutes_per_frame,
 ) -> RainEvent:
     """An event that looks like radar rain; equal for equal arguments, different for every seed.
 
     The seed also draws the weather: stratiform to convective, 3 % to 60 % wet, moving at 0 to
     25 m/s. New rain moves in over the edges.
 
-    num_frames, height, width: at least 1, 16 and 16; 5-minute frames of 1 km pixels.
+    num_frames, height, width: at least 1, 16 and 16; pixels of 1 km.
+    minutes: from one frame to the next, at least 1; the weather is the same at any.
     Returns an event whose `rain_rate` (T, H, W) float32 mm/h is finite and at most 150; dry pixels
         are exactly 0, all others at least 0.1.
-    Raises InputError if a size is too small or the seed negative.
+    Raises InputError if a size or `minutes` is too small, or the seed negative.
     """
-    _check_arguments(seed, num_frames, height, width)
+    _check_arguments(seed, num_frames, height, width, minutes)
     rng = np.random.default_rng((seed, _STREAM))
     weather = _draw_weather(rng)
     with _one_thread():
-        wetness, texture = _make_fields(weather, rng, num_frames, (height, width))
+        wetness, texture = _make_fields(weather, rng, num_frames, minutes, (height, width))
     return RainEvent(
         rain_rate=_to_rain_rate(wetness, texture, weather),
-        time=FIRST_TIME + np.arange(num_frames) * np.timedelta64(FRAME_SECONDS, "s"),
+        time=FIRST_TIME + np.arange(num_frames) * np.timedelta64(60 * minutes, "s"),
         grid={"pixel_size_m": PIXEL_SIZE_M, "source": "synthetic: ldcast.data.synthetic"},
         name=f"synthetic:{seed}",
     )
@@ -91,10 +96,10 @@ class _Weather:
     lifetime_scale: float  # 1 = typical
     velocity: complex  # m/s, eastward + i southward (row 0 is north), of small scales
     system_speed: float  # speed of the large scales over that of the small ones
-    turning: float  # rad per frame
+    turning: float  # rad per 5 minutes
     eddy_speed: float  # m/s, root mean square of the motion's variation in space
-    eddy_change: float  # rad per frame; the pattern of the variation is another after pi / 2
-    trend: float  # standard deviations of the field per frame: wetter or drier with time
+    eddy_change: float  # rad per 5 minutes; the pattern of the variation is another after pi / 2
+    trend: float  # standard deviations of the field per 5 minutes: wetter or drier with time
 
 
 def _draw_weather(rng: np.random.Generator) -> _Weather:
@@ -132,24 +137,34 @@ def _between(low: float, high: float, position: float) -> float:
 
 
 def _make_fields(
-    weather: _Weather, rng: np.random.Generator, num_frames: int, size: tuple[int, int]
+    weather: _Weather,
+    rng: np.random.Generator,
+    num_frames: int,
+    minutes: int,
+    size: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two unitless fields (T, H, W) float32: where it rains, and how unevenly.
 
     Rain falls where the first is highest; the second varies its rate inside the wet areas.
+    Between frames the air moves in equal steps of 5 minutes or less, so that frames an hour apart
+    do not move further than the margin at once.
     """
     coarsest = _WAVELENGTHS_KM[0] // _PIXELS_PER_WAVELENGTH  # km per pixel
     padded_size = tuple(-(-(length + 2 * _MARGIN_KM) // coarsest) * coarsest for length in size)
-    scales = _build_scales(weather, padded_size, rng)
+    steps_per_frame = -(-minutes // _STEP_MINUTES)
+    step_minutes = minutes / steps_per_frame
+    scales = _build_scales(weather, padded_size, rng, step_minutes)
     motion = _Motion(weather, padded_size, rng)
     inside = (..., *(slice(_MARGIN_KM, _MARGIN_KM + length) for length in size))
     fields = np.empty((2, num_frames, *size), dtype=np.float32)
-    for frame in range(num_frames):
-        if frame:
+    for step in range((num_frames - 1) * steps_per_frame + 1):
+        if step:
             for scale in scales:
-                scale.advance(motion.velocity(frame, scale), rng)
-        fields[:, frame] = _sum_of_scales(scales, weather.clustering)[inside]
-        fields[0, frame] += weather.trend * frame
+                scale.advance(motion.velocity(step_minutes * step, scale), rng)
+        if step % steps_per_frame == 0:
+            frame = step // steps_per_frame
+            fields[:, frame] = _sum_of_scales(scales, weather.clustering)[inside]
+            fields[0, frame] += weather.trend * (minutes * frame / 5)
     return fields[0], fields[1]
 
 
@@ -219,8 +234,9 @@ class _Scale:
         weather: _Weather,
         padded_size: tuple[int, int],
         rng: np.random.Generator,
+        step_minutes: float = _STEP_MINUTES,
     ):
-        self.wavelength_km = wavelength_km
+        self.wavelength_km, self.step_minutes = wavelength_km, step_minutes
         self.spacing_km = max(1, wavelength_km // _PIXELS_PER_WAVELENGTH)
         shape = tuple(size // self.spacing_km for size in padded_size)
         self.filter = _octave_filter(shape, self.spacing_km, wavelength_km, weather)
@@ -232,18 +248,18 @@ class _Scale:
             dtype=torch.float32,
         )[:, None, None]
         relaxation = _lifetime_minutes(wavelength_km) * weather.lifetime_scale / _AR2_LIFETIME
-        memory = np.exp(-FRAME_SECONDS / 60 / relaxation)
+        memory = np.exp(-step_minutes / relaxation)
         self.memory = memory * _remembering(shape, self.spacing_km)
         self.state = self._noise(rng)
         shared = 1 / torch.sqrt(1 + self.memory**2)  # correlation of state and drive at all times
         self.drive = shared * self.state + torch.sqrt(1 - shared**2) * self._noise(rng)
 
     def advance(self, velocity: Tensor, rng: np.random.Generator) -> None:
-        """One frame: move, then forget a little and follow the drive.
+        """One step: move, then forget a little and follow the drive.
 
         velocity: (2, h, w) m/s, eastward and southward.
         """
-        displacement = velocity * (_KM_PER_FRAME / self.spacing_km)
+        displacement = velocity * (60 * self.step_minutes / 1000 / self.spacing_km)
         moved = _moved(torch.cat([self.state, self.drive]), displacement)
         state, drive = _standardised(moved).chunk(2)  # interpolation damps a little
         memory = self.memory
@@ -256,10 +272,16 @@ class _Scale:
 
 
 def _build_scales(
-    weather: _Weather, padded_size: tuple[int, int], rng: np.random.Generator
+    weather: _Weather,
+    padded_size: tuple[int, int],
+    rng: np.random.Generator,
+    step_minutes: float = _STEP_MINUTES,
 ) -> list[_Scale]:
     """All octaves, coarse to fine, with amplitudes whose squares add up to 1."""
-    scales = [_Scale(wavelength, weather, padded_size, rng) for wavelength in _WAVELENGTHS_KM]
+    scales = [
+        _Scale(wavelength, weather, padded_size, rng, step_minutes)
+        for wavelength in _WAVELENGTHS_KM
+    ]
     norm = torch.sqrt(sum(scale.amplitude**2 for scale in scales))
     for scale in scales:
         scale.amplitude /= norm
@@ -333,13 +355,16 @@ class _Motion:
         eddies = torch.stack([down, -right], dim=1)
         self.eddies = eddies * (weather.eddy_speed / (2 * eddies**2).mean().sqrt())
 
-    def velocity(self, frame: int, scale: _Scale) -> Tensor:
-        """(2, h, w) m/s, eastward and southward, on the grid of one scale."""
+    def velocity(self, minutes: float, scale: _Scale) -> Tensor:
+        """(2, h, w) m/s, eastward and southward, on the grid of one scale.
+
+        minutes: since the first frame.
+        """
         weather = self.weather
-        mean = weather.velocity * np.exp(1j * weather.turning * frame)
+        mean = weather.velocity * np.exp(1j * weather.turning * (minutes / 5))
         if scale.wavelength_km >= _SYSTEM_KM:
             mean *= weather.system_speed
-        phase = weather.eddy_change * frame
+        phase = weather.eddy_change * (minutes / 5)
         eddies = np.cos(phase) * self.eddies[0] + np.sin(phase) * self.eddies[1]
         mean = torch.tensor([mean.real, mean.imag], dtype=torch.float32)
         return mean[:, None, None] + _resampled(eddies, scale.state.shape[-2:])
@@ -413,7 +438,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _check_arguments(seed: int, num_frames: int, height: int, width: int) -> None:
+def _check_arguments(seed: int, num_frames: int, height: int, width: int, minutes: int) -> None:
     if seed < 0:
         raise InputError(f"seed {seed}: expected 0 or more; choose another seed")
     if num_frames < 1 or min(height, width) < MIN_SIZE:
@@ -421,6 +446,8 @@ def _check_arguments(seed: int, num_frames: int, height: int, width: int) -> Non
             f"synthetic rain of {num_frames} frames, {height} x {width} pixels: expected at least "
             f"1 frame and {MIN_SIZE} x {MIN_SIZE} pixels; ask for more"
         )
+    if minutes < 1:
+        raise InputError(f"synthetic rain of frames {minutes} minutes apart: expected 1 or more")
 
 
 if __name__ == "__main__":

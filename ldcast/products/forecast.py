@@ -207,7 +207,10 @@ def read_npz(path: Path) -> Forecast:
 
 
 def continued_before(lead_minutes: np.ndarray) -> np.ndarray:
-    """(T,) bool: `is_second_hand` in files from before they said it, which no other models made."""
+    """(T,) bool: `is_second_hand` where it is not said, as of the published model.
+
+    So it was in files from before they said it, which no other models made.
+    """
     return np.asarray(lead_minutes) > FrameConfig().lead_minutes[-1]
 
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from ldcast.errors import InputError
 from ldcast.files import open_atomically
+from ldcast.frames import FrameConfig
 from ldcast.products.film import draw_film, film_durations, save_gif
+from ldcast.products.forecast import continued_before
 from ldcast.products.sheet import draw_sheet
 from ldcast.products.story import Story
 from ldcast.products.summary import LIKELY_MM_H
@@ -46,7 +48,8 @@ def plot_forecast(
     borders: as `read_borders` gives them.
     quality: (T, H, W) as `ldcast.motion.forecast_quality` gives it; means and chances (of one
         member, its rain) are dotted where what is upstream is unknown.
-    is_second_hand: (T,) bool, frames that are marked as made from forecast frames; None: none.
+    is_second_hand: (T,) bool, frames that are marked as made from forecast frames. None: those
+        after 100 minutes where frames are 5 minutes apart, as the published model's; else none.
 
     Raises InputError for another ending, for thresholds that are not positive or that `chances`
     lacks, and without matplotlib or, for .mp4, ffmpeg; OSError if `path` cannot be written. A file
@@ -59,11 +62,14 @@ def plot_forecast(
     if suffix not in PLOT_SUFFIXES:
         raise InputError(f"{path} ends in '{path.suffix}', expected {' or '.join(PLOT_SUFFIXES)}")
     _check_thresholds(thresholds, chances)
+    lead_minutes = np.asarray(lead_minutes)
+    if is_second_hand is None and lead_minutes[0] == FrameConfig.minutes_per_frame:
+        is_second_hand = continued_before(lead_minutes)
     story = Story(
         past=past,
         rain=rain,
         issue_time=np.datetime64(issue_time, "m"),
-        lead_minutes=np.asarray(lead_minutes),
+        lead_minutes=lead_minutes,
         grid=grid,
         chances=chances,
         thresholds=tuple(thresholds),

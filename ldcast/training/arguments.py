@@ -7,13 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldcast.data.archive import RainEvent, absolute_spec, check_apart, hold_out, read_event
+from ldcast.data.archive import (
+    RainEvent,
+    absolute_spec,
+    check_apart,
+    check_cadence,
+    hold_out,
+    read_event,
+)
 from ldcast.data.reading import Reading
 from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
 from ldcast.model_folder import ModelDescription, locate, read_description
 from ldcast.models.registry import config_class
 from ldcast.settings import Settings, add_flags, leaves, override, to_dict
+from ldcast.training.run import ARGUMENTS_NAME, read_arguments
 
 MIN_HELD_OUT = 24  # frames
 COMMON = {
@@ -98,22 +106,46 @@ def with_kind(settings: Settings, kind: str) -> Settings:
     return replace(settings, autoencoder=config_class({"kind": kind})())
 
 
+def held_out_frames(start: Path | None, arguments: dict[str, Any], num_frames: int) -> int:
+    """How many frames at the end of each event, at least, are held out of a run's training.
+
+    As many as were held out of the run that trained the weights in `start`, where the two share
+    data: else frames that those were trained on could be validated on. Where there is no such run,
+    24, or the `num_frames` of an example where it has more.
+
+    arguments: of the run that is to start.
+    """
+    if start and (start / ARGUMENTS_NAME).is_file():
+        before = read_arguments(start)
+        shared = set(before["data"]) & set(arguments["data"])
+        if shared and not before["validation_data"]:
+            # Not recorded at first, when runs knew no other run's.
+            counts = {**before.get("frames", {}), "minutes_per_frame": 0}
+            return before.get("held_out_frames", max(MIN_HELD_OUT, sum(counts.values())))
+    return max(MIN_HELD_OUT, num_frames)
+
+
 def read_events(
-    data: list[str], validation_data: list[str] | None, minutes: int, num_frames: int
+    data: list[str],
+    validation_data: list[str] | None,
+    minutes: int,
+    num_frames: int,
+    num_held_out: int,
 ) -> tuple[list[RainEvent], list[RainEvent]]:
     """Training and validation events; without validation_data the ends of long events are held out.
 
-    minutes: how far apart the frames are. num_frames: of an example; no less is held out.
-    Raises InputError where an event cannot be read, or frames are shared.
+    minutes: how far apart the frames are. num_frames: of an example. num_held_out: see `hold_out`.
+    Raises InputError where an event cannot be read, frames are of another cadence or shared.
     """
     how = Reading(minutes=minutes)
     events = [read_event(spec, how) for spec in data]
     if validation_data:
         train, validation = events, [read_event(spec, how) for spec in validation_data]
     else:
-        num_held_out = max(MIN_HELD_OUT, num_frames)
-        train, validation = hold_out(events, minutes, 2 * num_held_out, num_held_out)
+        train, validation = hold_out(events, minutes, num_held_out, num_frames)
     check_apart(train, validation)
+    for event in train + validation:
+        check_cadence(event, minutes, "--frames.minutes-per-frame")
     return train, validation
 
 

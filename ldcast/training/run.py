@@ -56,7 +56,7 @@ FORMER_VALUES = {
     "forecast_score.num_sampling_steps": 0,
 }
 # Was not recorded at first: any value goes where a run lacks it.
-UNRECORDED = ("diffusion.sampler_settings.spacing", "data_settings.")
+UNRECORDED = ("diffusion.sampler_settings.spacing", "data_settings.", "held_out_frames")
 PHASES = "phase_ends"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.rain import RainScale, valid_mask
+from ldcast.rain import RainScale, is_wet, valid_mask
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h
 
@@ -20,8 +20,8 @@ class WetAreaScore:
     ) -> Tensor:
         """Wet pixels of a mean member, of the observation, and pixels: three sums."""
         is_valid = valid_mask(observation)
-        wet = ((members >= WET_THRESHOLD) & is_valid).sum().double() / len(members)
-        observed = (observation >= WET_THRESHOLD).sum().double()
+        wet = (is_wet(members, WET_THRESHOLD) & is_valid).sum().double() / len(members)
+        observed = is_wet(observation, WET_THRESHOLD).sum().double()
         return torch.stack([wet, observed, is_valid.sum().double()])
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
