@@ -51,7 +51,7 @@ from ldcast.nowcaster import LDCast, build
 from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
-from ldcast.settings import override
+from ldcast.settings import override, to_dict
 from ldcast.stopping import StopRequest
 from ldcast.training.arguments import (
     held_out_frames,
@@ -69,6 +69,7 @@ from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
 from ldcast.training.pool import POOL_NAME, make_pool
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
+from ldcast.verification.seen import warn_of_training
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
 
@@ -305,6 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         events = train_events + validation_events
         notes = notes_of(events) + notes_of_unused(events, fields) + precision_notes
+        notes += warn_of_training(str(flags.autoencoder), validation_events)
         for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
         batches = Batches(crops, loop, data.num_workers, processes)
@@ -331,7 +333,8 @@ def main(argv: list[str] | None = None) -> int:
         if settings.pool:
             with tqdm(total=settings.pool, desc="pool", disable=bar.disable) as pool_bar:
                 work = encode, processes, stop, pool_bar.update
-                pool = make_pool(out / POOL_NAME, crops, arguments, *work)
+                about = arguments | {"rain": to_dict(config.rain)}
+                pool = make_pool(out / POOL_NAME, crops, about, *work)
             batches = Batches(pool, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):

@@ -40,6 +40,11 @@ def predict_xarray(
             f"got {type(rain).__name__}, expected an xarray DataArray: of a Dataset, pick the "
             'variable, as in dataset["rainfall_rate"]'
         )
+    if model.fields:
+        raise InputError(
+            f"the model takes {', '.join(model.fields)} besides rain, which a DataArray of rain "
+            "does not bring: use predict, or infer.py with an event file"
+        )
     require_packages(".nc")  # before the work
     frames = model.frames
     minutes = frames.minutes_per_frame

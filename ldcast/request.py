@@ -166,10 +166,7 @@ def forecast_fields(
                 f"the model takes the input field {name}, got {', '.join(given) or 'no fields'}: "
                 f"give it as fields={{'{name}': array}}, or in the event file"
             )
-        try:
-            field = torch.as_tensor(given[name]).float()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the field {name}: got {error}, expected an array") from None
+        field = _field_tensor(name, given[name])
         if field.ndim != 4 or tuple(field.shape[2:]) != size:
             raise InputError(
                 f"got the field {name} of shape {tuple(field.shape)}, expected (F, c, "
@@ -179,6 +176,17 @@ def forecast_fields(
         _check_length(name, len(field), need, num_rounds, frames)
         fields[name] = field
     return fields
+
+
+def _field_tensor(name: str, field: np.ndarray | Tensor) -> Tensor:
+    """float32, of an array of any layout, byte order, number type and mask (masked = NaN)."""
+    if isinstance(field, Tensor) and not field.is_complex():
+        return field.float()
+    is_array = isinstance(field, np.ndarray) and field.dtype.kind in "fiub"
+    if not is_array:
+        kind = field.dtype if hasattr(field, "dtype") else type(field).__name__
+        raise InputError(f"the field {name}: got {kind}, expected an array or tensor of numbers")
+    return torch.from_numpy(np.ma.filled(np.ma.asarray(field, np.float32), np.nan).copy())
 
 
 def _check_length(

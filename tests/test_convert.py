@@ -8,6 +8,7 @@ import pytest
 
 from ldcast.data.archive import RainEvent, read_event, write_event
 from ldcast.data.convert import main
+from ldcast.data.reading import Reading
 from ldcast.errors import run_script
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -69,6 +70,21 @@ def test_frames_are_thinned_to_the_minutes_that_are_asked_for(tmp_path, capsys):
     assert run(path, "--minutes-per-frame", 10, "--out", out) == 0
     assert ((read_event(out).time - START).astype(int) / 60).tolist() == [5, 25, 35]
     assert "note: a: of 7 frames, 5 minutes apart, 4 were left out: 3 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_frames", [60, 61])
+@pytest.mark.parametrize("seconds", [0, 1, 12])
+def test_frames_with_seconds_are_thinned_all_the_same(num_frames, seconds, tmp_path):
+    jitter = np.random.default_rng(0).integers(-seconds, seconds + 1, num_frames)
+    rain_rate = np.arange(num_frames, dtype=np.float32)[:, None, None] * np.ones((4, 5))
+    time = START + np.timedelta64(300, "s") * np.arange(num_frames)
+    write_event(RainEvent(rain_rate.astype(np.float32), time + jitter), tmp_path / "a.npz")
+    out = tmp_path / "event.npz"
+    assert run(tmp_path / "a.npz", "--minutes-per-frame", 10, "--out", out) == 0
+    event = read_event(out, Reading(minutes=10))
+    kept = np.arange((num_frames - 1) % 2, num_frames, 2)
+    assert np.array_equal(event.rain_rate[:, 0, 0], kept)
+    assert np.array_equal(event.time, time[kept])
 
 
 def test_minutes_that_the_frames_do_not_divide_are_refused(tmp_path, capsys):

@@ -243,7 +243,8 @@ def test_bad_names_are_refused(names, message) -> None:
         ({"wind": torch.zeros(24, 1, 32, 48)}, "wind is one number .* expected a vector"),
         ({"wind": torch.zeros(1, 2, 32, 48)}, "wind is a vector .* without a time, expected"),
         ({"height": torch.zeros(24, 1, 32, 48)}, "height is one .* each frame, expected"),
-        ({"wind": np.array(["a"])}, "the field wind: got .*expected an array"),
+        ({"wind": np.array(["a"])}, "the field wind: got <U1, expected an array"),
+        ({"wind": torch.zeros(24, 2, 32, 48, dtype=torch.complex64)}, "got torch.complex64"),
         ({"wind": torch.zeros(24, 2, 32, 40)}, r"expected \(F, c, 32, 48\)"),
     ],
 )
@@ -299,14 +300,28 @@ def test_inputs_may_share_a_field_but_not_disagree_on_it() -> None:
     class Later(Lightning):
         fields: ClassVar = {"lightning": FieldKind(times="all")}
 
-    class Fixed(Lightning):
-        fields: ClassVar = {"lightning": FieldKind(times="none")}
-
     frames = FrameConfig()
-    both = fields_of({"a": Lightning(), "b": Later()}, frames)
-    assert both == {"lightning": (1, 24)} == fields_of({"b": Later(), "a": Lightning()}, frames)
+    both = fields_of({"a": Lightning(), "b": Lightning()}, frames)
+    assert both == {"lightning": (1, 4)}
     with pytest.raises(InputError, match="two inputs need the field lightning"):
-        fields_of({"a": Lightning(), "b": Fixed()}, frames)
+        fields_of({"a": Lightning(), "b": Later()}, frames)
+
+
+def test_arrays_of_any_layout_are_taken_and_masked_means_not_known() -> None:
+    model, given = model_with("orography"), fields()["height"].numpy()
+    expected = model.predict(rain(), 1, fields={"height": given})
+    for same in (given.astype(">f4"), given[:, :, ::-1][:, :, ::-1], given.astype(np.float64)):
+        assert torch.equal(model.predict(rain(), 1, fields={"height": same}), expected)
+    hidden = np.where(given > 1000, -9999, given)
+    unknown = np.where(given > 1000, np.nan, given)
+    masked = np.ma.array(hidden, mask=given > 1000)
+    found = [model.predict(rain(), 1, fields={"height": each}) for each in (masked, unknown)]
+    assert torch.equal(*found) and not torch.equal(found[0], expected)
+    whole = given.round().astype(">i4")
+    assert torch.equal(
+        model.predict(rain(), 1, fields={"height": whole}),
+        model.predict(rain(), 1, fields={"height": whole.astype(np.float32)}),
+    )
 
 
 # ---- carried rain --------------------------------------------------------------------------------
@@ -493,3 +508,26 @@ def test_a_feed_keeps_what_the_model_takes_and_from_its_own_time_on(tmp_path) ->
     np.testing.assert_allclose(found, event.fields["wind"].values[2:26] + offset, rtol=1e-6)
     kept = feed._images[past.time[0]].event.fields["wind"]
     assert len(kept.time) == 25 and kept.time[0] == past.time[0]
+
+
+def test_a_dataarray_of_rain_does_not_bring_fields() -> None:
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    with pytest.raises(InputError, match="takes height besides rain"):
+        model_with("orography").predict_xarray(xarray.DataArray(rain().numpy()))
+
+
+@pytest.mark.parametrize("shift", [-7, 7])
+def test_a_feed_with_seconds_takes_fields_of_whole_minutes(shift, tmp_path) -> None:
+    event, off = event_with_fields(num_frames=5, later=24), np.timedelta64(shift, "s")
+    for index in range(5):
+        one = event.select(np.array([index]))
+        write_event(replace(one, time=one.time + off), tmp_path / f"{index}.npz")
+    feed = FrameFeed(tmp_path, read_event, FrameConfig(), 5, print, ("wind",))
+    feed.look()
+    while feed.look():
+        pass
+    past = feed.event(feed.due()[0])
+    assert past.time[-1] == event.time[-1]
+    times = past.time[-1] + np.timedelta64(5, "m") * np.arange(-3, 21)
+    found = fields_at(past, {"wind": FieldNeed(2, 24)}, times)["wind"]
+    np.testing.assert_allclose(found, event.fields["wind"].values[1:25])

@@ -1,6 +1,8 @@
 """Examples as latents: encoded in the loop or once, the same; and how a run resumes from a pool."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -15,8 +17,9 @@ from tiny_models import tiny_model
 from torch.utils.data import default_collate
 
 import train_diffusion
-from ldcast.data.archive import read_event
+from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example, TrainingCrops
+from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
 from ldcast.nowcast.carried_rain import CarriedRain
 from ldcast.processes import join_processes
@@ -37,6 +40,7 @@ def stage(event_path: Path, autoencoder_run: Path) -> Stage:
 def arguments(**changes) -> dict:
     """Of a run, those that a pool asks for."""
     table = {"pool": 11, "seed": 4, "frames": {"past_frames": 4}, "inputs": ["carried_rain"]}
+    table |= {"rain": {"smoothing_sigma": 0.5}, "data_settings": {"max_rain_rate": 500.0}}
     return table | {"encoder_dtype": "float32", "autoencoder_sha256": "0"} | changes
 
 
@@ -85,6 +89,8 @@ def count_encoded(folder, crops, encode, **changes) -> int:
     [
         {"autoencoder_sha256": "1"},
         {"encoder_dtype": "bfloat16"},
+        {"rain": {"smoothing_sigma": 0.0}},
+        {"data_settings": {"max_rain_rate": 10.0}},
         {"frames": {"past_frames": 4, "minutes_per_frame": 10}},
     ],
 )
@@ -115,7 +121,7 @@ def test_a_pool_of_other_data_is_made_anew(event_path, tmp_path) -> None:
     assert TrainingCrops([event], *settings, 4, margin=9).fingerprint() != crops.fingerprint()
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "stray", "mark"])
+@pytest.mark.parametrize("damage", ["gone", "short", "stray", "mark", "content"])
 def test_a_damaged_pool_is_made_anew(damage, event_path, tmp_path) -> None:
     crops, encode = crops_and_encode(event_path)
     count_encoded(tmp_path, crops, encode)
@@ -124,6 +130,9 @@ def test_a_damaged_pool_is_made_anew(damage, event_path, tmp_path) -> None:
     elif damage == "short":
         content = (tmp_path / "z_past.npy").read_bytes()
         (tmp_path / "z_past.npy").write_bytes(content[:-10])
+    elif damage == "content":
+        content = (tmp_path / "z_past.npy").read_bytes()
+        (tmp_path / "z_past.npy").write_bytes(content[:-10] + 10 * b"\xff")
     elif damage == "stray":
         np.save(tmp_path / "other.npy", np.zeros(3))
     else:
@@ -203,3 +212,26 @@ def test_other_crops_are_noticed_when_a_run_is_taken_up(stage, change, tmp_path,
     del recorded["data_settings"]  # as runs recorded it before
     path.write_text(json.dumps(recorded))
     stage.run(out, 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="files stay sparse here")
+def test_a_disk_that_fills_up_is_an_error_not_a_signal(event_path, tmp_path, monkeypatch) -> None:
+    crops, encode = crops_and_encode(event_path)
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left.*\.npy"):
+        count_encoded(tmp_path / "pool", crops, encode)
+
+
+def test_frames_that_the_autoencoder_saw_are_named(event_path, tmp_path, capsys) -> None:
+    """Stage 1 on all of an event, stage 2 holding its end out: said, for the score is too good."""
+    first = Stage("autoencoder", event_path, tmp_path)
+    other = tmp_path / "other.npz"
+    write_event(synthetic_event(9, 30, 64, 64), other)
+    out = first.run(tmp_path / "autoenc", 1, "--validation-data", str(other))
+    capsys.readouterr()
+    Stage("diffusion", event_path, out).run(tmp_path / "run", 1)
+    assert f"{out} was trained on rain of event@" in capsys.readouterr().out

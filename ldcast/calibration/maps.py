@@ -209,17 +209,43 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
     )
 
 
+# Settings that came after calibrations had been fitted, newest first, and what they were before.
+_LATER_SETTINGS = (
+    {
+        "frames": to_dict(FrameConfig()),
+        "inputs": (),
+        "autoencoder.rain_weight": 0.0,
+    },
+    {"autoencoder.kind": "kl"},
+    {"diffusion.sampler_settings": {"spacing": "published"}},
+)
+
+
 def model_fingerprint(folder: str | Path) -> str:
     """SHA-256 of what a model's forecasts depend on, its weights and its settings."""
+    return model_fingerprints(folder)[0]
+
+
+def model_fingerprints(folder: str | Path) -> list[str]:
+    """That of now, and those that earlier versions gave the same model, newest first."""
     settings = to_dict(read_description(folder).model)
-    # As it was for calibrations that were fitted before these were there.
-    if settings["frames"] == to_dict(FrameConfig()):
-        del settings["frames"]
-    if not settings["inputs"]:
-        del settings["inputs"]
-    if not settings["autoencoder"]["rain_weight"]:
-        del settings["autoencoder"]["rain_weight"]
-    text = f"{fingerprint(folder)} {json.dumps(settings, sort_keys=True)}"
+    weights = fingerprint(folder)
+    found = [_digest(weights, settings)]
+    for later in _LATER_SETTINGS:
+        for name, before in later.items():
+            *parents, leaf = name.split(".")
+            table = settings
+            for parent in parents:
+                table = table[parent]
+            if table[leaf] != before:
+                return found
+            del table[leaf]
+        found.append(_digest(weights, settings))
+    return found
+
+
+def _digest(weights: str, settings: dict[str, Any]) -> str:
+    text = f"{weights} {json.dumps(settings, sort_keys=True)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -263,7 +289,7 @@ def read_calibration(folder: str | Path) -> Calibration:
             f"{path} is for lead times of {calibration.lead_minutes} minutes, expected "
             f"{lead_minutes}: fit it again with {refit}"
         )
-    if calibration.model != model_fingerprint(folder):
+    if calibration.model not in model_fingerprints(folder):
         raise InputError(
             f"{path} was fitted to other weights or settings than {folder} has now: the model was "
             f"trained or changed since; fit it again with {refit}"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldcast.data.fields import MAX_OFF
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
 if TYPE_CHECKING:  # which applies this to each event that it reads
     from ldcast.data.archive import RainEvent
 
-MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
 _MOST = 0.8  # share of the times that make a grid
 _FASTER = 0.9  # of the minutes; closer frames are of another cadence, not late or early ones
 _UNEVEN = 0.08  # share by which a cadence may differ from a whole part or multiple of the minutes
@@ -156,8 +156,11 @@ def thinned(event: "RainEvent", minutes: int) -> "RainEvent":
                 "what they are, or leave --minutes-per-frame out to write all frames"
             )
         return event
-    is_whole = (event.time[-1] - event.time) % np.timedelta64(60 * minutes, "s") == 0
-    kept = event.select(np.flatnonzero(is_whole))
+    every = round(60 * minutes / step)
+    age = (event.time[-1] - event.time) / np.timedelta64(1, "s") / (60 * minutes / every)  # frames
+    off = np.abs(age - age.round()) * (60 * minutes / every)
+    is_whole = (age.round() % every == 0) & (off <= 2 * MAX_OFF)  # of both times
+    kept = round_event(event.select(np.flatnonzero(is_whole)), minutes)
     note = (
         f"of {len(event.time)} frames, {in_minutes(step)} apart, {np.count_nonzero(~is_whole)} "
         f"were left out: {len(kept.time)} are whole steps of {minutes} minutes before the newest"

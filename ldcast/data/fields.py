@@ -19,6 +19,7 @@ from ldcast.errors import InputError
 if TYPE_CHECKING:  # which imports this
     from ldcast.data.archive import RainEvent
 
+MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
 _TIME_SUFFIX = "_time"
 _LAYOUT = "(y, x), (2, y, x), (time, y, x) or (time, 2, y, x), numbers on the grid of the rain"
 
@@ -39,10 +40,13 @@ class Field:
         return Field(self.values[..., rows, columns].copy(), self.time)
 
     def since(self, time: np.datetime64) -> "Field":
-        """What is of that time or later, a copy; the field itself where it does not change."""
+        """What is of that time or later, a copy; the field itself where it does not change.
+
+        Times that rounding may move to that of a frame count.
+        """
         if self.time is None:
             return self
-        is_kept = self.time >= time
+        is_kept = self.time >= time - np.timedelta64(2 * MAX_OFF, "s")
         return Field(self.values[is_kept], self.time[is_kept])
 
     def retimed(self, before: np.ndarray, now: np.ndarray) -> "Field":
@@ -53,7 +57,7 @@ class Field:
         """
         if self.time is None or len(before) < 2:
             return self
-        moves, step = now - before, np.median(np.diff(before))
+        moves, step = now - before, np.median(np.diff(now))
         nearest = np.abs(self.time[:, None] - before).argmin(axis=1)
         is_of_frames = (self.time - before[nearest]) % step == np.timedelta64(0, "s")
         return Field(self.values, np.where(is_of_frames, self.time + moves[nearest], self.time))

@@ -187,15 +187,11 @@ def fields_of(inputs: Mapping[str, Input], frames: FrameConfig) -> dict[str, Fie
     for given in inputs.values():
         for name, kind in given.fields.items():
             need = FieldNeed(kind.num_channels, num_frames[kind.times])
-            before = needs.get(name, need)
-            if before._replace(num_frames=1) != need._replace(num_frames=1) or (
-                (before.num_frames == 0) != (need.num_frames == 0)
-            ):
+            if needs.setdefault(name, need) != need:
                 raise InputError(
-                    f"two inputs need the field {name}, one as {before}, one as {need}: expected "
-                    "the same of both"
+                    f"two inputs need the field {name}, one as {needs[name]}, one as {need}: "
+                    "expected the same of both"
                 )
-            needs[name] = max(before, need)
     return needs
 
 

@@ -4,7 +4,9 @@ Drawing from them costs nothing of an update, where encoding them anew takes a p
 lost is variety: crops, flips and surroundings other than those of the pool.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ldcast.data.crops import Example, TrainingCrops
 from ldcast.errors import InputError
-from ldcast.files import code_fingerprint, write_text
+from ldcast.files import code_fingerprint, naming, write_text
 from ldcast.processes import Processes
 from ldcast.seeds import STREAM_POOL, keyed_rng
 from ldcast.stopping import StopRequest
@@ -25,7 +27,7 @@ from ldcast.training.latents import LatentExample, from_names
 POOL_NAME = "pool"  # of the folder within the run's
 _MARK = "pool.json"
 # What of a run's arguments decides the examples, beside the crops, and what of the package.
-_ARGUMENTS = ("frames", "inputs", "encoder_dtype", "autoencoder_sha256", "pool")
+_ARGUMENTS = ("frames", "rain", "inputs", "encoder_dtype", "autoencoder_sha256", "pool")
 _PACKAGE = Path(__file__).parents[1]
 _CODE = (
     *("models", "motion", "nowcast", "data/crops.py", "data/tiles.py", "training/latents.py"),
@@ -64,13 +66,14 @@ def make_pool(
 ) -> LatentPool:
     """The pool in the folder, encoded now unless it is complete there already.
 
-    arguments: of the run. encode: `encode_example` of crops.
+    arguments: of the run, and its `rain` scale. encode: `encode_example` of crops.
     stop: ends it early; the next time, it is made anew.
     progress: called with the number of examples just done. The processes share the work.
     Raises InputError where the disk has no room, and for values that float16 does not hold.
     """
     size, seed = arguments["pool"], arguments["seed"]
     made_of = json.loads(json.dumps({name: arguments[name] for name in _ARGUMENTS}))
+    made_of["max_rain_rate"] = arguments["data_settings"]["max_rain_rate"]
     made_of["crops"] = crops.fingerprint()
     made_of["code"] = code_fingerprint(*(_PACKAGE / name for name in _CODE))
     if processes.any(not _is_complete(folder, made_of)):
@@ -85,12 +88,13 @@ def make_pool(
                 for name, shape in shapes.items():
                     path = folder / f"{name}.npy"
                     np.lib.format.open_memmap(path, "w+", dtypes[name], shape)
+                    _reserve(path)
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in shapes}
         with processes.failing_together():
             _fill(arrays, crops, encode, processes, stop, progress)
         is_cut_short = processes.any(stop.is_set)  # waits for all of them
         if processes.is_main and not is_cut_short:
-            made_of["arrays"] = {name: [*shape, dtypes[name]] for name, shape in shapes.items()}
+            made_of["arrays"] = {name: _checksum(folder / f"{name}.npy") for name in shapes}
             write_text(folder / _MARK, json.dumps(made_of, indent=2) + "\n")
         processes.wait()
     return LatentPool(folder, size, seed)
@@ -134,15 +138,25 @@ def _check_room(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         )
 
 
+def _reserve(path: Path) -> None:
+    """Takes a sparse file's room on the disk, so that filling it cannot fail as a signal does."""
+    with naming(path), open(path, "r+b") as file:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _is_complete(folder: Path, made_of: dict[str, Any]) -> bool:
     """Whether a pool made of the same is there, whole."""
     try:
         mark = json.loads((folder / _MARK).read_text())
         arrays = mark.pop("arrays")
-        for name, (*shape, dtype) in arrays.items():
-            array = np.load(folder / f"{name}.npy", mmap_mode="r")
-            if [*array.shape, dtype] != [*shape, array.dtype.str[1:]]:
-                return False
-        return mark == made_of and len(list(folder.glob("*.npy"))) == len(arrays)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or damaged
+        if mark != made_of or {path.stem for path in folder.glob("*.npy")} != arrays.keys():
+            return False
+        return all(_checksum(folder / f"{name}.npy") == digest for name, digest in arrays.items())
+    except (OSError, ValueError, KeyError, AttributeError):  # missing or damaged
         return False
