@@ -8,17 +8,15 @@ from torch.utils.data import DataLoader
 from ldcast.data.archive import RainEvent, hold_out
 from ldcast.data.crops import (
     BatchKeys,
-    EqualFrequencyPicker,
     Example,
     TrainingCrops,
-    UniformPicker,
     ValidationCrops,
-    WetPicker,
     augment,
     read_window,
     valid_share,
     wet_share,
 )
+from ldcast.data.pickers import EqualFrequencyPicker, UniformPicker, WetPicker
 from ldcast.data.tiles import CLASS_EDGES, TILE, tile_classes, tile_valid_share
 from ldcast.errors import InputError
 from ldcast.seeds import keyed_rng

@@ -9,7 +9,7 @@ import torch
 from tiny_models import rain, tiny_model
 from torch import Tensor
 
-from ldcast.data.crops import Window
+from ldcast.data.pickers import Window
 from ldcast.files import code_fingerprint
 from ldcast.frames import FrameConfig
 from ldcast.verification.cases import Case

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.data.crops import Window
+from ldcast.data.pickers import Window
 from ldcast.frames import FrameConfig
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import Forecaster

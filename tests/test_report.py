@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive import RainEvent
-from ldcast.data.crops import Window
+from ldcast.data.pickers import Window
 from ldcast.verification.cases import Case
 from ldcast.verification.report import (
     describe_cases,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldcast.data.archive import RainEvent
-from ldcast.data.crops import Window
+from ldcast.data.pickers import Window
 from ldcast.errors import InputError
 from ldcast.verification.baselines import persistence
 from ldcast.verification.cases import Case

@@ -30,8 +30,8 @@ _MARK = "pool.json"
 _ARGUMENTS = ("frames", "rain", "inputs", "encoder_dtype", "autoencoder_sha256", "pool")
 _PACKAGE = Path(__file__).parents[1]
 _CODE = (
-    *("models", "motion", "nowcast", "data/crops.py", "data/tiles.py", "training/latents.py"),
-    *("rain.py", "seeds.py"),
+    *("models", "motion", "nowcast", "data/crops.py", "data/pickers.py", "data/tiles.py"),
+    *("training/latents.py", "rain.py", "seeds.py"),
 )
 _CHUNK = 8  # examples that are encoded at once
 
