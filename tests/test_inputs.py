@@ -376,6 +376,32 @@ def test_surroundings_tell_what_comes_in() -> None:
     assert error < 0.25 * truth[:, :, -1].mean()
 
 
+@pytest.mark.parametrize("size", [(96, 96), (380, 96)])
+def test_padding_and_unknown_surroundings_change_nothing(size) -> None:
+    """A domain of 380 pixels padded to 384 would have two blocks of motion instead of one."""
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_rain": CarriedRain()}
+    past = moving_rain(margin=150)[:, :4, : size[0], : size[1]]
+
+    def carried(past: Tensor, margin: int = 0) -> Tensor:
+        return known_at_issue_time(Observed(past, margin=margin), grid, inputs).future[
+            "carried_rain"
+        ]
+
+    alone = carried(past)
+    padded = torch.nn.functional.pad(past, (0, 12, 0, 4), value=torch.nan)
+    rows, columns = (pixels // 4 for pixels in size)
+    torch.testing.assert_close(carried(padded)[..., :rows, :columns], alone, rtol=1e-4, atol=1e-4)
+    around = torch.nn.functional.pad(past, (8, 8, 8, 8), value=torch.nan)
+    torch.testing.assert_close(carried(around, margin=8), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_rain_of_no_data_at_all_is_not_known() -> None:
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_rain": CarriedRain()}
+    nothing = torch.full((1, 4, 16, 16), torch.nan)
+    given = known_at_issue_time(Observed(nothing), grid, inputs).future["carried_rain"]
+    assert (given == 0).all()
+
+
 def test_rain_without_a_motion_stands_still() -> None:
     past = torch.zeros(1, 4, 16, 16)
     past[0, 3, 4:8, 8:12] = 4.0

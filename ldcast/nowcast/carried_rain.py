@@ -8,10 +8,11 @@ Ritvanen et al. 2023 (L-CNN, IEEE JSTARS 16), Zhang et al. 2023 (NowcastNet, Nat
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldcast.motion import carry_through, motion_field
 from ldcast.nowcast.inputs import LatentGrid, Observed
+from ldcast.rain import valid_mask
 
 
 class CarriedRain:
@@ -34,9 +35,29 @@ class CarriedRain:
 
     @staticmethod
     def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:
-        """Future (T, H, W) mm/h of one domain; rain whose motion is not known stands still."""
+        """Future (T, H, W) mm/h of one domain."""
         with torch.autocast(past.device.type, enabled=False):
-            motion = motion_field(past, grid.frames.minutes_per_frame)
-            if motion is None:
-                motion = torch.zeros(2, *past.shape[1:], device=past.device)
+            motion = _motion_of_known(past, grid.frames.minutes_per_frame)
             return carry_through(past[-1], motion, grid.frames.future_frames, observed.margin)
+
+
+def _motion_of_known(past: Tensor, minutes: int) -> Tensor:
+    """Motion (2, H, W) in pixels per frame, as if the domain ended where its data do.
+
+    So it is the same whether a domain is padded, or a margin not known, or not. Zero where nothing
+    can be followed: such rain stands still.
+    """
+    height, width = past.shape[1:]
+    has_data = valid_mask(past).any(dim=0)
+    (top, bottom), (left, right) = (_ends(has_data.any(dim=axis)) for axis in (1, 0))
+    motion = motion_field(past[:, top:bottom, left:right], minutes)
+    if motion is None:
+        return torch.zeros(2, height, width, device=past.device)
+    beyond = (left, width - right, top, height - bottom)
+    return nn.functional.pad(motion[None], beyond, mode="replicate")[0]
+
+
+def _ends(has_data: Tensor) -> tuple[int, int]:
+    """First and end of the lines (N,) that have data; of all, where none has."""
+    lines = has_data.nonzero().flatten().tolist() or [0, len(has_data) - 1]
+    return lines[0], lines[-1] + 1
