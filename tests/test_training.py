@@ -567,3 +567,21 @@ def test_senseless_settings_are_refused(
 ) -> None:
     stage = Stage(name, event_path, autoencoder_run)
     assert option[1] in stage.fails(capsys, tmp_path / "run", *option)
+
+
+def test_validations_forecast_with_the_steps_that_are_asked_for(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, steps = LDCast.predict, []
+
+    def recorded(self: LDCast, past: object, members: int, seed: int, num: object, **more: object):
+        steps.append(num)
+        return predict(self, past, members, seed, num, **more)
+
+    monkeypatch.setattr(LDCast, "predict", recorded)
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    stage.run(tmp_path / "three", 1, "--forecast-score.num-sampling-steps", "3")
+    assert steps and set(steps) == {3}
+    steps.clear()
+    stage.run(tmp_path / "own", 1)
+    assert steps and set(steps) == {None}  # the model's own
