@@ -30,32 +30,32 @@ from ldcast.calibration import Calibration, read_calibration
 from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
 from ldcast.data.cadence import times_before_rounding
 from ldcast.data.fields import notes_of_unused
-from ldcast.data.reading_flags import reader_with, reading_of
-from ldcast.data.services import READERS
-from ldcast.device import amp_dtype, choose_device
+from ldcast.data.readers.reading_flags import reader_with, reading_of
+from ldcast.data.readers.services import READERS
 from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
-from ldcast.folders import lock_folder
-from ldcast.forecast_arguments import check_flags, parse_flags
-from ldcast.forecasting.reading import forecast_fields, past_of
-from ldcast.machine.half_precision import check_half_precision
-from ldcast.motion import forecast_quality
-from ldcast.processes import Processes, join_processes, process_device
-from ldcast.products.borders import read_borders
-from ldcast.products.files import write_forecast
-from ldcast.products.forecast import Forecast, check_grid
-from ldcast.products.plot import plot_forecast
-from ldcast.products.statistics import Statistics, ensemble_statistics
-from ldcast.products.summary import describe_gaps, summarise
-from ldcast.request import check_window, count_frames
-from ldcast.stopping import Stopped, StopRequest
-from ldcast.watch import (
+from ldcast.forecasting.arguments import check_flags, parse_flags
+from ldcast.forecasting.feed import (
     FrameFeed,
     clear_leftovers,
     forecast_path,
     next_time,
     surplus_forecasts,
 )
+from ldcast.forecasting.reading import forecast_fields, past_of
+from ldcast.machine.device import amp_dtype, choose_device
+from ldcast.machine.folders import lock_folder
+from ldcast.machine.half_precision import check_half_precision
+from ldcast.machine.processes import Processes, join_processes, process_device
+from ldcast.machine.stopping import Stopped, StopRequest
+from ldcast.motion import forecast_quality
+from ldcast.nowcast.request import check_window, count_frames
+from ldcast.products.borders import read_borders
+from ldcast.products.files import write_forecast
+from ldcast.products.forecast import Forecast, check_grid
+from ldcast.products.plot import plot_forecast
+from ldcast.products.statistics import Statistics, ensemble_statistics
+from ldcast.products.summary import describe_gaps, summarise
 
 POLL_SECONDS = 2
 PATIENCE = timedelta(hours=6)  # of a process for the members of another

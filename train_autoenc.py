@@ -30,19 +30,20 @@ from ldcast.config import (
 from ldcast.data.archive import notes_of
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, driest_first, wet_share
 from ldcast.data.fields import notes_of_unused
-from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import run_script
 from ldcast.frames import FrameConfig, check_divisible
+from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.machine.half_precision import checked_half_precision
-from ldcast.model_folder import (
+from ldcast.machine.processes import Processes, join_processes, process_device, summing_gradients
+from ldcast.machine.stopping import StopRequest
+from ldcast.models import Autoencoder, autoencoder_loss, mean_absolute_error
+from ldcast.models.registry import autoencoder_class, build_autoencoder
+from ldcast.nowcast.model_folder import (
     ModelDescription,
     load_weights,
     write_description,
     write_weights,
 )
-from ldcast.models import Autoencoder, autoencoder_loss, mean_absolute_error
-from ldcast.models.registry import autoencoder_class, build_autoencoder
-from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import drop_impossible_rain, from_model_units, to_model_units, valid_mask
 from ldcast.seeds import (
     STREAM_LATENT,
@@ -51,7 +52,7 @@ from ldcast.seeds import (
     keyed_generator,
     keyed_generators,
 )
-from ldcast.stopping import StopRequest
+from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
     held_out_frames,
     parse_train_arguments,
@@ -62,7 +63,6 @@ from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.guard import find_problem, find_validation_problem
-from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
 

@@ -34,25 +34,26 @@ from ldcast.config import (
 from ldcast.data.archive import notes_of
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops
 from ldcast.data.fields import notes_of_unused
-from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import InputError, run_script
+from ldcast.inputs.known import LatentGrid, fields_of, margin_of
+from ldcast.inputs.registry import build_inputs
+from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.machine.half_precision import checked_half_precision
-from ldcast.model_folder import (
+from ldcast.machine.processes import Processes, join_processes, process_device, summing_gradients
+from ldcast.machine.stopping import StopRequest
+from ldcast.models import Autoencoder
+from ldcast.nowcast.ldcast import LDCast, build
+from ldcast.nowcast.model_folder import (
     ModelDescription,
     fingerprint,
     load_weights,
     locate,
     read_description,
 )
-from ldcast.models import Autoencoder
-from ldcast.nowcast.inputs import LatentGrid, fields_of, margin_of
-from ldcast.nowcast.registry import build_inputs
-from ldcast.nowcaster import LDCast, build
-from ldcast.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.rain import to_model_units
 from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed_generators
 from ldcast.settings import override, to_dict
-from ldcast.stopping import StopRequest
+from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
     held_out_frames,
     parse_train_arguments,
@@ -65,7 +66,6 @@ from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.latents import LatentExample, encode_example
-from ldcast.training.memory import checkpoint_activations
 from ldcast.training.pictures import Comparison
 from ldcast.training.pool import POOL_NAME, make_pool
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments

@@ -1,9 +1,9 @@
 """Precipitation nowcasting with latent diffusion, in plain PyTorch."""
 
 from ldcast.diffusion import DDPMLoss, NoiseSchedule, PLMSSampler, Sampler
-from ldcast.latent_nowcaster import LatentNowcaster
 from ldcast.models import AFNOConditioner, AutoencoderKL, DenoiserUNet
-from ldcast.nowcaster import LDCast
+from ldcast.nowcast.latent_nowcaster import LatentNowcaster
+from ldcast.nowcast.ldcast import LDCast
 
 __all__ = [
     "AFNOConditioner",

@@ -27,11 +27,11 @@ from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
 from ldcast.data.archive import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
-from ldcast.data.reading_flags import read_events, reading_of
-from ldcast.device import choose_device
+from ldcast.data.readers.reading_flags import read_events, reading_of
 from ldcast.errors import InputError, run_script
-from ldcast.folders import check_writable
-from ldcast.model_folder import locate
+from ldcast.machine.device import choose_device
+from ldcast.machine.folders import check_writable
+from ldcast.nowcast.model_folder import locate
 from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask

@@ -9,9 +9,9 @@ from ldcast.diffusion.registry import all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.frames import CropFrames, FrameConfig
+from ldcast.inputs.registry import INPUTS, build_inputs
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.models.registry import autoencoder_class, config_class
-from ldcast.nowcast.registry import INPUTS, build_inputs
 from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 

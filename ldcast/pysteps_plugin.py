@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ldcast.errors import InputError
-from ldcast.nowcaster import LDCast
-from ldcast.quiet import import_contained
+from ldcast.machine.quiet import import_contained
+from ldcast.nowcast.ldcast import LDCast
 
 
 def forecast(

@@ -32,12 +32,12 @@ import torch
 
 from ldcast.data.archive import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
-from ldcast.data.reading_flags import read_events, reading_of
-from ldcast.device import choose_device
+from ldcast.data.readers.reading_flags import read_events, reading_of
 from ldcast.errors import InputError, run_script
-from ldcast.files import write_text
-from ldcast.folders import check_writable
 from ldcast.frames import nearest_leads
+from ldcast.machine.device import choose_device
+from ldcast.machine.files import write_text
+from ldcast.machine.folders import check_writable
 from ldcast.products.plot import require_matplotlib
 from ldcast.products.summary import SHOWN_LEADS
 from ldcast.rain import valid_mask

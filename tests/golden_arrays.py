@@ -21,7 +21,7 @@ from ldcast.models import (
     DenoiserConfig,
     DenoiserUNet,
 )
-from ldcast.nowcaster import LDCast, build
+from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.published.names import (
     autoencoder_name,
     averaged_name,

@@ -13,9 +13,9 @@ from tiny_models import tiny_model
 
 import train_autoenc
 import train_diffusion
-from ldcast.device import amp_dtype
 from ldcast.errors import run_script
 from ldcast.machine import half_precision
+from ldcast.machine.device import amp_dtype
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}

@@ -9,12 +9,12 @@ import pytest
 import infer
 from ldcast import LDCast
 from ldcast.data.archive import past_event, read_event
-from ldcast.data.chunks import written_frames
-from ldcast.data.gridded import event_from_dataarray
+from ldcast.data.readers.chunks import written_frames
+from ldcast.data.readers.gridded import event_from_dataarray
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError, run_script
+from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
-from ldcast.watch import FrameFeed
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")
 zarr = pytest.importorskip("zarr", minversion="3", reason="writes the stores")

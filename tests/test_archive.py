@@ -542,7 +542,7 @@ def test_netcdf_and_zarr_go_to_their_reader_with_the_span(monkeypatch, name):
         asked.append((str(path), how, start, end))
         return make_event(name="radar")
 
-    monkeypatch.setattr("ldcast.data.gridded.read_gridded", fake)
+    monkeypatch.setattr("ldcast.data.readers.gridded.read_gridded", fake)
     assert len(read_event(name).time) == 6
     how = Reading(zr=(200, 1.6))
     assert len(read_event(f"{name}@2020-06-01T00:10/", how).time) == 4

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ldcast import LDCast
 from ldcast.config import ModelConfig
 from ldcast.errors import InputError
-from ldcast.model_folder import read_description
 from ldcast.models import AutoencoderConfig
 from ldcast.models.registry import AUTOENCODERS
-from ldcast.nowcaster import build
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.model_folder import read_description
 from ldcast.settings import from_dict, setting, to_dict
 
 

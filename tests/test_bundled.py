@@ -9,7 +9,7 @@ import pytest
 
 from ldcast import LDCast
 from ldcast.data.synthetic import synthetic_event
-from ldcast.model_folder import BUNDLED
+from ldcast.nowcast.model_folder import BUNDLED
 
 ROOT = Path(__file__).parent.parent
 DRY = np.zeros((4, 64, 64), dtype=np.float32)

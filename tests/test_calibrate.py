@@ -33,7 +33,7 @@ from ldcast.data.pickers import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.frames import FrameConfig
-from ldcast.nowcaster import LDCast
+from ldcast.nowcast.ldcast import LDCast
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster
 

@@ -19,7 +19,7 @@ from ldcast.calibration.maps import (
 )
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.model_folder import BUNDLED, CONFIG_NAME
+from ldcast.nowcast.model_folder import BUNDLED, CONFIG_NAME
 from ldcast.products.ensemble import THRESHOLDS
 
 LEAD_MINUTES = FrameConfig().lead_minutes

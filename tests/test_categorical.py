@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldcast.products.ensemble import probability_matched_mean
-from ldcast.verification.categorical import MatchedMeanScore
+from ldcast.verification.scores.categorical import MatchedMeanScore
 
 THRESHOLDS = (0.1, 1.0, 10.0)
 GENERATOR = torch.Generator()  # the score leaves nothing to chance

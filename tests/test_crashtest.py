@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from stages import LOOP, ROOT, Stage
 
 from ldcast.errors import InputError
-from ldcast.model_folder import write_tensors
-from ldcast.training.crashtest import difference, main, read_counters
+from ldcast.nowcast.model_folder import write_tensors
+from ldcast.tools.crashtest import difference, main, read_counters
 
 
 def killed_and_compared(stage: Stage, num_kills: int, iterations: int) -> None:

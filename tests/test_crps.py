@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.crps import CRPSScore, block_mean, crps_ensemble, fair_crps, log_rain
+from ldcast.verification.scores.crps import (
+    CRPSScore,
+    block_mean,
+    crps_ensemble,
+    fair_crps,
+    log_rain,
+)
 
 NAMES = ("crps", "fair_crps", "crps_log_rain", "fair_crps_log_rain")
 DRY = np.log10(0.02)

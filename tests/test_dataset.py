@@ -11,12 +11,12 @@ import pytest
 from ldcast.data.archive import read_event
 from ldcast.data.grids import in_metres
 from ldcast.errors import InputError
+from ldcast.machine.quiet import contained
 from ldcast.products import files
 from ldcast.products.dataset import to_dataset, to_pysteps
 from ldcast.products.files import read_forecast, write_forecast
 from ldcast.products.forecast import Forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
-from ldcast.quiet import contained
 
 xarray = pytest.importorskip("xarray", reason="xarray is an extra")
 pyproj = pytest.importorskip("pyproj", reason="pyproj is an extra")

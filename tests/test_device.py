@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.errors import InputError
+from ldcast.machine.device import amp_dtype, autocast, choose_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

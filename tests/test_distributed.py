@@ -12,9 +12,9 @@ import torch
 from stages import ROOT, Stage, same_gradients, start_two
 
 from ldcast.errors import InputError
-from ldcast.processes import Processes, join_processes, process_device
+from ldcast.machine.processes import Processes, join_processes, process_device
+from ldcast.tools.crashtest import read_counters, read_metrics
 from ldcast.training.checkpoint import TrainState
-from ldcast.training.crashtest import read_counters, read_metrics
 from ldcast.training.run import Run
 
 FOUR = ("--batch-size", "4", "--loop.num-micro-batches", "2")
@@ -100,7 +100,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from ldcast.processes import join_processes
+from ldcast.machine.processes import join_processes
 
 join = distributed.init_process_group
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tiny_models import tiny_model
 
-from ldcast import feedtest
 from ldcast.data.archive import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.forecasting.feed import forecast_path
 from ldcast.products.forecast import Forecast, write_npz
-from ldcast.watch import forecast_path
+from ldcast.tools import feedtest
 
 EVENT = synthetic_event(0, 8, 32, 32)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive import RainEvent, past_event, write_event
-from ldcast.data.services import READERS
+from ldcast.data.readers.services import READERS
 from ldcast.errors import InputError
-from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting.arguments import parse_flags
 from ldcast.forecasting.folder import frames_of_folder, time_in_name
 from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig

@@ -9,7 +9,7 @@ from torch import nn
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.errors import InputError
 from ldcast.settings import override
-from ldcast.training.footprint import (
+from ldcast.tools.footprint import (
     GIB,
     AllocationCounter,
     Footprint,
@@ -78,7 +78,7 @@ def test_half_precision_and_smaller_batches_lower_the_footprint() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("again", [False, True])
 def test_the_count_is_what_a_device_allocates(again: bool) -> None:
-    from ldcast.training.memory import checkpoint_activations
+    from ldcast.training.activations import checkpoint_activations
 
     expected = count(tiny_autoencoder_pass, 8, 64, "off", again).passes
     with torch.device("cuda"):

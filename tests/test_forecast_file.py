@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ldcast.errors import InputError
-from ldcast.files import folder_atomically, open_atomically, path_atomically
+from ldcast.machine.files import folder_atomically, open_atomically, path_atomically
 from ldcast.products import files
 from ldcast.products.files import check_forecast_path, read_forecast, write_forecast
 from ldcast.products.forecast import (

@@ -10,8 +10,8 @@ from tiny_models import rain, tiny_model
 from torch import Tensor
 
 from ldcast.data.pickers import Window
-from ldcast.files import code_fingerprint
 from ldcast.frames import FrameConfig
+from ldcast.machine.files import code_fingerprint
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import (
     ForecastCache,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.fractions import FractionsScore, window_sums
+from ldcast.verification.scores.fractions import FractionsScore, window_sums
 
 SCALES = (1, 2, 3, 4, 9, 16)
 GENERATOR = torch.Generator()  # the score leaves nothing to chance

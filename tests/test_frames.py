@@ -8,7 +8,7 @@ from tiny_models import tiny_config
 
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig, nearest_leads
-from ldcast.nowcaster import build
+from ldcast.nowcast.ldcast import build
 from ldcast.settings import from_dict
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive import RainEvent, check_cadence, read_event
-from ldcast.data.gridded import event_from_dataarray, read_gridded
 from ldcast.data.grids import in_metres
-from ldcast.data.services import read_frames
+from ldcast.data.readers.gridded import event_from_dataarray, read_gridded
+from ldcast.data.readers.services import read_frames
 from ldcast.errors import InputError
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")

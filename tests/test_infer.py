@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 import infer
-from ldcast import LDCast, forecast_arguments
+from ldcast import LDCast
 from ldcast.calibration import CALIBRATION_NAME, Calibration, write_calibration
 from ldcast.calibration.maps import model_fingerprint
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
-from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting import arguments as forecast_arguments
+from ldcast.forecasting.arguments import parse_flags
 from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig
-from ldcast.model_folder import read_nowcaster
+from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.products.ensemble import THRESHOLDS
 
 LEAD_MINUTES = FrameConfig().lead_minutes

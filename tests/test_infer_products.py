@@ -20,8 +20,8 @@ from ldcast import LDCast
 from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.machine.processes import Processes
 from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
-from ldcast.processes import Processes
 from ldcast.products.ensemble import exceedance_probability
 from ldcast.products.files import read_forecast
 
@@ -96,7 +96,7 @@ def test_other_formats_hold_the_same_forecast(call, ending) -> None:
 def test_pysteps_reads_its_format(call) -> None:
     pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
     pytest.importorskip("pyproj", reason="pyproj is an extra")
-    from ldcast.quiet import contained
+    from ldcast.machine.quiet import contained
 
     with contained("pysteps"):
         importers = pytest.importorskip("pysteps.io.nowcast_importers", reason="an extra")

@@ -18,10 +18,10 @@ from ldcast.data.fields import Field, FieldNeed, fields_at
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
 from ldcast.errors import InputError, run_script
+from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
-from ldcast.model_folder import read_description
-from ldcast.nowcast.carried_rain import CarriedRain
-from ldcast.nowcast.inputs import (
+from ldcast.inputs.carried_rain import CarriedRain
+from ldcast.inputs.known import (
     FieldKind,
     Known,
     LatentGrid,
@@ -29,12 +29,12 @@ from ldcast.nowcast.inputs import (
     fields_of,
     known_at_issue_time,
 )
-from ldcast.nowcast.registry import INPUTS, build_inputs
-from ldcast.nowcaster import build
-from ldcast.training.footprint import count, diffusion_pass
+from ldcast.inputs.registry import INPUTS, build_inputs
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.model_folder import read_description
+from ldcast.tools.footprint import count, diffusion_pass
 from ldcast.verification import cases, forecasters, scoring
 from ldcast.verify import main as verify
-from ldcast.watch import FrameFeed
 
 
 class WetShare:

@@ -21,9 +21,9 @@ from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example, TrainingCrops
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
-from ldcast.nowcast.carried_rain import CarriedRain
-from ldcast.processes import join_processes
-from ldcast.stopping import StopRequest
+from ldcast.inputs.carried_rain import CarriedRain
+from ldcast.machine.processes import join_processes
+from ldcast.machine.stopping import StopRequest
 from ldcast.training import latents
 from ldcast.training.latents import encode_example
 from ldcast.training.pool import LatentPool, make_pool

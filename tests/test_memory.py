@@ -2,8 +2,8 @@
 
 import pytest
 
-from ldcast import memory
 from ldcast.errors import run_script
+from ldcast.tools import memory
 
 
 def test_sizes_are_measured_and_larger_ones_reckoned(monkeypatch, capsys) -> None:

@@ -14,7 +14,8 @@ from ldcast import LDCast, NoiseSchedule
 from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, PLMSSampler
 from ldcast.errors import InputError
-from ldcast.model_folder import (
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.model_folder import (
     WEIGHTS_NAME,
     check_checksum,
     load_weights,
@@ -24,7 +25,6 @@ from ldcast.model_folder import (
     write_tensors,
     write_weights,
 )
-from ldcast.nowcaster import build
 from ldcast.rain import RainScale
 from ldcast.settings import to_dict
 

@@ -14,11 +14,11 @@ from ldcast import LatentNowcaster, LDCast, NoiseSchedule
 from ldcast.diffusion import DDPMLoss, PLMSSampler
 from ldcast.diffusion.schedule import PREDICTIONS
 from ldcast.errors import InputError
+from ldcast.inputs.known import Known
 from ldcast.motion import fill_gaps
-from ldcast.nowcast.inputs import Known
-from ldcast.nowcaster import build
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.request import pad_to_multiple
 from ldcast.rain import to_model_units
-from ldcast.request import pad_to_multiple
 from ldcast.seeds import draw_noise, keyed_generator, keyed_generators
 
 ARRAYS = load("forecast_e2e")

@@ -34,11 +34,12 @@ from ldcast.data.crops import Example
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
-from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting.arguments import parse_flags
+from ldcast.forecasting.feed import FrameFeed
 from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig
-from ldcast.model_folder import read_description
 from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
+from ldcast.nowcast.model_folder import read_description
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_generators
 from ldcast.settings import to_dict
@@ -47,7 +48,6 @@ from ldcast.training.latents import encode_example
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.forecasters import ForecastCache
 from ldcast.verification.scoring import read_case, score_cases
-from ldcast.watch import FrameFeed
 
 FRAMES = FrameConfig(past_frames=8, future_frames=12, minutes_per_frame=10)
 LEADS = list(range(10, 121, 10))

@@ -9,11 +9,11 @@ from ldcast import calibrate, verify
 from ldcast.data import convert
 from ldcast.data.archive import RainEvent, read_event, write_event
 from ldcast.data.pieces import cut
+from ldcast.data.readers.reading_flags import reading_of
+from ldcast.data.readers.services import READERS
 from ldcast.data.reading import AS_STATED, Reading
-from ldcast.data.reading_flags import reading_of
-from ldcast.data.services import READERS
 from ldcast.errors import InputError
-from ldcast.forecast_arguments import parse_flags
+from ldcast.forecasting.arguments import parse_flags
 
 LAEA = "+proj=laea +lat_0=55 +lon_0=10 +x_0=0 +y_0=0 +ellps=WGS84 +units=m"
 LONGLAT = "+proj=longlat +datum=WGS84 +no_defs"

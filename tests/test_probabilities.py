@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.probabilities import BrierScore
+from ldcast.verification.scores.probabilities import BrierScore
 
 TERMS = ("brier", "brier_reliability", "brier_resolution", "brier_uncertainty")
 

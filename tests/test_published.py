@@ -23,7 +23,7 @@ from ldcast.data.archive import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
-from ldcast.nowcaster import build
+from ldcast.nowcast.ldcast import build
 from ldcast.published.__main__ import main
 from ldcast.published.importing import check_finite, count_bytes, match, write_models
 from ldcast.published.names import averaged_name, conditioner_name, denoiser_name

@@ -12,7 +12,7 @@ from ldcast.data.archive import past_event, read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.quiet import contained
+from ldcast.machine.quiet import contained
 
 RADAR = Path(__file__).parents[2] / "shared/data/train/mch_20160711.npz"
 MODEL = tiny_model()

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ldcast.quiet import contained
+from ldcast.machine.quiet import contained
 
 
 def test_prints_warnings_and_seeds_are_contained(capsys):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.crps import block_mean
-from ldcast.verification.ranks import RankScore
+from ldcast.verification.scores.crps import block_mean
+from ldcast.verification.scores.ranks import RankScore
 
 
 def ranks_of(members: Tensor, observation: Tensor, size: int = 1, seed: int = 0) -> Tensor:

@@ -8,9 +8,9 @@ import pytest
 
 from ldcast.data.archive import read_event
 from ldcast.data.convert import main
+from ldcast.data.readers.reading_flags import add_reading_flags, check_used, read_events, reading_of
+from ldcast.data.readers.reflectivity import check_relation, rain_from_reflectivity
 from ldcast.data.reading import Reading
-from ldcast.data.reading_flags import add_reading_flags, check_used, read_events, reading_of
-from ldcast.data.reflectivity import check_relation, rain_from_reflectivity
 from ldcast.errors import InputError, run_script
 
 ZR = (200.0, 1.6)

@@ -14,8 +14,8 @@ from ldcast.config import DiffusionConfig
 from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
 from ldcast.diffusion.registry import SAMPLERS, build_sampler
 from ldcast.errors import InputError, run_script
-from ldcast.nowcast.inputs import Known
-from ldcast.nowcaster import build
+from ldcast.inputs.known import Known
+from ldcast.nowcast.ldcast import build
 from ldcast.seeds import draw_noise
 from ldcast.settings import override
 from ldcast.verification.forecasters import model_forecaster

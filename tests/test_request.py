@@ -6,7 +6,7 @@ import torch
 
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.request import (
+from ldcast.nowcast.request import (
     MAX_WINDOW_PIXELS,
     MemberNoise,
     batches,

@@ -11,7 +11,6 @@ from tiny_models import rain, tiny_config
 
 from ldcast import LDCast
 from ldcast.errors import InputError
-from ldcast.model_folder import load_weights, read_description
 from ldcast.models import autoencoder_loss
 from ldcast.models.registry import build_autoencoder
 from ldcast.models.residual_autoencoder import (
@@ -21,7 +20,8 @@ from ldcast.models.residual_autoencoder import (
     patch_cosines,
 )
 from ldcast.models.slices import decode_in_slices, encode_in_slices
-from ldcast.nowcaster import build
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.model_folder import load_weights, read_description
 
 TINY = ResidualAutoencoderConfig(channels=2, latent_channels=3, coarse_channels=6)
 REACH = 4  # latent cells: two blocks of two convolutions of 3 x 3

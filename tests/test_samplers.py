@@ -27,8 +27,8 @@ from ldcast.diffusion import (
     warn_of_few_steps,
 )
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES, SPACINGS
-from ldcast.nowcast.inputs import Known
-from ldcast.nowcaster import build
+from ldcast.inputs.known import Known
+from ldcast.nowcast.ldcast import build
 from ldcast.published.names import conditioner_name, denoiser_name
 from ldcast.seeds import keyed_generators
 

@@ -8,8 +8,8 @@ from ldcast.data.archive import RainEvent, write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
 from ldcast.errors import run_script
-from ldcast.verification import seams
-from ldcast.verification.seams import border_change, border_lines
+from ldcast.tools import seams
+from ldcast.tools.seams import border_change, border_lines
 
 
 def test_rain_without_seams_has_a_ratio_of_one() -> None:

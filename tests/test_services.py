@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive import RainEvent, check_cadence, write_event
-from ldcast.data.reading import Reading
-from ldcast.data.services import (
+from ldcast.data.readers.services import (
     READERS,
     join_events,
     read_frames,
     reader_name,
     require_reader,
 )
+from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 
 h5py = pytest.importorskip("h5py", reason="KNMI and ODIM files are HDF5")

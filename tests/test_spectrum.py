@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldcast.data.statistics import to_rain_db
-from ldcast.verification.spectrum import SpectrumScore, radial_spectrum, wavelengths_px
+from ldcast.verification.scores.spectrum import SpectrumScore, radial_spectrum, wavelengths_px
 
 GENERATOR = torch.Generator()  # the score leaves nothing to chance
 

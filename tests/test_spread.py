@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.verification.spread import SpreadScore
+from ldcast.verification.scores.spread import SpreadScore
 
 SCORE = SpreadScore()
 

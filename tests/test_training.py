@@ -22,10 +22,10 @@ from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
-from ldcast.folders import lock_folder
+from ldcast.machine.folders import lock_folder
 from ldcast.motion import fill_gaps
 from ldcast.seeds import keyed_generators
-from ldcast.training.crashtest import read_metrics
+from ldcast.tools.crashtest import read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.latents import encode_example
 from ldcast.training.run import ARGUMENTS_NAME, read_arguments

@@ -21,10 +21,10 @@ import train_diffusion
 from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example, TrainingCrops
 from ldcast.errors import run_script
-from ldcast.stopping import StopRequest
+from ldcast.machine.stopping import StopRequest
+from ldcast.tools.crashtest import difference, read_counters, read_metrics
 from ldcast.training import run as run_module
 from ldcast.training.checkpoint import TrainState
-from ldcast.training.crashtest import difference, read_counters, read_metrics
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
 from ldcast.training.metrics import TRAINING, VALIDATION, MetricsLog, read_lines

@@ -13,11 +13,11 @@ from ldcast.data.archive import write_event
 from ldcast.data.pickers import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
-from ldcast.nowcaster import LDCast, build
+from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.products import plot
 from ldcast.verification.cases import Case
-from ldcast.verification.crps import crps_ensemble
 from ldcast.verification.forecasters import simple_baselines
+from ldcast.verification.scores.crps import crps_ensemble
 from ldcast.verification.scoring import Record
 
 CROP = 32  # pixels

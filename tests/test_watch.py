@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast import watch
 from ldcast.data.archive import RainEvent, read_event, write_event
-from ldcast.data.services import READERS
+from ldcast.data.readers.services import READERS
 from ldcast.errors import InputError
-from ldcast.frames import FrameConfig
-from ldcast.watch import (
+from ldcast.forecasting import feed as feed_module
+from ldcast.forecasting.feed import (
     FrameFeed,
     clear_leftovers,
     forecast_path,
     next_time,
     surplus_forecasts,
 )
+from ldcast.frames import FrameConfig
 
 START = np.datetime64("2016-07-11T22:00", "s")
 STEP = np.timedelta64(300, "s")
@@ -272,7 +272,7 @@ def test_files_that_fail_do_not_crowd_out_the_others(feed, monkeypatch) -> None:
 
 def test_a_clock_that_is_set_right_brings_the_frames_back(feed, monkeypatch) -> None:
     feed.bring(0, 1, 2, 3)
-    monkeypatch.setattr(watch, "AHEAD", np.timedelta64(-100 * 365, "D"))
+    monkeypatch.setattr(feed_module, "AHEAD", np.timedelta64(-100 * 365, "D"))
     assert feed.look() == []
     monkeypatch.undo()
     assert feed.look() == [3]

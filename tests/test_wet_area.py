@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldcast.verification.wet_area import WetAreaScore
+from ldcast.verification.scores.wet_area import WetAreaScore
 
 SCORE = WetAreaScore()
 

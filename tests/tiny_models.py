@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ldcast.config import TINY_AUTOENCODER, TINY_DIFFUSION, DiffusionConfig, ModelConfig
 from ldcast.frames import FrameConfig
-from ldcast.nowcaster import LDCast, build
+from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.rain import RainScale
 
 NUM_STEPS = 4  # sampling steps of the tiny model

@@ -10,10 +10,10 @@ import torch
 
 from ldcast.calibration.fit import CaseReader, ScoredCase
 from ldcast.calibration.maps import Calibration
-from ldcast.files import open_atomically
+from ldcast.machine.files import open_atomically
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import is_wet
-from ldcast.verification.crps import crps_ensemble
+from ldcast.verification.scores.crps import crps_ensemble
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axes import Axes

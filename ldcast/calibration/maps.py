@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 
 from ldcast.errors import InputError
-from ldcast.files import write_text
 from ldcast.frames import FrameConfig
-from ldcast.model_folder import BUNDLED, fingerprint, locate, read_description
+from ldcast.machine.files import write_text
+from ldcast.nowcast.model_folder import BUNDLED, fingerprint, locate, read_description
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import RainScale, is_wet
 from ldcast.settings import to_dict

@@ -31,8 +31,8 @@ from ldcast.data.grids import with_metres
 from ldcast.data.pieces import cut
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
-from ldcast.files import open_atomically
 from ldcast.frames import FrameConfig
+from ldcast.machine.files import open_atomically
 from ldcast.rain import as_float32
 
 GRIDDED_SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr")
@@ -109,7 +109,7 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     if synthetic := _SYNTHETIC.fullmatch(source):
         event = cut(_synthetic_event(synthetic["seed"], how.minutes), how)
     elif _is_gridded(Path(source)):
-        from ldcast.data.gridded import read_gridded  # imports RainEvent from here
+        from ldcast.data.readers.gridded import read_gridded  # imports RainEvent from here
 
         event = read_gridded(Path(source), how, start, end)
     else:

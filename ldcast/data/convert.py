@@ -26,13 +26,13 @@ from ldcast.data.archive import RainEvent, check_cadence, notes_of, write_event
 from ldcast.data.cadence import thinned
 from ldcast.data.checks import format_time
 from ldcast.data.formats import is_zarr, looks_like
+from ldcast.data.readers.reading_flags import add_reading_flags, reader_with, reading_of
+from ldcast.data.readers.services import READERS, read_frames, reader_name
 from ldcast.data.reading import AS_STATED, Reading
-from ldcast.data.reading_flags import add_reading_flags, reader_with, reading_of
-from ldcast.data.services import READERS, read_frames, reader_name
 from ldcast.errors import InputError, run_script
+from ldcast.nowcast.request import check_count
 from ldcast.products.forecast import check_output_path
 from ldcast.rain import RainScale, is_wet
-from ldcast.request import check_count
 
 WET_THRESHOLD = RainScale().wet_threshold
 

@@ -1,6 +1,6 @@
 """What an event file carries besides rain: orography, a weather model's rain or wind, lightning.
 
-A field is an array on the grid of the rain, under a name that an input of `ldcast/nowcast` takes:
+A field is an array on the grid of the rain, under a name that an input of `ldcast/inputs` takes:
 (y, x) does not change in time; (time, y, x) changes; a vector, down and right, is (2, y, x) or
 (time, 2, y, x).
 Its times are the array NAME_time, or those of the rain frames where there is none; they may go on

@@ -15,7 +15,7 @@ import numpy as np
 from ldcast.data.archive import RainEvent, past_event
 from ldcast.data.cadence import MAX_OFF, newest_complete, round_event, rounded_times
 from ldcast.data.pieces import PieceError
-from ldcast.data.services import Reader, join_events
+from ldcast.data.readers.services import Reader, join_events
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 

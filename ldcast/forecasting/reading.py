@@ -8,11 +8,11 @@ import numpy as np
 from ldcast.data.archive import RainEvent, parse_time, past_event, read_event
 from ldcast.data.fields import fields_at
 from ldcast.data.formats import is_zarr
-from ldcast.data.reading_flags import reader_with, reading_of
-from ldcast.data.services import READERS, read_frames
+from ldcast.data.readers.reading_flags import reader_with, reading_of
+from ldcast.data.readers.services import READERS, read_frames
 from ldcast.errors import InputError
 from ldcast.forecasting.folder import frames_of_folder
-from ldcast.nowcaster import LDCast
+from ldcast.nowcast.ldcast import LDCast
 from ldcast.products.forecast import check_grid
 
 

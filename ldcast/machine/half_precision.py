@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ldcast.device import autocast
 from ldcast.errors import InputError
-from ldcast.processes import Processes
+from ldcast.machine.device import autocast
+from ldcast.machine.processes import Processes
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 CONVOLUTIONS = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ldcast.errors import InputError
-from ldcast.files import folder_atomically, naming, path_atomically
+from ldcast.machine.files import folder_atomically, naming, path_atomically
 from ldcast.products.dataset import from_dataset, to_dataset, to_pysteps
 from ldcast.products.forecast import (
     Forecast,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ldcast.errors import InputError
-from ldcast.files import open_atomically, temporary_path
 from ldcast.frames import FrameConfig
+from ldcast.machine.files import open_atomically, temporary_path
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 REQUIRED_ENTRIES = (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ldcast.errors import InputError
-from ldcast.files import open_atomically
 from ldcast.frames import FrameConfig
+from ldcast.machine.files import open_atomically
 from ldcast.products.film import draw_film, film_durations, save_gif
 from ldcast.products.forecast import continued_before
 from ldcast.products.sheet import draw_sheet

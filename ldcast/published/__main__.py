@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from ldcast.config import ModelConfig
 from ldcast.errors import InputError, run_script
-from ldcast.folders import check_writable, clear_unfinished, lock_folder
-from ldcast.model_folder import CONFIG_NAME
+from ldcast.machine.folders import check_writable, clear_unfinished, lock_folder
+from ldcast.nowcast.model_folder import CONFIG_NAME
 from ldcast.published.importing import (
     PublishedModel,
     Weights,

@@ -10,8 +10,13 @@ from torch import Tensor
 from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.diffusion.schedule import NUM_DIFFUSION_STEPS
 from ldcast.errors import InputError
-from ldcast.model_folder import WEIGHTS_NAME, network_tensors, write_description, write_tensors
-from ldcast.nowcaster import build
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.model_folder import (
+    WEIGHTS_NAME,
+    network_tensors,
+    write_description,
+    write_tensors,
+)
 from ldcast.published.checks import (
     SCHEDULE_TABLES,
     check_copies,

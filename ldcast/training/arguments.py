@@ -16,10 +16,10 @@ from ldcast.data.archive import (
     read_event,
 )
 from ldcast.data.reading import Reading
-from ldcast.device import AMP_MODES
 from ldcast.errors import InputError
-from ldcast.model_folder import ModelDescription, locate, read_description
+from ldcast.machine.device import AMP_MODES
 from ldcast.models.registry import config_class
+from ldcast.nowcast.model_folder import ModelDescription, locate, read_description
 from ldcast.settings import Settings, add_flags, leaves, override, to_dict
 from ldcast.training.run import ARGUMENTS_NAME, read_arguments
 

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ldcast.config import LoopConfig
 from ldcast.data.crops import BatchKeys
-from ldcast.processes import Processes
-from ldcast.stopping import outlive_signals
+from ldcast.machine.processes import Processes
+from ldcast.machine.stopping import outlive_signals
 
 Key = tuple[int, int, int]  # attempt, iteration, index of the example in the global batch
 

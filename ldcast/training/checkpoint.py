@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.files import sync_folder
-from ldcast.model_folder import check_checksum, network_tensors, write_tensors
+from ldcast.machine.files import sync_folder
+from ldcast.nowcast.model_folder import check_checksum, network_tensors, write_tensors
 from ldcast.training.ema import EMA
 
 STATE_NAME = "state.safetensors"

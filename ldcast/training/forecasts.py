@@ -13,11 +13,11 @@ from ldcast.data.crops import read_window
 from ldcast.data.fields import FieldNeed
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.frames import FrameConfig, nearest_leads
-from ldcast.nowcaster import LDCast
-from ldcast.processes import Processes
+from ldcast.machine.processes import Processes
+from ldcast.machine.stopping import StopRequest
+from ldcast.nowcast.ldcast import LDCast
 from ldcast.products.summary import format_time
 from ldcast.rain import drop_impossible_rain
-from ldcast.stopping import StopRequest
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.verification.cases import (
     CANDIDATES_PER_CASE,
@@ -25,7 +25,7 @@ from ldcast.verification.cases import (
     draw_candidates,
     spread_over,
 )
-from ldcast.verification.crps import fair_crps
+from ldcast.verification.scores.crps import fair_crps
 
 DRAWN_LEADS = (5, 15, 30, 60, 100)  # minutes; drawn are those nearest of the model's own
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ldcast.data.crops import WET_THRESHOLD, Example, valid_share
+from ldcast.inputs.known import Input, Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.motion import fill_gaps
-from ldcast.nowcast.inputs import Input, Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.rain import drop_impossible_rain, is_wet, valid_mask
 
 

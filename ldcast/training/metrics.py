@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ldcast.errors import InputError
-from ldcast.files import naming, write_text
+from ldcast.machine.files import naming, write_text
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"

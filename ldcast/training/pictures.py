@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldcast.files import open_atomically
+from ldcast.machine.files import open_atomically
 from ldcast.products.maps import RAIN_SCALE, add_colour_bar, add_map, add_no_data_key
 
 DRAWN_RANKS = (1 / 3, 2 / 3, 1)  # of the cases in a picture among all, driest first

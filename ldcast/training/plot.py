@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ldcast.errors import InputError, run_script
-from ldcast.files import open_atomically
+from ldcast.machine.files import open_atomically
 from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import require_matplotlib
 from ldcast.training.metrics import METRICS_NAME, read_lines

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset, default_collate
 
 from ldcast.data.crops import Example, TrainingCrops
 from ldcast.errors import InputError
-from ldcast.files import code_fingerprint, naming, write_text
-from ldcast.processes import Processes
+from ldcast.machine.files import code_fingerprint, naming, write_text
+from ldcast.machine.processes import Processes
+from ldcast.machine.stopping import StopRequest
 from ldcast.seeds import STREAM_POOL, keyed_rng
-from ldcast.stopping import StopRequest
 from ldcast.training.latents import LatentExample, from_names
 
 POOL_NAME = "pool"  # of the folder within the run's
@@ -30,7 +30,7 @@ _MARK = "pool.json"
 _ARGUMENTS = ("frames", "rain", "inputs", "encoder_dtype", "autoencoder_sha256", "pool")
 _PACKAGE = Path(__file__).parents[1]
 _CODE = (
-    *("models", "motion", "nowcast", "data/crops.py", "data/pickers.py", "data/tiles.py"),
+    *("models", "motion", "inputs", "data/crops.py", "data/pickers.py", "data/tiles.py"),
     *("training/latents.py", "rain.py", "seeds.py"),
 )
 _CHUNK = 8  # examples that are encoded at once

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ldcast.errors import InputError
-from ldcast.files import write_text
-from ldcast.folders import check_writable, clear_unfinished, lock_folder
 from ldcast.frames import CropFrames, FrameConfig
-from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from ldcast.machine.files import write_text
+from ldcast.machine.folders import check_writable, clear_unfinished, lock_folder
+from ldcast.machine.processes import Processes
 from ldcast.models import AutoencoderConfig
-from ldcast.processes import Processes
+from ldcast.nowcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from ldcast.training.checkpoint import (
     DAMAGED_NAME,
     PREVIOUS_NAME,

@@ -3,12 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from ldcast.data.reading_flags import add_reading_flags
-from ldcast.device import AMP_MODES
+from ldcast.data.readers.reading_flags import add_reading_flags
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.model_folder import read_nowcaster
+from ldcast.machine.device import AMP_MODES
+from ldcast.nowcast.model_folder import read_nowcaster
 
 LOWEST = {"members": 1, "cases": 1, "seed": 0, "steps": 1}
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldcast.files import open_atomically
+from ldcast.machine.files import open_atomically
 from ldcast.verification.page.by_lead import lead_panels
 from ldcast.verification.page.case_maps import ShownCase, case_blocks
 from ldcast.verification.page.distributions import (

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ldcast.data.fields import FieldNeed
-from ldcast.device import amp_dtype
 from ldcast.diffusion import warn_of_few_steps
-from ldcast.files import code_fingerprint, open_atomically
+from ldcast.machine.device import amp_dtype
+from ldcast.machine.files import code_fingerprint, open_atomically
 from ldcast.machine.half_precision import check_half_precision
-from ldcast.model_folder import fingerprint
-from ldcast.nowcaster import LDCast
+from ldcast.nowcast.ldcast import LDCast
+from ldcast.nowcast.model_folder import fingerprint
 from ldcast.settings import to_dict
 from ldcast.verification.baselines import dry, persistence
 from ldcast.verification.cases import Case
@@ -28,8 +28,8 @@ REFERENCE = "persistence"  # always there
 PACKAGE = Path(__file__).parents[1]
 # What of the package decides a model's forecast besides its settings.
 FORECAST_CODE = (
-    *("models", "diffusion", "motion", "nowcast", "latent_nowcaster.py", "nowcaster.py"),
-    *("request.py", "rain.py", "seeds.py", "device.py", "config.py", "frames.py"),
+    *("models", "diffusion", "motion", "inputs", "nowcast", "machine/device.py"),
+    *("rain.py", "seeds.py", "config.py", "frames.py"),
 )
 
 

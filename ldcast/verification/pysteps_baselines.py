@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.files import code_fingerprint
-from ldcast.quiet import contained, import_contained
+from ldcast.machine.files import code_fingerprint
+from ldcast.machine.quiet import contained, import_contained
 from ldcast.rain import is_wet
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import PACKAGE, Forecaster

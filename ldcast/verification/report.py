@@ -12,9 +12,9 @@ from ldcast.motion import MIN_INTERIOR_SHARE
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import BASELINES
+from ldcast.verification.scores.spectrum import wavelengths_px
 from ldcast.verification.scoring import Record
 from ldcast.verification.skill import skill_table
-from ldcast.verification.spectrum import wavelengths_px
 from ldcast.verification.tally import INTERVAL, Tally, draw_events, interval
 
 TABLE_LEADS = (5, 15, 30, 60, 100)  # minutes; those nearest of the model's own are shown

@@ -16,17 +16,17 @@ from ldcast.motion import fill_gaps, interior_mask, mean_motion
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import as_float32, valid_mask
 from ldcast.verification.cases import Case
-from ldcast.verification.categorical import MatchedMeanScore
-from ldcast.verification.crps import CRPSScore
 from ldcast.verification.forecasters import ForecastCache, Forecaster, TimedForecast
-from ldcast.verification.fractions import FractionsScore
-from ldcast.verification.probabilities import BrierScore
-from ldcast.verification.ranks import RankScore
-from ldcast.verification.score import Score
-from ldcast.verification.spectrum import SpectrumScore
-from ldcast.verification.spread import SpreadScore
+from ldcast.verification.scores.categorical import MatchedMeanScore
+from ldcast.verification.scores.crps import CRPSScore
+from ldcast.verification.scores.fractions import FractionsScore
+from ldcast.verification.scores.probabilities import BrierScore
+from ldcast.verification.scores.ranks import RankScore
+from ldcast.verification.scores.score import Score
+from ldcast.verification.scores.spectrum import SpectrumScore
+from ldcast.verification.scores.spread import SpreadScore
+from ldcast.verification.scores.wet_area import WetAreaScore
 from ldcast.verification.tally import Tally
-from ldcast.verification.wet_area import WetAreaScore
 
 BLOCK_SIZES = (1, 8, 64)  # pixels
 SCALES = (1, 4, 16, 64)  # pixels

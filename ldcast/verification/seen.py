@@ -4,7 +4,7 @@ from typing import Any
 
 from ldcast.data.archive import RainEvent, parse_time
 from ldcast.errors import InputError
-from ldcast.model_folder import read_description
+from ldcast.nowcast.model_folder import read_description
 
 
 def warn_of_training(folder: str, events: list[RainEvent]) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldcast.rain import valid_mask
 from ldcast.seeds import STREAM_EVENTS, STREAM_TIES, keyed_generator, keyed_rng
-from ldcast.verification.score import Score
+from ldcast.verification.scores.score import Score
 
 NUM_RESAMPLES = 1000
 INTERVAL = 0.9  # share of the resamples inside

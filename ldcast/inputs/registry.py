@@ -6,8 +6,8 @@ What an input is stands in inputs.py.
 from collections.abc import Mapping, Sequence
 
 from ldcast.errors import InputError
-from ldcast.nowcast.carried_rain import CarriedRain
-from ldcast.nowcast.inputs import Input
+from ldcast.inputs.carried_rain import CarriedRain
+from ldcast.inputs.known import Input
 from ldcast.settings import unknown_name
 
 INPUTS: dict[str, type] = {
@@ -34,5 +34,5 @@ def check_registered(inputs: Mapping[str, Input]) -> None:
         if INPUTS.get(name) is not type(given):
             raise InputError(
                 f"the input {type(given).__name__} is not registered as '{name}', so no model "
-                "folder can name it: add a line for it to INPUTS in ldcast/nowcast/registry.py"
+                "folder can name it: add a line for it to INPUTS in ldcast/inputs/registry.py"
             )

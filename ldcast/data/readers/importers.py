@@ -22,7 +22,7 @@ from ldcast.data.formats import kind_of, looks_like
 from ldcast.data.grids import in_metres, is_in_degrees, metric_grid
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
-from ldcast.quiet import contained, import_contained
+from ldcast.machine.quiet import contained, import_contained
 from ldcast.rain import MAX_RAIN_RATE
 
 if TYPE_CHECKING:  # an extra, imported where it is used

@@ -22,16 +22,16 @@ from ldcast.data.archive import GRIDDED_SUFFIXES, PER_FRAME, RainEvent, read_npz
 from ldcast.data.cadence import round_event
 from ldcast.data.checks import check_apart_in_time, format_time
 from ldcast.data.fields import joined_fields
-from ldcast.data.gridded import read_gridded, require_xarray
-from ldcast.data.importers import (
+from ldcast.data.pieces import cut
+from ldcast.data.readers.gridded import read_gridded, require_xarray
+from ldcast.data.readers.importers import (
     read_fmi,
     read_knmi,
     read_mch,
     require_hdf5,
     require_importers,
 )
-from ldcast.data.odim import read_odim
-from ldcast.data.pieces import cut
+from ldcast.data.readers.odim import read_odim
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 

@@ -1,7 +1,7 @@
 """Whether windows show: how much rain changes across their borders, and how much elsewhere.
 
-  python -m ldcast.verification.seams --data event.npz --window 256
-  python -m ldcast.verification.seams --data event.npz --issue-time 2016-07-11T22:00 --members 4
+  python -m ldcast.tools.seams --data event.npz --window 256
+  python -m ldcast.tools.seams --data event.npz --issue-time 2016-07-11T22:00 --members 4
 
 Forecasts the same rain with the same noise three ways: as a whole, in overlapping windows that are
 denoised together (infer.py --window), and in tiles forecast one by one. For each it prints the
@@ -22,9 +22,9 @@ from ldcast.data.archive import parse_time, past_event, read_event
 from ldcast.data.reading import Reading
 from ldcast.diffusion.windows import Window, cover
 from ldcast.errors import InputError, run_script
+from ldcast.nowcast.request import check_count, check_window
 from ldcast.products.forecast import check_output_path
 from ldcast.rain import RainScale
-from ldcast.request import check_count, check_window
 from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generators
 
 

@@ -1,6 +1,6 @@
 """Feeds frames with faults to infer.py --watch: is any forecast lost, or made twice?
 
-  python -m ldcast.feedtest --frames 200 --model runs/ldcast
+  python -m ldcast.tools.feedtest --frames 200 --model runs/ldcast
 
 Frames of synthetic rain come in at a steady pace; one in twenty each comes late, comes again under
 another name, is cut short, is written slowly, or never comes. Half-way the service is stopped by
@@ -29,16 +29,16 @@ from tqdm import tqdm
 from ldcast.data.archive import RainEvent
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
-from ldcast.model_folder import read_nowcaster
+from ldcast.forecasting.feed import forecast_path
+from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_rng
-from ldcast.watch import forecast_path
 
 FAULTS = ("late", "repeated", "cut short", "slow", "missing")
 FAULT_SHARE = 0.05  # of the frames, for each fault
 MAX_DELAY = 6  # frames, of one that comes late
 SIZE = 64  # pixels
-SCRIPT = Path(__file__).parents[1] / "infer.py"
+SCRIPT = Path(__file__).parents[2] / "infer.py"
 
 
 def choose_faults(num_frames: int, seed: int) -> list[str]:

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ldcast.data.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.archive import RainEvent, frames_in_span
 from ldcast.data.cadence import rounded_times
-from ldcast.data.cf import oriented, time_dimension, with_axes
 from ldcast.data.checks import (
     FROM_DBZ,
     JITTER,
@@ -31,12 +29,14 @@ from ldcast.data.checks import (
     mm_per_hour,
     rounded_to_seconds,
 )
-from ldcast.data.chunks import Written, unwritten_is_no_data, zero_is_a_value
 from ldcast.data.formats import looks_like
-from ldcast.data.importers import relation_text
 from ldcast.data.pieces import cut_unloaded
+from ldcast.data.readers.allocated import without_empty_end, without_unwritten_end
+from ldcast.data.readers.cf import oriented, time_dimension, with_axes
+from ldcast.data.readers.chunks import Written, unwritten_is_no_data, zero_is_a_value
+from ldcast.data.readers.importers import relation_text
+from ldcast.data.readers.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.data.reading import AS_STATED, Reading
-from ldcast.data.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.errors import InputError
 from ldcast.rain import MAX_RAIN_RATE
 
@@ -88,7 +88,7 @@ def event_from_dataarray(rain: "DataArray", how: Reading = AS_STATED) -> RainEve
     rain: dimensions time (UTC), y and x in any order and direction, each with a coordinate; a time
         that is only a coordinate, and other dimensions of size 1, are fine. It needs `units`, and
         so do x and y: m, km or degrees.
-    The grid is that of `oriented` in ldcast/data/cf.py. Above 500 mm/h counts as no data.
+    The grid is that of `oriented` in ldcast/data/readers/cf.py. Above 500 mm/h counts as no data.
     Raises InputError, naming what is missing or wrong.
     """
     return _event(rain, "the DataArray", how=how)

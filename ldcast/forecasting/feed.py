@@ -17,7 +17,7 @@ import numpy as np
 
 from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.cadence import MAX_OFF, unrounded, with_times
-from ldcast.data.services import join_events
+from ldcast.data.readers.services import join_events
 from ldcast.forecasting.times import ArrivedTimes
 from ldcast.frames import FrameConfig
 from ldcast.rain import as_float32
@@ -27,7 +27,7 @@ FILES_PER_LOOK = 8
 MAY_MOVE = np.timedelta64(2 * MAX_OFF, "s")  # a time, when it is rounded
 STUCK_FRAMES = 4  # of time, from the file of the newest frame to one that brings none
 _NAME = re.compile(r"forecast_(\d{8}T\d{4})(\.\w+)")
-_LEFTOVER = re.compile(r"\.forecast_.*\.\d+\.(tmp|new|old)")  # as ldcast/files.py names them
+_LEFTOVER = re.compile(r"\.forecast_.*\.\d+\.(tmp|new|old)")  # as machine/files.py names them
 
 
 class _Frame(NamedTuple):

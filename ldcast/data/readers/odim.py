@@ -13,7 +13,7 @@ import numpy as np
 
 from ldcast.data.archive import RainEvent
 from ldcast.data.grids import metres_per_unit
-from ldcast.data.importers import (
+from ldcast.data.readers.importers import (
     attribute_text,
     minutes_between,
     parse_digits,

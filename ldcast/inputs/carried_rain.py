@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ldcast.inputs.known import LatentGrid, Observed
 from ldcast.motion import carry_through, motion_field
-from ldcast.nowcast.inputs import LatentGrid, Observed
 from ldcast.rain import valid_mask
 
 

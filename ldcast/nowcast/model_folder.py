@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from ldcast.config import ModelConfig
 from ldcast.errors import InputError
-from ldcast.files import open_atomically, write_text
+from ldcast.machine.files import open_atomically, write_text
 from ldcast.settings import from_dict, to_dict
 
 FORMAT_VERSION = 1
 STAGES = ("autoencoder", "nowcaster")
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 CHECKSUM = "sha256"  # in a file's metadata: of the file with zeros in the checksum's place
 NO_CHECKSUM = "0" * 64
 SAFETENSORS_DTYPES = {

@@ -1,6 +1,6 @@
 """Kills a training at random moments, takes it up again, and compares its end with an unbroken run.
 
-  python -m ldcast.training.crashtest --kills 50 train_autoenc.py --preset tiny --data synthetic:3
+  python -m ldcast.tools.crashtest --kills 50 train_autoenc.py --preset tiny --data synthetic:3
 
 What follows the options is the command of a training without --out. Half of the kills wait until a
 file is being written. Exit status 0 if every run ends as the unbroken one did, bit for bit but for
@@ -25,8 +25,8 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from ldcast.errors import InputError, run_script
-from ldcast.files import UNFINISHED_PATTERN
-from ldcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from ldcast.machine.files import UNFINISHED_PATTERN
+from ldcast.nowcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from ldcast.training.checkpoint import STATE_NAME
 from ldcast.training.metrics import CLOCK_FIELDS, METRICS_NAME, read_lines
 

@@ -9,9 +9,9 @@ from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
+from ldcast.inputs.known import Input, Known, num_channels_beside
+from ldcast.inputs.registry import build_inputs
 from ldcast.models import AFNOConditioner, DenoiserUNet
-from ldcast.nowcast.inputs import Input, Known, num_channels_beside
-from ldcast.nowcast.registry import build_inputs
 from ldcast.seeds import draw_noise
 
 

@@ -1,7 +1,7 @@
 """How much memory and time a forecast of one member takes, by the size of the domain.
 
-  python -m ldcast.memory                                      the bundled model's networks
-  python -m ldcast.memory --preset paper --sizes 256 512 768 --fit 1024 1440x1856
+  python -m ldcast.tools.memory                                      the bundled model's networks
+  python -m ldcast.tools.memory --preset paper --sizes 256 512 768 --fit 1024 1440x1856
 
 Each size is forecast once, in a process of its own, but with few denoiser calls instead of a
 sampler's (PLMS makes 21 for 20 steps), since each takes the same memory; fresh weights, random
@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, ModelConfig
-from ldcast.device import AMP_MODES, choose_device
 from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, run_script
-from ldcast.nowcaster import LDCast, build
+from ldcast.machine.device import AMP_MODES, choose_device
+from ldcast.nowcast.ldcast import LDCast, build
+from ldcast.nowcast.request import check_count
 from ldcast.rain import RainScale
-from ldcast.request import check_count
 
 GIB = 2**30
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
@@ -112,7 +112,7 @@ def measure(flags: argparse.Namespace, height: int, width: int) -> tuple[float, 
 
 def measure_apart(argv: list[str], size: str) -> tuple[float, float, float]:
     """`measure` in a process of its own, since a process's peak never falls again."""
-    command = [sys.executable, "-m", "ldcast.memory", *argv, "--alone", size]
+    command = [sys.executable, "-m", "ldcast.tools.memory", *argv, "--alone", size]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise InputError(

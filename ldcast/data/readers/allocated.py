@@ -9,7 +9,7 @@ import numpy as np
 
 from ldcast.data.archive import RainEvent, list_frames
 from ldcast.data.checks import rounded_to_seconds
-from ldcast.data.chunks import Written, written_frames
+from ldcast.data.readers.chunks import Written, written_frames
 from ldcast.errors import InputError
 
 if TYPE_CHECKING:  # an extra, imported where it is used

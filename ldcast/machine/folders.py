@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ldcast.errors import InputError
-from ldcast.files import UNFINISHED_PATTERN
+from ldcast.machine.files import UNFINISHED_PATTERN
 
 
 def check_writable(folder: Path, flag: str = "--out") -> None:

@@ -4,20 +4,20 @@ import argparse
 from pathlib import Path
 
 from ldcast.data.archive import spec_source
-from ldcast.data.reading_flags import add_reading_flags, reading_of
-from ldcast.data.services import READERS, require_reader
-from ldcast.device import AMP_MODES
+from ldcast.data.readers.reading_flags import add_reading_flags, reading_of
+from ldcast.data.readers.services import READERS, require_reader
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
-from ldcast.folders import check_writable
-from ldcast.model_folder import read_nowcaster
+from ldcast.machine.device import AMP_MODES
+from ldcast.machine.folders import check_writable
+from ldcast.nowcast.model_folder import read_nowcaster
+from ldcast.nowcast.request import check_count, count_frames
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_matplotlib
 from ldcast.products.statistics import check_statistics
 from ldcast.products.video import require_ffmpeg
-from ldcast.request import check_count, count_frames
 from ldcast.seeds import KEY_LIMIT
 
 DAY = 24 * 60  # minutes; --keep keeps its forecasts

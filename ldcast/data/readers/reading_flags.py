@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ldcast.data.archive import RainEvent, read_event
-from ldcast.data.importers import relation_text
+from ldcast.data.readers.importers import relation_text
+from ldcast.data.readers.reflectivity import check_relation
 from ldcast.data.reading import Reading
-from ldcast.data.reflectivity import check_relation
 from ldcast.errors import InputError
 
 

@@ -11,33 +11,32 @@ from torch import Tensor, nn
 
 from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.data.fields import FieldNeed
-from ldcast.device import amp_dtype, autocast, choose_device
 from ldcast.diffusion import Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler, name_of, settings_of
 from ldcast.diffusion.windows import cover, denoise_together
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.frames import FrameConfig
-from ldcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
-from ldcast.model_folder import (
+from ldcast.inputs.known import (
+    LatentGrid,
+    Observed,
+    fields_of,
+    known_at_issue_time,
+)
+from ldcast.inputs.registry import check_registered as check_inputs_registered
+from ldcast.machine.device import amp_dtype, autocast, choose_device
+from ldcast.models import Autoencoder
+from ldcast.models.registry import build_autoencoder, check_registered
+from ldcast.models.slices import decode_in_slices, encode_in_slices
+from ldcast.motion import fill_gaps
+from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
+from ldcast.nowcast.model_folder import (
     load_weights,
     locate,
     read_nowcaster,
     write_description,
     write_weights,
 )
-from ldcast.models import Autoencoder
-from ldcast.models.registry import build_autoencoder, check_registered
-from ldcast.models.slices import decode_in_slices, encode_in_slices
-from ldcast.motion import fill_gaps
-from ldcast.nowcast.inputs import (
-    LatentGrid,
-    Observed,
-    fields_of,
-    known_at_issue_time,
-)
-from ldcast.nowcast.registry import check_registered as check_inputs_registered
-from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
-from ldcast.request import (
+from ldcast.nowcast.request import (
     MAX_WINDOW_PIXELS,
     MemberNoise,
     as_tensor,
@@ -51,6 +50,7 @@ from ldcast.request import (
     forecast_fields,
     pad_to_multiple,
 )
+from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
 
 if TYPE_CHECKING:  # an extra
     from xarray import DataArray
@@ -269,7 +269,7 @@ class LDCast(nn.Module):
         known, the projection `crs` are coordinates of it.
         Raises InputError where rain is not that, or xarray is missing.
         """
-        from ldcast.dataarrays import predict_xarray  # needs extras
+        from ldcast.forecasting.dataarrays import predict_xarray  # needs extras
 
         return predict_xarray(self, rain, num_members, seed, **settings)
 

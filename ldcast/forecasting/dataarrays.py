@@ -9,7 +9,7 @@ import torch
 
 from ldcast.data.archive import past_event
 from ldcast.data.cadence import round_event, times_before_rounding
-from ldcast.data.gridded import event_from_dataarray
+from ldcast.data.readers.gridded import event_from_dataarray
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
@@ -21,7 +21,7 @@ from ldcast.products.summary import describe_gaps
 if TYPE_CHECKING:
     from xarray import DataArray
 
-    from ldcast.nowcaster import LDCast
+    from ldcast.nowcast.ldcast import LDCast
 
 
 def predict_xarray(

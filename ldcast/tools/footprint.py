@@ -1,7 +1,7 @@
 """How much memory a training needs, by counting instead of training.
 
-  python -m ldcast.training.footprint --preset paper
-  python -m ldcast.training.footprint --stage autoencoder --crop-sizes 128 --batch-sizes 16 64
+  python -m ldcast.tools.footprint --preset paper
+  python -m ldcast.tools.footprint --stage autoencoder --crop-sizes 128 --batch-sizes 16 64
 
 One forward and backward pass runs on tensors that have sizes but no content, and what would be
 allocated at any moment is added up; to that come the optimizer's moments and the averaged weights.
@@ -30,14 +30,14 @@ from ldcast.config import (
     DiffusionTraining,
     ModelConfig,
 )
-from ldcast.device import AMP_MODES, amp_dtype, autocast
 from ldcast.errors import InputError, run_script
-from ldcast.latent_nowcaster import build_networks
+from ldcast.inputs.known import Input, LatentGrid, Observed, known_at_issue_time
+from ldcast.inputs.registry import build_inputs
+from ldcast.machine.device import AMP_MODES, amp_dtype, autocast
 from ldcast.models import autoencoder_loss
 from ldcast.models.registry import autoencoder_class, build_autoencoder
-from ldcast.nowcast.inputs import Input, LatentGrid, Observed, known_at_issue_time
-from ldcast.nowcast.registry import build_inputs
-from ldcast.training.memory import checkpoint_activations
+from ldcast.nowcast.latent_nowcaster import build_networks
+from ldcast.training.activations import checkpoint_activations
 
 CPU = torch.device("cpu")
 GIB = 2**30

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ldcast.rain import valid_mask
-from ldcast.verification.crps import block_mean
+from ldcast.verification.scores.crps import block_mean
 
 
 @dataclass(frozen=True)

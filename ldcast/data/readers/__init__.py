@@ -1,0 +1,1 @@
+"""Files of radar rain in every format, and what a `--data` names, to events."""

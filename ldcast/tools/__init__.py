@@ -1,0 +1,1 @@
+"""Checks and measurements to be run as `python -m ldcast.tools.NAME`; nothing imports them."""

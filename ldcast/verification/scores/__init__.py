@@ -1,0 +1,1 @@
+"""Scores: a new one is a file here and a line in `ldcast/verification/scoring.py`."""
