@@ -27,11 +27,13 @@ from tqdm import tqdm
 
 from ldcast import LDCast
 from ldcast.calibration import Calibration, read_calibration
-from ldcast.data.archive import RainEvent, format_time, notes_of, read_event
 from ldcast.data.cadence import times_before_rounding
+from ldcast.data.checks import format_time
+from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import notes_of_unused
 from ldcast.data.readers.reading_flags import reader_with, reading_of
 from ldcast.data.readers.services import READERS
+from ldcast.data.readers.specs import read_event
 from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import InputError, run_script
 from ldcast.forecasting.arguments import check_flags, parse_flags

@@ -27,8 +27,8 @@ from ldcast.config import (
     AutoencoderTraining,
     ModelConfig,
 )
-from ldcast.data.archive import notes_of
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, driest_first, wet_share
+from ldcast.data.event import notes_of
 from ldcast.data.fields import notes_of_unused
 from ldcast.errors import run_script
 from ldcast.frames import FrameConfig, check_divisible

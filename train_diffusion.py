@@ -31,8 +31,8 @@ from ldcast.config import (
     DiffusionTraining,
     ModelConfig,
 )
-from ldcast.data.archive import notes_of
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops
+from ldcast.data.event import notes_of
 from ldcast.data.fields import notes_of_unused
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of

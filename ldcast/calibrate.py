@@ -25,7 +25,7 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
-from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.readers.reading_flags import read_events, reading_of
 from ldcast.errors import InputError, run_script

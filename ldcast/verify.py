@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ldcast.data.archive import RainEvent, notes_of
+from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.readers.reading_flags import read_events, reading_of
 from ldcast.errors import InputError, run_script

@@ -10,7 +10,8 @@ from stages import LOOP, Stage
 from tiny_models import tiny_model
 
 import train_autoenc
-from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.machine import half_precision
 from ldcast.training.run import Run

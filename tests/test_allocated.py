@@ -8,9 +8,10 @@ import pytest
 
 import infer
 from ldcast import LDCast
-from ldcast.data.archive import past_event, read_event
+from ldcast.data.past import past_event
 from ldcast.data.readers.chunks import written_frames
 from ldcast.data.readers.gridded import event_from_dataarray
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import FrameFeed

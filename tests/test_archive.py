@@ -8,18 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import (
-    RainEvent,
-    absolute_spec,
-    check_cadence,
-    format_time,
-    hold_out,
-    parse_time,
-    past_event,
-    read_event,
-    write_event,
-)
+from ldcast.data.cadence import check_cadence
+from ldcast.data.checks import format_time
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
+from ldcast.data.past import past_event
+from ldcast.data.readers.specs import absolute_spec, read_event
 from ldcast.data.reading import Reading
+from ldcast.data.spans import hold_out, parse_time
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
@@ -292,7 +288,7 @@ def test_synthetic_rain_by_seed_and_span(monkeypatch):
         made.append((seed, minutes))
         return make_event(name=f"synthetic:{seed}")
 
-    monkeypatch.setattr("ldcast.data.synthetic.synthetic_event", fake)
+    monkeypatch.setattr("ldcast.data.readers.specs.synthetic_event", fake)
     assert read_event("synthetic").name == "synthetic:0"
     assert len(read_event("synthetic:3@2020-06-01T00:10/").time) == 4
     read_event("synthetic:4", Reading(minutes=10))
@@ -542,7 +538,7 @@ def test_netcdf_and_zarr_go_to_their_reader_with_the_span(monkeypatch, name):
         asked.append((str(path), how, start, end))
         return make_event(name="radar")
 
-    monkeypatch.setattr("ldcast.data.readers.gridded.read_gridded", fake)
+    monkeypatch.setattr("ldcast.data.readers.specs.read_gridded", fake)
     assert len(read_event(name).time) == 6
     how = Reading(zr=(200, 1.6))
     assert len(read_event(f"{name}@2020-06-01T00:10/", how).time) == 4

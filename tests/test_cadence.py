@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, past_event, read_event, write_event
 from ldcast.data.cadence import (
     describe_faster,
     frame_step,
@@ -15,6 +14,10 @@ from ldcast.data.cadence import (
     times_before_rounding,
     unrounded,
 )
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
+from ldcast.data.past import past_event
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 

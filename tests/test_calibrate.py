@@ -28,7 +28,7 @@ from ldcast.calibration.fit import (
 )
 from ldcast.calibration.judge import Judgement, count_harm, describe, judge, record
 from ldcast.calibration.maps import match_rain
-from ldcast.data.archive import write_event
+from ldcast.data.event_files import write_event
 from ldcast.data.pickers import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent
 from ldcast.data.crops import read_window
+from ldcast.data.event import RainEvent
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, read_event, write_event
 from ldcast.data.convert import main
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.errors import run_script
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ldcast.data.archive import RainEvent, hold_out
 from ldcast.data.crops import (
     BatchKeys,
     Example,
@@ -16,7 +15,9 @@ from ldcast.data.crops import (
     valid_share,
     wet_share,
 )
+from ldcast.data.event import RainEvent
 from ldcast.data.pickers import EqualFrequencyPicker, UniformPicker, WetPicker
+from ldcast.data.spans import hold_out
 from ldcast.data.tiles import CLASS_EDGES, TILE, tile_classes, tile_valid_share
 from ldcast.errors import InputError
 from ldcast.seeds import keyed_rng

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ldcast.data.archive import read_event
 from ldcast.data.grids import in_metres
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError
 from ldcast.machine.quiet import contained
 from ldcast.products import files

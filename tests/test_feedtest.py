@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_model
 
-from ldcast.data.archive import read_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.forecasting.feed import forecast_path

@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ldcast.data.archive import RainEvent, past_event, read_event
 from ldcast.data.cadence import round_event, unrounded
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, augment, read_window
-from ldcast.data.fields import (
-    Field,
-    FieldNeed,
-    check_fields,
-    fields_at,
-    joined_fields,
-    notes_of_unused,
-)
+from ldcast.data.event import Field, RainEvent
+from ldcast.data.fields import FieldNeed, check_fields, fields_at, joined_fields, notes_of_unused
+from ldcast.data.past import past_event
 from ldcast.data.pieces import cut
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig

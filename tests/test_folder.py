@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, past_event, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
+from ldcast.data.past import past_event
 from ldcast.data.readers.services import READERS
 from ldcast.errors import InputError
 from ldcast.forecasting.arguments import parse_flags

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ldcast.data.archive import read_event
 from ldcast.data.convert import main
 from ldcast.data.formats import kind_of, looks_like, next_step
 from ldcast.data.readers.importers import read_mch
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError, run_script
 
 GRIB = b"GRIB\0\0\0\2" + bytes(40)

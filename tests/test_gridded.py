@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, check_cadence, read_event
+from ldcast.data.cadence import check_cadence
+from ldcast.data.event import RainEvent
 from ldcast.data.grids import in_metres
 from ldcast.data.readers.gridded import event_from_dataarray, read_gridded
 from ldcast.data.readers.services import read_frames
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError
 
 xarray = pytest.importorskip("xarray", reason="reads NetCDF and Zarr")

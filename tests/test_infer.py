@@ -11,7 +11,8 @@ import infer
 from ldcast import LDCast
 from ldcast.calibration import CALIBRATION_NAME, Calibration, write_calibration
 from ldcast.calibration.maps import model_fingerprint
-from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.forecasting import arguments as forecast_arguments

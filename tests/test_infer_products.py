@@ -17,7 +17,8 @@ from tiny_models import tiny_model
 
 import infer
 from ldcast import LDCast
-from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.machine.processes import Processes

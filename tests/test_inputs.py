@@ -13,8 +13,10 @@ from torch import Tensor
 import infer
 from ldcast import LDCast
 from ldcast.config import DIFFUSION_PRESETS, TINY_AUTOENCODER
-from ldcast.data.archive import RainEvent, read_event, write_event
-from ldcast.data.fields import Field, FieldNeed, fields_at
+from ldcast.data.event import Field, RainEvent
+from ldcast.data.event_files import write_event
+from ldcast.data.fields import FieldNeed, fields_at
+from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
 from ldcast.errors import InputError, run_script

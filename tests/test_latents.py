@@ -17,8 +17,9 @@ from tiny_models import tiny_model
 from torch.utils.data import default_collate
 
 import train_diffusion
-from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example, TrainingCrops
+from ldcast.data.event_files import write_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
 from ldcast.inputs.carried_rain import CarriedRain

@@ -21,16 +21,13 @@ import train_diffusion
 from ldcast import LDCast, calibrate, pysteps_plugin, verify
 from ldcast.calibration import maps
 from ldcast.calibration.maps import model_fingerprint, model_fingerprints
-from ldcast.data.archive import (
-    RainEvent,
-    check_apart,
-    check_cadence,
-    past_event,
-    read_event,
-    write_event,
-)
+from ldcast.data.cadence import check_cadence
 from ldcast.data.convert import main as convert
 from ldcast.data.crops import Example
+from ldcast.data.event import RainEvent, check_apart
+from ldcast.data.event_files import write_event
+from ldcast.data.past import past_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script

@@ -7,10 +7,12 @@ import pytest
 
 from ldcast import calibrate, verify
 from ldcast.data import convert
-from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.pieces import cut
 from ldcast.data.readers.reading_flags import reading_of
 from ldcast.data.readers.services import READERS
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 from ldcast.forecasting.arguments import parse_flags

@@ -19,7 +19,7 @@ import infer
 import train_diffusion
 from ldcast import LDCast
 from ldcast.config import DiffusionConfig, ModelConfig
-from ldcast.data.archive import write_event
+from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig

@@ -8,7 +8,8 @@ import pytest
 from tiny_models import tiny_model
 
 from ldcast import pysteps_plugin
-from ldcast.data.archive import past_event, read_event
+from ldcast.data.past import past_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import read_event
 from ldcast.data.convert import main
 from ldcast.data.readers.reading_flags import add_reading_flags, check_used, read_events, reading_of
 from ldcast.data.readers.reflectivity import check_relation, rain_from_reflectivity
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError, run_script
 

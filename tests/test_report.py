@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.pickers import Window
 from ldcast.verification.cases import Case
 from ldcast.verification.report import (

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.pickers import Window
 from ldcast.errors import InputError
 from ldcast.verification.baselines import persistence

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tiny_models import tiny_model
 
-from ldcast.data.archive import RainEvent, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
 from ldcast.errors import run_script

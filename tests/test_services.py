@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, check_cadence, write_event
+from ldcast.data.cadence import check_cadence
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.readers.services import (
     READERS,
     join_events,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ldcast.data import synthetic
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.statistics import (
     DRY_DB,
     event_statistics,
@@ -348,17 +348,3 @@ def test_table_shows_a_value_a_range_and_a_gap():
     assert table[2].startswith("| dry | 0.0 | - |")
     assert table[3].startswith("| both | 25.0 (0.0 to 50.0) | - |")
     assert "| 10.0 (0.0 to 20.0) |" in table[3]
-
-
-def test_command_prints_real_and_synthetic_rows(tmp_path, monkeypatch, capsys):
-    event = synthetic_event(50, 4, 64, 64)
-    path = tmp_path / "radar.npz"
-    np.savez(path, rain_rate=event.rain_rate, time=event.time, pixel_size_m=1000.0)
-    monkeypatch.setattr(synthetic, "synthetic_event", lambda seed: synthetic_event(seed, 4, 64, 64))
-    synthetic.main(["--compare", str(path), "--seeds", "3"])
-    rows = capsys.readouterr().out.strip().splitlines()
-    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == [
-        "radar", "synthetic:0", "synthetic:1", "synthetic:2", "synthetic, median (range) of 3"
-    ]  # fmt: skip
-    with pytest.raises(InputError, match="--seeds"):
-        synthetic.main(["--compare", str(path), "--seeds", "0"])

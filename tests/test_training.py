@@ -18,8 +18,9 @@ import infer
 import train_autoenc
 import train_diffusion
 from ldcast import LDCast
-from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example
+from ldcast.data.event_files import write_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.machine.folders import lock_folder

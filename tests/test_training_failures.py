@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from stages import ROOT, Stage, state
 
 import train_diffusion
-from ldcast.data.archive import read_event, write_event
 from ldcast.data.crops import Example, TrainingCrops
+from ldcast.data.event_files import write_event
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import run_script
 from ldcast.machine.stopping import StopRequest
 from ldcast.tools.crashtest import difference, read_counters, read_metrics

@@ -9,7 +9,7 @@ import torch
 
 from ldcast import verify
 from ldcast.config import TINY_AUTOENCODER, TINY_DIFFUSION, ModelConfig
-from ldcast.data.archive import write_event
+from ldcast.data.event_files import write_event
 from ldcast.data.pickers import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script

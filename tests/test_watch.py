@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.archive import RainEvent, read_event, write_event
+from ldcast.data.event import RainEvent
+from ldcast.data.event_files import write_event
 from ldcast.data.readers.services import READERS
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError
 from ldcast.forecasting import feed as feed_module
 from ldcast.forecasting.feed import (

@@ -3,17 +3,16 @@
 `minutes` is how far apart a model's frames are, `FrameConfig.minutes_per_frame`.
 """
 
+import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-from ldcast.data.fields import MAX_OFF
+from ldcast.data.checks import format_time
+from ldcast.data.event import MAX_OFF, RainEvent
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-
-if TYPE_CHECKING:  # which applies this to each event that it reads
-    from ldcast.data.archive import RainEvent
 
 _MOST = 0.8  # share of the times that make a grid
 _FASTER = 0.9  # of the minutes; closer frames are of another cadence, not late or early ones
@@ -52,12 +51,12 @@ def rounded_times(time: np.ndarray, minutes: int) -> np.ndarray:
     return rounded.astype("datetime64[s]")
 
 
-def round_event(event: "RainEvent", minutes: int) -> "RainEvent":
+def round_event(event: RainEvent, minutes: int) -> RainEvent:
     """The event with `rounded_times`."""
     return with_times(event, rounded_times(event.time, minutes), minutes)
 
 
-def with_times(event: "RainEvent", rounded: np.ndarray, minutes: int) -> "RainEvent":
+def with_times(event: RainEvent, rounded: np.ndarray, minutes: int) -> RainEvent:
     """The event with times rounded to `minutes`; `time_as_read` keeps the others, and a note says
     so.
 
@@ -81,7 +80,7 @@ def with_times(event: "RainEvent", rounded: np.ndarray, minutes: int) -> "RainEv
     )
 
 
-def unrounded(event: "RainEvent") -> "RainEvent":
+def unrounded(event: RainEvent) -> RainEvent:
     """The event with its times as they were read."""
     if event.time_as_read is None:
         return event
@@ -89,7 +88,7 @@ def unrounded(event: "RainEvent") -> "RainEvent":
     return replace(event, time=event.time_as_read, fields=fields)
 
 
-def times_before_rounding(event: "RainEvent") -> np.ndarray | None:
+def times_before_rounding(event: RainEvent) -> np.ndarray | None:
     """(T,) datetime64[s], as they were read; None where that is how they are."""
     as_read = event.time_as_read
     return None if as_read is None or (as_read == event.time).all() else as_read
@@ -141,7 +140,7 @@ def describe_faster(step: float, minutes: int) -> str:
     return f"frames are {apart} apart: every {_ORDINALS.get(every, f'{every}th')} one is used"
 
 
-def thinned(event: "RainEvent", minutes: int) -> "RainEvent":
+def thinned(event: RainEvent, minutes: int) -> RainEvent:
     """The frames that are whole steps of `minutes` before the newest, where they come more often;
     a note says how many were left out.
 
@@ -168,9 +167,47 @@ def thinned(event: "RainEvent", minutes: int) -> "RainEvent":
     return replace(kept, notes=(*event.notes, note))
 
 
+def check_cadence(event: RainEvent, minutes: int, flag: str = "") -> None:
+    """Raises InputError if two neighbouring frames are not `minutes` apart, naming the first two.
+
+    flag: by which the caller takes another cadence; empty where it has none.
+    An event of one frame passes.
+    """
+    steps = np.diff(event.time).astype("timedelta64[s]").astype(np.int64)
+    wrong = np.flatnonzero(steps != 60 * minutes)
+    if len(wrong) == 0:
+        return
+    first, is_even = wrong[0], bool((steps == steps[0]).all())
+    remedies = []
+    if can_thin(frame_step(event.time, minutes), minutes):
+        remedies.append(f"leave out those between by {_thinning_command(event, minutes)}")
+    elif not is_even:
+        remedies.append("select a stretch without this break by PATH@START/END")
+    if is_even:
+        can_set = flag and steps[0] % 60 == 0
+        remedies.append(
+            f"give {flag} {steps[0] // 60}" if can_set else "use a model of its own cadence"
+        )
+    raise InputError(
+        f"{event.name}: frames {format_time(event.time[first])} and "
+        f"{format_time(event.time[first + 1])} are {in_minutes(steps[first])} apart"
+        f"{' throughout' if is_even else ''}, expected {minutes}; {', or '.join(remedies)}"
+    )
+
+
 def in_minutes(seconds: float) -> str:
     minutes = f"{seconds / 60:.3g}"
     return f"{minutes} minute{'' if minutes == '1' else 's'}"
+
+
+def _thinning_command(event: RainEvent, minutes: int) -> str:
+    """The command that writes an event's file anew, of frames `minutes` apart."""
+    is_file = event.source and Path(event.source).exists()  # not synthetic, not of many files
+    path = Path(event.source if is_file else "FILE")
+    return (
+        f"python -m ldcast.data.convert {shlex.quote(str(path))} --minutes-per-frame {minutes} "
+        f"--out {shlex.quote(f'{path.stem}_{minutes}min.npz')}"
+    )
 
 
 def _grid(seconds: np.ndarray, period: int, wanted: int) -> tuple[int, int]:
@@ -194,7 +231,7 @@ def _nearest_points(seconds: np.ndarray, period: int) -> np.ndarray:
     return (seconds + period // 2) // period * period
 
 
-def _round_starts(event: "RainEvent", rounded: np.ndarray, minutes: int) -> np.ndarray | None:
+def _round_starts(event: RainEvent, rounded: np.ndarray, minutes: int) -> np.ndarray | None:
     """`interval_start` on the grid of the rounded times, where that leaves an interval."""
     if event.interval_start is None:
         return None

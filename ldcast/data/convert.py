@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ldcast.data.archive import RainEvent, check_cadence, notes_of, write_event
-from ldcast.data.cadence import thinned
+from ldcast.data.cadence import check_cadence, thinned
 from ldcast.data.checks import format_time
+from ldcast.data.event import RainEvent, notes_of
+from ldcast.data.event_files import write_event
 from ldcast.data.formats import is_zarr, looks_like
 from ldcast.data.readers.reading_flags import add_reading_flags, reader_with, reading_of
 from ldcast.data.readers.services import READERS, read_frames, reader_name

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed, check_fields, fields_at
 from ldcast.data.pickers import PICKERS, Picker, UniformPicker, Window
 from ldcast.data.tiles import WET_THRESHOLD

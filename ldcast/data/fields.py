@@ -8,78 +8,16 @@ after the last frame, as a weather model's do.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ldcast.data.checks import checked_time, format_time
+from ldcast.data.checks import checked_time
+from ldcast.data.event import Field, RainEvent
 from ldcast.errors import InputError
 
-if TYPE_CHECKING:  # which imports this
-    from ldcast.data.archive import RainEvent
-
-MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
 _TIME_SUFFIX = "_time"
 _LAYOUT = "(y, x), (2, y, x), (time, y, x) or (time, 2, y, x), numbers on the grid of the rain"
-
-
-@dataclass(frozen=True)
-class Field:
-    """An array beside the rain, on its grid.
-
-    values: (F, c, H, W), NaN = not known; c is 1, or 2 for a vector (down, right).
-    time: (F,) datetime64[s], increasing; None, with F = 1, for what does not change.
-    """
-
-    values: np.ndarray
-    time: np.ndarray | None = None
-
-    def cut(self, rows: slice, columns: slice) -> "Field":
-        """A part of its pixels, a copy."""
-        return Field(self.values[..., rows, columns].copy(), self.time)
-
-    def since(self, time: np.datetime64) -> "Field":
-        """What is of that time or later, a copy; the field itself where it does not change.
-
-        Times that rounding may move to that of a frame count.
-        """
-        if self.time is None:
-            return self
-        is_kept = self.time >= time - np.timedelta64(2 * MAX_OFF, "s")
-        return Field(self.values[is_kept], self.time[is_kept])
-
-    def retimed(self, before: np.ndarray, now: np.ndarray) -> "Field":
-        """As its event's frames, which had the times `before`, are rounded to `now`.
-
-        Times of frames move with them, and those after the last one as it does, if they are whole
-        steps from it: what has other times, such as those of a weather model, has no such clock.
-        """
-        if self.time is None or len(before) < 2:
-            return self
-        moves, step = now - before, np.median(np.diff(now))
-        nearest = np.abs(self.time[:, None] - before).argmin(axis=1)
-        is_of_frames = (self.time - before[nearest]) % step == np.timedelta64(0, "s")
-        return Field(self.values, np.where(is_of_frames, self.time + moves[nearest], self.time))
-
-    def at(self, times: np.ndarray) -> np.ndarray:
-        """(len(times), c, H, W), or (1, c, H, W) of what does not change; a view where it can be.
-
-        Raises InputError where a time is missing.
-        """
-        if self.time is None:
-            return self.values
-        missing = times[~np.isin(times, self.time)]
-        if len(missing):
-            raise InputError(
-                f"it has no frame of {format_time(missing[0])}, expected one for each of "
-                f"{len(times)} from {format_time(times[0])} to {format_time(times[-1])}, while it "
-                f"goes from {format_time(self.time[0])} to {format_time(self.time[-1])}"
-            )
-        index = np.searchsorted(self.time, times)
-        first, last = int(index[0]), int(index[-1])
-        is_run = last - first + 1 == len(times)
-        return self.values[first : last + 1] if is_run else self.values[index]
 
 
 def fields_of_arrays(
@@ -119,7 +57,7 @@ def arrays_of_fields(fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def joined_fields(events: Sequence["RainEvent"]) -> dict[str, Field]:
+def joined_fields(events: Sequence[RainEvent]) -> dict[str, Field]:
     """Those of the newest event, with what the others add to them in time; the newer one wins.
 
     events: of one grid. Fields that the newest has not are left out.
@@ -151,7 +89,7 @@ class FieldNeed(NamedTuple):
     num_frames: int
 
 
-def check_fields(events: Sequence["RainEvent"], needs: Mapping[str, FieldNeed]) -> None:
+def check_fields(events: Sequence[RainEvent], needs: Mapping[str, FieldNeed]) -> None:
     """Raises InputError where an event lacks a field, or a frame's time of one that changes."""
     for event in events:
         whole = {
@@ -162,7 +100,7 @@ def check_fields(events: Sequence["RainEvent"], needs: Mapping[str, FieldNeed]) 
 
 
 def fields_at(
-    event: "RainEvent", needs: Mapping[str, FieldNeed], times: np.ndarray
+    event: RainEvent, needs: Mapping[str, FieldNeed], times: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The event's fields (F, c, H, W) by name, at the first of the times, as each is needed.
 
@@ -200,7 +138,7 @@ def check_layout(where: str, num_channels: int, is_timed: bool, need: FieldNeed)
         raise InputError(f"{where} is {describe(*got)}, expected {describe(*expected)}")
 
 
-def notes_of_unused(events: Sequence["RainEvent"], names: Collection[str] = ()) -> list[str]:
+def notes_of_unused(events: Sequence[RainEvent], names: Collection[str] = ()) -> list[str]:
     """A line for each event with fields that a model, which takes `names`, does not use."""
     lines = []
     for event in events:

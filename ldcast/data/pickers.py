@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, check_cadence
+from ldcast.data.cadence import check_cadence
+from ldcast.data.event import RainEvent
 from ldcast.data.tiles import (
     CLASS_EDGES,
     TILE,

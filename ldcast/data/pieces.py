@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ldcast.data.event import RainEvent
 from ldcast.data.grids import in_metres, is_in_degrees, with_metres
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 
-if TYPE_CHECKING:  # of the one package, an extra; of the other, which uses this
+if TYPE_CHECKING:  # extras
     from pyproj import Transformer
     from xarray import DataArray
-
-    from ldcast.data.archive import RainEvent
 
 CORNERS = ("x1", "y1", "x2", "y2")
 PIXEL_SIZES = ("pixel_size_m", "pixel_size_y_m")
@@ -38,7 +37,7 @@ class Piece(NamedTuple):
     is_part: bool = False
 
 
-def cut(event: "RainEvent", how: Reading) -> "RainEvent":
+def cut(event: RainEvent, how: Reading) -> RainEvent:
     """The event's piece that `how` asks for, a copy with its own corners; else the event itself.
 
     Raises InputError for a piece that is not in the domain, and for a box where the grid does not

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.rain import RainScale, is_wet
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h; less is dry

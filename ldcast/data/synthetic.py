@@ -4,12 +4,10 @@ The recipe is that of the stochastic part of radar nowcasting: Gaussian noise is
 octave, every octave lives in the moving air and forgets itself at its own pace, and their sum is
 mapped to rain rates (Seed 2003, S-PROG; Bowler, Pierce and Seed 2006, STEPS).
 
-Run `python -m ldcast.data.synthetic --compare EVENT [EVENT ...]` to set the statistics of such
-events beside those of real ones.
+`python -m ldcast.tools.compare_rain EVENT [EVENT ...]` sets the statistics of such events beside
+those of real ones.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from ldcast.data.archive import RainEvent, read_event
-from ldcast.data.statistics import WET_THRESHOLD, event_statistics, markdown_table
-from ldcast.errors import InputError, run_script
+from ldcast.data.event import RainEvent
+from ldcast.data.statistics import WET_THRESHOLD
+from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
 PIXEL_SIZE_M = 1000.0
@@ -409,35 +406,6 @@ def _standardised(field: Tensor) -> Tensor:
     return (field - mean) / std
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a markdown table of statistics: real events, then synthetic ones."""
-    options = _parse(arguments)
-    events = [read_event(path) for path in options.compare]
-    groups = [(event.name, [event_statistics(event)]) for event in events]
-    seeds = tqdm(range(options.seeds), desc="synthetic events", disable=None)
-    synthetic = [event_statistics(synthetic_event(seed)) for seed in seeds]
-    groups += [(f"synthetic:{seed}", [s]) for seed, s in enumerate(synthetic)]
-    groups.append((f"synthetic, median (range) of {options.seeds}", synthetic))
-    print(markdown_table(groups))
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m ldcast.data.synthetic",
-        description="Print a markdown table that compares synthetic events with real ones.",
-    )
-    parser.add_argument(
-        "--compare", nargs="+", required=True, metavar="PATH", help="event files of real rain"
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=8, help="number of synthetic events (default 8)"
-    )
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        raise InputError(f"--seeds {options.seeds}: expected at least 1; say --seeds 8")
-    return options
-
-
 def _check_arguments(seed: int, num_frames: int, height: int, width: int, minutes: int) -> None:
     if seed < 0:
         raise InputError(f"seed {seed}: expected 0 or more; choose another seed")
@@ -448,7 +416,3 @@ def _check_arguments(seed: int, num_frames: int, height: int, width: int, minute
         )
     if minutes < 1:
         raise InputError(f"synthetic rain of frames {minutes} minutes apart: expected 1 or more")
-
-
-if __name__ == "__main__":
-    sys.exit(run_script(main))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.rain import RainScale, is_wet
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from ldcast.data.archive import spec_source
 from ldcast.data.readers.reading_flags import add_reading_flags, reading_of
 from ldcast.data.readers.services import READERS, require_reader
+from ldcast.data.readers.specs import spec_source
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
 from ldcast.machine.device import AMP_MODES

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ldcast.data.archive import past_event
 from ldcast.data.cadence import round_event, times_before_rounding
+from ldcast.data.past import past_event
 from ldcast.data.readers.gridded import event_from_dataarray
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 from ldcast.motion import forecast_quality
+from ldcast.nowcast.ldcast import LDCast
 from ldcast.products.dataset import to_dataset
 from ldcast.products.files import require_packages
 from ldcast.products.forecast import Forecast
@@ -20,8 +21,6 @@ from ldcast.products.summary import describe_gaps
 
 if TYPE_CHECKING:
     from xarray import DataArray
-
-    from ldcast.nowcast.ldcast import LDCast
 
 
 def predict_xarray(

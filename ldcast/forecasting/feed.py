@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, format_time
 from ldcast.data.cadence import MAX_OFF, unrounded, with_times
+from ldcast.data.checks import format_time
+from ldcast.data.event import RainEvent
 from ldcast.data.readers.services import join_events
 from ldcast.forecasting.times import ArrivedTimes
 from ldcast.frames import FrameConfig

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, past_event
 from ldcast.data.cadence import MAX_OFF, newest_complete, round_event, rounded_times
+from ldcast.data.event import RainEvent
+from ldcast.data.past import past_event
 from ldcast.data.pieces import PieceError
 from ldcast.data.readers.services import Reader, join_events
 from ldcast.errors import InputError

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, parse_time, past_event, read_event
+from ldcast.data.event import RainEvent
 from ldcast.data.fields import fields_at
 from ldcast.data.formats import is_zarr
+from ldcast.data.past import past_event
 from ldcast.data.readers.reading_flags import reader_with, reading_of
 from ldcast.data.readers.services import READERS, read_frames
+from ldcast.data.readers.specs import read_event
+from ldcast.data.spans import parse_time
 from ldcast.errors import InputError
 from ldcast.forecasting.folder import frames_of_folder
 from ldcast.nowcast.ldcast import LDCast

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ldcast.data.archive import format_time
 from ldcast.data.cadence import (
     MAX_OFF,
     describe_faster,
@@ -12,6 +11,7 @@ from ldcast.data.cadence import (
     newest_complete,
     rounded_times,
 )
+from ldcast.data.checks import format_time
 from ldcast.frames import FrameConfig
 
 NUM_RECENT = 12  # times that tell how far apart frames are now

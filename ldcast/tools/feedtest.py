@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import forecast_path

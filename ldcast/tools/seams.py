@@ -18,8 +18,10 @@ import numpy as np
 from torch import Tensor
 
 from ldcast import LDCast
-from ldcast.data.archive import parse_time, past_event, read_event
+from ldcast.data.past import past_event
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
+from ldcast.data.spans import parse_time
 from ldcast.diffusion.windows import Window, cover
 from ldcast.errors import InputError, run_script
 from ldcast.nowcast.request import check_count, check_window

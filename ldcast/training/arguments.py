@@ -7,15 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldcast.data.archive import (
-    RainEvent,
-    absolute_spec,
-    check_apart,
-    check_cadence,
-    hold_out,
-    read_event,
-)
+from ldcast.data.cadence import check_cadence
+from ldcast.data.event import RainEvent, check_apart
+from ldcast.data.readers.specs import absolute_spec, read_event
 from ldcast.data.reading import Reading
+from ldcast.data.spans import hold_out
 from ldcast.errors import InputError
 from ldcast.machine.device import AMP_MODES
 from ldcast.models.registry import config_class

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ldcast.config import DataConfig, ForecastScoreConfig
-from ldcast.data.archive import RainEvent
 from ldcast.data.crops import read_window
+from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.frames import FrameConfig, nearest_leads

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, check_distinct
 from ldcast.data.crops import read_window, wet_share
+from ldcast.data.event import RainEvent, check_distinct
 from ldcast.data.pickers import UniformPicker, Window
 from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.frames import nearest_leads
 from ldcast.motion import MIN_INTERIOR_SHARE
 from ldcast.products.ensemble import THRESHOLDS

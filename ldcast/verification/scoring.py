@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ldcast.data.archive import RainEvent, format_time
+from ldcast.data.checks import format_time
 from ldcast.data.crops import read_window
+from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed
 from ldcast.errors import InputError
 from ldcast.motion import fill_gaps, interior_mask, mean_motion

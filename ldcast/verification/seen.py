@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ldcast.data.archive import RainEvent, parse_time
+from ldcast.data.event import RainEvent
+from ldcast.data.spans import parse_time
 from ldcast.errors import InputError
 from ldcast.nowcast.model_folder import read_description
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, list_frames
 from ldcast.data.checks import rounded_to_seconds
+from ldcast.data.event import RainEvent, list_frames
 from ldcast.data.readers.chunks import Written, written_frames
 from ldcast.errors import InputError
 

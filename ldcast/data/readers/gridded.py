@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent, frames_in_span
 from ldcast.data.cadence import rounded_times
 from ldcast.data.checks import (
     FROM_DBZ,
@@ -29,6 +28,7 @@ from ldcast.data.checks import (
     mm_per_hour,
     rounded_to_seconds,
 )
+from ldcast.data.event import RainEvent
 from ldcast.data.formats import looks_like
 from ldcast.data.pieces import cut_unloaded
 from ldcast.data.readers.allocated import without_empty_end, without_unwritten_end
@@ -37,12 +37,14 @@ from ldcast.data.readers.chunks import Written, unwritten_is_no_data, zero_is_a_
 from ldcast.data.readers.importers import relation_text
 from ldcast.data.readers.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.data.reading import AS_STATED, Reading
+from ldcast.data.spans import frames_in_span
 from ldcast.errors import InputError
 from ldcast.rain import MAX_RAIN_RATE
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     from xarray import DataArray, Dataset
 
+GRIDDED_SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr")
 RATES = ("rainfall_rate", "lwe_precipitation_rate", "precipitation_flux", "rainfall_flux")
 AMOUNTS = (
     "lwe_thickness_of_precipitation_amount",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent
 from ldcast.data.checks import amounts_note, checked_rain_rate
+from ldcast.data.event import RainEvent
 from ldcast.data.formats import kind_of, looks_like
 from ldcast.data.grids import in_metres, is_in_degrees, metric_grid
 from ldcast.data.reading import AS_STATED, Reading

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ldcast.data.archive import RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.grids import metres_per_unit
 from ldcast.data.readers.importers import (
     attribute_text,

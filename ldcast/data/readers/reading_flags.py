@@ -5,9 +5,10 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ldcast.data.archive import RainEvent, read_event
+from ldcast.data.event import RainEvent
 from ldcast.data.readers.importers import relation_text
 from ldcast.data.readers.reflectivity import check_relation
+from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ldcast.data.archive import GRIDDED_SUFFIXES, PER_FRAME, RainEvent, read_npz
 from ldcast.data.cadence import round_event
 from ldcast.data.checks import check_apart_in_time, format_time
+from ldcast.data.event import PER_FRAME, RainEvent
+from ldcast.data.event_files import read_event_file
 from ldcast.data.fields import joined_fields
 from ldcast.data.pieces import cut
-from ldcast.data.readers.gridded import read_gridded, require_xarray
+from ldcast.data.readers.gridded import GRIDDED_SUFFIXES, read_gridded, require_xarray
 from ldcast.data.readers.importers import (
     read_fmi,
     read_knmi,
@@ -53,7 +54,7 @@ READERS: dict[str, Callable[..., RainEvent]] = {
     "knmi": _cutting(read_knmi),
     "odim": _cutting(read_odim),
     "xarray": read_gridded,  # which loads no more than the piece
-    "npz": _cutting(read_npz),
+    "npz": _cutting(read_event_file),
 }
 
 _LENGTHS = ("pixel_size_m", "pixel_size_y_m", "x1", "y1", "x2", "y2")  # grid entries
