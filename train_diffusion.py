@@ -57,7 +57,7 @@ from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
     held_out_frames,
     parse_train_arguments,
-    read_events,
+    read_split_events,
     run_arguments,
 )
 from ldcast.training.batches import Batches
@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments["held_out_frames"] = num_held_out
 
     # ---- data
-    train_events, validation_events = read_events(
+    train_events, validation_events = read_split_events(
         flags.data,
         flags.validation_data,
         frames.minutes_per_frame,

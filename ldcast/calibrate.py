@@ -30,9 +30,8 @@ from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.readers.reading_flags import read_events, reading_of
 from ldcast.errors import InputError, run_script
 from ldcast.machine.device import choose_device
-from ldcast.machine.folders import check_writable
+from ldcast.machine.folders import check_output_path, check_writable
 from ldcast.nowcast.model_folder import locate
-from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask
 from ldcast.verification.arguments import case_parser, frames_of, parse

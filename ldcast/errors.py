@@ -1,5 +1,6 @@
 """The one exception that means "the user can mend this", and how the scripts show it."""
 
+import operator
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,17 @@ class InputError(ValueError):
 
 class NonFiniteError(InputError):
     """Networks that give infinite values or NaN for sound input."""
+
+
+def check_count(what: str, number: int, low: int = 1) -> int:
+    """The number as an int; raises InputError unless it is a whole number of at least `low`."""
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = None
+    if count is None or isinstance(number, bool) or count < low:
+        raise InputError(f"got {number} {what}, expected a whole number of at least {low}")
+    return count
 
 
 def run_script(main: Callable[[], int | None]) -> int:

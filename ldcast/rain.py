@@ -28,6 +28,9 @@ class RainScale(Settings):
     max_rain_rate: float = setting(118.428, "mm/h; forecasts end here", low=1)
 
 
+WET_THRESHOLD = RainScale().wet_threshold  # mm/h; of all that judges rain
+
+
 def check_rain_rate(rain_rate: Tensor) -> None:
     """Raises ValueError unless rain_rate is floating point, not infinite and not negative.
 

@@ -39,7 +39,7 @@ from ldcast.machine.device import choose_device
 from ldcast.machine.files import write_text
 from ldcast.machine.folders import check_writable
 from ldcast.products.plot import require_matplotlib
-from ldcast.products.summary import SHOWN_LEADS
+from ldcast.products.summary import SHOWN_LEADS, readable_time
 from ldcast.rain import valid_mask
 from ldcast.verification.arguments import case_parser, frames_of, parse
 from ldcast.verification.cases import Case, draw_cases
@@ -148,7 +148,7 @@ def show_case(
         members = members.where(valid_mask(observation), torch.nan)
         forecasts[forecaster.name] = members.cpu().numpy()
     return ShownCase(
-        title=f"{title}: {case.event}, {str(case.issue_time)[:16].replace('T', ' ')} UTC",
+        title=f"{title}: {case.event}, {readable_time(case.issue_time)} UTC",
         lead_minutes=tuple(lead_minutes[index] for index in leads),
         observation=observation.cpu().numpy(),
         forecasts=forecasts,

@@ -12,14 +12,10 @@ import pytest
 
 from ldcast.errors import InputError
 from ldcast.machine.files import folder_atomically, open_atomically, path_atomically
+from ldcast.machine.folders import check_output_path
 from ldcast.products import files
 from ldcast.products.files import check_forecast_path, read_forecast, write_forecast
-from ldcast.products.forecast import (
-    OPTIONAL_ENTRIES,
-    Forecast,
-    check_grid,
-    check_output_path,
-)
+from ldcast.products.forecast import OPTIONAL_ENTRIES, Forecast, check_grid
 from ldcast.products.statistics import STATISTICS_AXES, Statistics, ensemble_statistics
 
 GRID = {"pixel_size_m": 1000.0, "projection": "+proj=somerc", "corners": np.array([1.5, 2.5])}

@@ -18,8 +18,8 @@ from ldcast import calibrate, verify
 from ldcast.errors import InputError, run_script
 from ldcast.machine import half_precision
 from ldcast.machine.half_precision import (
+    ConvolutionKind,
     HalfPrecision,
-    Kind,
     check_half_precision,
     kinds_of,
     largest_error,
@@ -125,7 +125,7 @@ LAYERS = [
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 @pytest.mark.parametrize("width", half_precision.WIDTHS)
 def test_any_convolution_can_be_tried(layer, width) -> None:
-    kind, generator = Kind.of(layer), torch.Generator()
+    kind, generator = ConvolutionKind.of(layer), torch.Generator()
     conv = kind.build(width, generator)
     assert (type(conv), conv.kernel_size, conv.stride) == (
         type(layer),
@@ -142,9 +142,9 @@ def test_any_convolution_can_be_tried(layer, width) -> None:
 
 def test_weights_keep_their_order_in_memory() -> None:
     conv = nn.Conv3d(8, 8, 3).to(memory_format=torch.channels_last_3d)
-    plain = Kind.of(nn.Conv3d(8, 8, 3))
-    assert Kind.of(conv) == replace(plain, is_channels_last=True)
-    assert Kind.of(conv).build(24, torch.Generator()).weight.stride(1) == 1
+    plain = ConvolutionKind.of(nn.Conv3d(8, 8, 3))
+    assert ConvolutionKind.of(conv) == replace(plain, is_channels_last=True)
+    assert ConvolutionKind.of(conv).build(24, torch.Generator()).weight.stride(1) == 1
     assert plain.build(24, torch.Generator()).weight.stride(1) == 27
 
 

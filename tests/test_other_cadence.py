@@ -40,7 +40,7 @@ from ldcast.nowcast.model_folder import read_description
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_generators
 from ldcast.settings import to_dict
-from ldcast.training.arguments import held_out_frames, read_events
+from ldcast.training.arguments import held_out_frames, read_split_events
 from ldcast.training.latents import encode_example
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.forecasters import ForecastCache
@@ -125,7 +125,7 @@ def test_synthetic_rain_has_the_models_minutes(tmp_path) -> None:
     tiny_model(frames=FrameConfig(minutes_per_frame=6)).save_pretrained(tmp_path)
     past = past_of(parse_flags("", ["--model", str(tmp_path)]))
     assert (np.diff(past.time) == np.timedelta64(360, "s")).all() and past.notes == ()
-    events, _ = read_events(["synthetic:0"], None, 10, 8, 24)
+    events, _ = read_split_events(["synthetic:0"], None, 10, 8, 24)
     check_cadence(events[0], 10)
 
 
@@ -396,7 +396,7 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
     write_event(late, tmp_path / "late.npz")
     assert (read_event(tmp_path / "late.npz", Reading(minutes=6)).time == event.time).all()
     assert (read_event(tmp_path / "late.npz").time == late.time).all()
-    (trained_on,), _ = read_events([str(tmp_path / "late.npz")], None, 6, 8, 24)
+    (trained_on,), _ = read_split_events([str(tmp_path / "late.npz")], None, 6, 8, 24)
     assert (trained_on.time == event.time).all()
     out = str(tmp_path / "event.npz")
     convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
@@ -407,7 +407,7 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
 def test_no_less_is_held_out_than_an_example_takes(ten_path) -> None:
     for num_frames, num_held_out in ((20, 24), (26, 26), (28, 0)):  # of 52
         num_wanted = held_out_frames(None, {}, num_frames)
-        _, validation = read_events([str(ten_path)], None, 10, num_frames, num_wanted)
+        _, validation = read_split_events([str(ten_path)], None, 10, num_frames, num_wanted)
         assert sum(len(event.time) for event in validation) == num_held_out
 
 
@@ -428,11 +428,11 @@ def test_stage_2_validates_on_nothing_that_stage_1_trained_on(
     read = []
 
     def reading(*arguments) -> tuple[list[RainEvent], list[RainEvent]]:
-        read.append(read_events(*arguments))
+        read.append(read_split_events(*arguments))
         return read[-1]
 
     for script in (train_autoenc, train_diffusion):
-        monkeypatch.setattr(script, "read_events", reading)
+        monkeypatch.setattr(script, "read_split_events", reading)
     monkeypatch.chdir(tmp_path)
     once = [*LOOP, "--iterations", "1"]
     first = ["--data", "event.npz", "--frames.num-frames", str(first_frames)]

@@ -72,7 +72,7 @@ def test_dry_is_zero_and_the_edge_is_a_step(events):
         rain_rate = event.rain_rate
         assert np.isfinite(rain_rate).all()
         assert (rain_rate[rain_rate != 0] >= 0.1).all()
-        assert 2 < rain_rate.max() <= synthetic.MAX_RAIN_RATE
+        assert 2 < rain_rate.max() <= synthetic.MAX_SYNTHETIC_RATE
 
 
 @pytest.mark.parametrize("minutes", [1, 6, 10])

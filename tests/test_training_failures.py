@@ -28,7 +28,7 @@ from ldcast.training import run as run_module
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases
-from ldcast.training.metrics import TRAINING, VALIDATION, MetricsLog, read_lines
+from ldcast.training.metrics import TRAINING, VALIDATION, MetricsLog, metrics_lines
 from ldcast.training.run import Run
 
 DRY_RUN_CALLS = 2  # of the training loss, for raw and averaged weights
@@ -411,7 +411,7 @@ def test_a_signal_to_all_processes_with_nobody_reading_saves_as_well(
     os.close(reader)
     os.close(writer)
     log = out / "metrics.jsonl"
-    while not (log.is_file() and any(line["iteration"] == 5 for line in read_lines(log))):
+    while not (log.is_file() and any(line["iteration"] == 5 for line in metrics_lines(log))):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGTERM)
@@ -682,7 +682,7 @@ def test_waiting_for_data_of_skipped_updates_is_not_counted(
     monkeypatch.setattr(TrainingCrops, "__getitem__", slow)
     spoil_loss(monkeypatch, stage, range(3))
     out = stage.run(tmp_path / "run", 4, "--loop.log-interval", "4")
-    line = next(line for line in read_lines(out / "metrics.jsonl") if "lr" in line)
+    line = next(line for line in metrics_lines(out / "metrics.jsonl") if "lr" in line)
     assert 0 < line["data_wait_share"] < 1
 
 
@@ -713,7 +713,7 @@ def test_a_validation_that_was_not_saved_leaves_no_line(tmp_path: Path) -> None:
     for iteration, kind in ((0, VALIDATION), (3, TRAINING), (3, VALIDATION), (4, TRAINING)):
         log.write(kind, iteration, score=1.0)
     log.cut(3, validated_at=0)
-    kept = [(line["iteration"], line["kind"]) for line in read_lines(log.path)]
+    kept = [(line["iteration"], line["kind"]) for line in metrics_lines(log.path)]
     assert kept == [(0, "validation"), (3, "training")]
 
 
@@ -723,7 +723,7 @@ def test_lines_of_older_runs_do_not_say_their_kind(tmp_path: Path) -> None:
     texts = [json.dumps({"iteration": iteration, name: 1.0}) for iteration, name in lines]
     log.path.write_text("\n".join(texts))
     log.cut(3, validated_at=0)
-    kept = [(line["iteration"], "val_loss" in line) for line in read_lines(log.path)]
+    kept = [(line["iteration"], "val_loss" in line) for line in metrics_lines(log.path)]
     assert kept == [(0, True), (3, False)]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldcast.diffusion import NoiseSchedule, PLMSSampler, Prediction
-from ldcast.diffusion.windows import OVERLAP, Window, cover, denoise_together
+from ldcast.diffusion.windows import OVERLAP, LatentWindow, cover, denoise_together
 
 SCHEDULE = NoiseSchedule.sqrt_linear()
 SIZES = [(40, 52, 16), (16, 100, 16), (17, 33, 16), (8, 12, 16), (64, 64, 12)]
@@ -43,7 +43,7 @@ def test_a_field_that_fits_is_one_window_of_weight_one() -> None:
     torch.testing.assert_close(window.weight, torch.ones(8, 12))
 
 
-def denoiser_of(windows: list[Window]) -> object:
+def denoiser_of(windows: list[LatentWindow]) -> object:
     """A denoiser that treats each cell by itself, so windows must make no difference."""
 
     def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
@@ -62,7 +62,7 @@ def test_a_local_denoiser_gives_what_it_gives_without_windows() -> None:
     assert len(windows) > 4
     groups = [windows[:3], windows[3:]]
     together = denoise_together([(group, denoiser_of(group)) for group in groups])
-    whole = denoiser_of([Window(slice(0, 20), slice(0, 28), torch.ones(20, 28))])
+    whole = denoiser_of([LatentWindow(slice(0, 20), slice(0, 28), torch.ones(20, 28))])
     torch.testing.assert_close(sampler(together, z), sampler(whole, z), rtol=1e-5, atol=1e-5)
 
 

@@ -9,13 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldcast.calibration.maps import (
-    WET_THRESHOLD,
-    Calibration,
-    match_rain,
-)
+from ldcast.calibration.maps import Calibration, match_rain
 from ldcast.products.ensemble import THRESHOLDS
-from ldcast.rain import is_wet
+from ldcast.rain import WET_THRESHOLD, is_wet
 
 # Classes of rain rate, 2.3 % wide, from 0.1 to 250 mm/h: finer than most radar products'.
 EDGES = (WET_THRESHOLD * 10 ** np.linspace(0, 3.4, 341)).astype(np.float32)

@@ -18,14 +18,15 @@ from ldcast.verification.scores.crps import crps_ensemble
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axes import Axes
 
-STAGES = ("raw", "matched", "calibrated")  # members; members matched; the probability corrected
+JUDGED_STAGES = ("raw", "matched", "calibrated")  # as forecast; matched; the probability corrected
 MIN_CLASSES = 16  # of probability, besides 0: one for each possible share of 16 members
 
 
 class Judgement:
     """How good members and probabilities are for one event, at each stage of calibration.
 
-    Adds up over cases. Stages are `STAGES`, K thresholds, T lead times. event: what tables call it.
+    Adds up over cases. Stages are `JUDGED_STAGES`, K thresholds, T lead times.
+    event: what tables call it.
 
     No two shares of members fall into one class of probability, so the reliability of raw and
     matched is exact. Calibrated probabilities take more values, and those of a class count by their
@@ -36,7 +37,7 @@ class Judgement:
         self.event = event
         self._last_class = max(num_members, MIN_CLASSES)
         # By class of probability p: forecasts, sums of p, of o (1 where reached, else 0), (p - o)^2
-        shape = (len(STAGES), len(THRESHOLDS), num_leads, 4, self._last_class + 1)
+        shape = (len(JUDGED_STAGES), len(THRESHOLDS), num_leads, 4, self._last_class + 1)
         self._sums = np.zeros(shape)
         self._crps = np.zeros((2, num_leads))
         self._num_pixels = np.zeros(num_leads)
@@ -125,11 +126,11 @@ def describe(judgements: list[Judgement]) -> str:
     row = (f"{{:<{width}}} {{:>9}}" + "  " + " {:>10}" * 3).format
     lines = ["Each event as judged by a calibration fitted on the other ones (lower is better)"]
     for what, of in (("Brier score", Judgement.brier), ("reliability", Judgement.reliability)):
-        lines += ["", row(what, "mm/h", *STAGES)]
+        lines += ["", row(what, "mm/h", *JUDGED_STAGES)]
         for judgement in judgements:
             for threshold, scores in zip(THRESHOLDS, of(judgement).T, strict=True):
                 lines.append(row(judgement.event, f"{threshold:g}", *map("{:.5f}".format, scores)))
-    lines += ["", row("CRPS, mm/h", "", *STAGES[:2], "")]
+    lines += ["", row("CRPS, mm/h", "", *JUDGED_STAGES[:2], "")]
     for judgement in judgements:
         lines.append(row(judgement.event, "", *map("{:.5f}".format, judgement.crps()), ""))
     return "\n".join(line.rstrip() for line in [*lines, "", count_harm(judgements)])
@@ -207,7 +208,7 @@ def _draw_curves(curve: Axes, count: Axes, of_stage: np.ndarray) -> None:
     curve.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     for stage, colour in ((0, "tab:orange"), (2, "tab:blue")):
         num, p, o = of_stage[:, stage, of_stage[0, stage] > 0]
-        curve.plot(p, o, marker=".", color=colour, label=STAGES[stage])
+        curve.plot(p, o, marker=".", color=colour, label=JUDGED_STAGES[stage])
         count.plot(p, num, marker=".", color=colour, linewidth=0.8)
     curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     count.set(yscale="log", xlabel="forecast probability")

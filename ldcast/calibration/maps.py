@@ -33,13 +33,12 @@ from ldcast.frames import FrameConfig
 from ldcast.machine.files import write_text
 from ldcast.nowcast.model_folder import BUNDLED, fingerprint, locate, read_description
 from ldcast.products.ensemble import THRESHOLDS
-from ldcast.rain import RainScale, is_wet
+from ldcast.rain import WET_THRESHOLD, RainScale, is_wet
 from ldcast.settings import to_dict
 
 CALIBRATION_NAME = "calibration.json"
 FORMAT_VERSION = 1
-WET_THRESHOLD = RainScale().wet_threshold
-MAX_RAIN_RATE = RainScale().max_rain_rate
+MAX_FORECAST_RATE = RainScale().max_rain_rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +188,7 @@ def _match_wet(rain: np.ndarray, forecast_rain: np.ndarray, radar_rain: np.ndarr
     inside = np.interp(rain, forecast_rain, radar_rain)
     beyond = rain * (radar_rain[-1] / forecast_rain[-1])
     matched = np.where(rain > forecast_rain[-1], beyond, inside)
-    return np.minimum(matched, np.maximum(rain, MAX_RAIN_RATE))
+    return np.minimum(matched, np.maximum(rain, MAX_FORECAST_RATE))
 
 
 def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:

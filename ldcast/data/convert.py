@@ -30,12 +30,9 @@ from ldcast.data.formats import is_zarr, looks_like
 from ldcast.data.readers.reading_flags import add_reading_flags, reader_with, reading_of
 from ldcast.data.readers.services import READERS, read_frames, reader_name
 from ldcast.data.reading import AS_STATED, Reading
-from ldcast.errors import InputError, run_script
-from ldcast.nowcast.request import check_count
-from ldcast.products.forecast import check_output_path
-from ldcast.rain import RainScale, is_wet
-
-WET_THRESHOLD = RainScale().wet_threshold
+from ldcast.errors import InputError, check_count, run_script
+from ldcast.machine.folders import check_output_path
+from ldcast.rain import WET_THRESHOLD, is_wet
 
 
 def convert(paths: Sequence[Path], name: str, how: Reading = AS_STATED) -> RainEvent:

@@ -22,10 +22,9 @@ from torch.utils.data import Dataset, Subset
 from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed, check_fields, fields_at
 from ldcast.data.pickers import PICKERS, Picker, UniformPicker, Window
-from ldcast.data.tiles import WET_THRESHOLD
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.rain import as_float32, drop_impossible_rain, is_wet
+from ldcast.rain import WET_THRESHOLD, as_float32, drop_impossible_rain, is_wet
 from ldcast.seeds import STREAM_CROP, STREAM_VALIDATION, keyed_rng
 
 

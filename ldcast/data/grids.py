@@ -9,6 +9,8 @@ from ldcast.errors import InputError
 
 Corners = tuple[float, float, float, float]  # x1, y1, x2, y2: outer; south-west, then north-east
 
+CORNERS = ("x1", "y1", "x2", "y2")  # outer, of the grid: south-west, then north-east
+PIXEL_SIZES = ("pixel_size_m", "pixel_size_y_m")
 _LENGTHS = re.compile(r"\b(?P<name>R|a|b|x_0|y_0)=(?P<value>-?[\d.]+(e[+-]?\d+)?)")
 _KM_RADIUS = 1e5  # an Earth's radius below this is in km
 _TOLERANCE = 0.01  # of a pixel's side

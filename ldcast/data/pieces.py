@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ldcast.data.event import RainEvent
-from ldcast.data.grids import in_metres, is_in_degrees, with_metres
+from ldcast.data.grids import CORNERS, PIXEL_SIZES, in_metres, is_in_degrees, with_metres
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # extras
     from pyproj import Transformer
     from xarray import DataArray
 
-CORNERS = ("x1", "y1", "x2", "y2")
-PIXEL_SIZES = ("pixel_size_m", "pixel_size_y_m")
 _POINTS_PER_EDGE = 1000  # of a box; its projected edges bend less than 0.01 pixel between them
 
 

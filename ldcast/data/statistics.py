@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ldcast.data.event import RainEvent
-from ldcast.rain import RainScale, is_wet
+from ldcast.rain import WET_THRESHOLD, is_wet
 
-WET_THRESHOLD = RainScale().wet_threshold  # mm/h; less is dry
 DRY_DB = -15.0  # dB; 5 dB below the threshold, so that the edge of rain is a step (as in pySTEPS)
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
-LAG_MINUTES = (5, 15, 30, 60)
+CORRELATION_MINUTES = (5, 15, 30, 60)
 SLOPE_KM = (4.0, 64.0)  # wavelengths over which the spectrum's slope is fitted
 _WINDOW_KM = 128  # spectra are taken on squares of this side: twice the longest wavelength
 _MIN_VALID = 0.99  # a square with more no-data than 1 % is left out
@@ -27,7 +26,8 @@ class EventStatistics:
     spectral_slope: b in P ~ wavenumber^-b, as `spectral_slope` defines it.
     quantiles: mm/h, of the wet pixels, at `QUANTILES`.
     maximum: mm/h.
-    correlations: of `rain_db` at a fixed place, at those `LAG_MINUTES` that the cadence holds.
+    correlations: of `rain_db` at a fixed place, at those `CORRELATION_MINUTES` that the cadence
+        holds.
     """
 
     wet_fraction: float
@@ -49,7 +49,7 @@ def event_statistics(event: RainEvent) -> EventStatistics:
     wet = np.asarray(rain_rate[is_wet(rain_rate, WET_THRESHOLD)], dtype=np.float32)
     rain_db = to_rain_db(rain_rate)
     pixel_km = float(event.grid.get("pixel_size_m", 1000.0)) / 1000
-    lags = np.array(LAG_MINUTES) / _frame_minutes(event)  # frames
+    lags = np.array(CORRELATION_MINUTES) / _frame_minutes(event)  # frames
     return EventStatistics(
         wet_fraction=wet.size / max(valid.sum(), 1),
         spectral_slope=spectral_slope(rain_db, pixel_km),
@@ -117,7 +117,7 @@ def lag_correlation(rain_db: np.ndarray, lag_frames: int) -> float:
 def markdown_table(groups: Sequence[tuple[str, Sequence[EventStatistics]]]) -> str:
     """A row per (name, statistics of one or more events): the median and, of several, the range."""
     header = ["event", "wet %", "slope", *(f"{q:.1%}".replace(".0%", "%") for q in QUANTILES)]
-    header += ["max mm/h", *(f"r {minutes} min" for minutes in LAG_MINUTES)]
+    header += ["max mm/h", *(f"r {minutes} min" for minutes in CORRELATION_MINUTES)]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for name, members in groups:
         rows = np.array([member.as_row() for member in members]) * _PRINTED_SCALE
@@ -125,7 +125,7 @@ def markdown_table(groups: Sequence[tuple[str, Sequence[EventStatistics]]]) -> s
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-_DECIMALS = [1, 2, *[1] * (len(QUANTILES) + 1), *[2] * len(LAG_MINUTES)]
+_DECIMALS = [1, 2, *[1] * (len(QUANTILES) + 1), *[2] * len(CORRELATION_MINUTES)]
 _PRINTED_SCALE = np.array([100.0] + [1.0] * (len(_DECIMALS) - 1))  # the wet fraction as per cent
 
 

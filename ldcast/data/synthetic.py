@@ -8,8 +8,7 @@ mapped to rain rates (Seed 2003, S-PROG; Bowler, Pierce and Seed 2006, STEPS).
 those of real ones.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ldcast.data.event import RainEvent
-from ldcast.data.statistics import WET_THRESHOLD
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
+from ldcast.machine.threads import one_thread
+from ldcast.rain import WET_THRESHOLD
 
 PIXEL_SIZE_M = 1000.0
 FIRST_TIME = np.datetime64("2000-01-01T00:00:00", "s")  # UTC; as good as any
-MAX_RAIN_RATE = 150.0  # mm/h, never passed; about what a radar product shows
+MAX_SYNTHETIC_RATE = 150.0  # mm/h, never passed; about what a radar product shows
 MIN_SIZE = 16  # pixels
 
 _STREAM = 0x7261_696E  # keeps these draws apart from others made from the same seed
@@ -41,7 +41,7 @@ _AR2_LIFETIME = 2.15  # x in (1 + x) exp(-x) = 1/e: lifetime over relaxation tim
 _SYSTEM_KM = 48  # octaves from here on move as the rain system does, not as its cells
 _EDDY_KM = 30  # the eddies' stream function is noise smoothed by this standard deviation
 _EDDY_SPACING_KM = 8
-_MAX_LOG_RATE = 20.0  # far above `MAX_RAIN_RATE`; keeps exponentials finite
+_MAX_LOG_RATE = 20.0  # far above `MAX_SYNTHETIC_RATE`; keeps exponentials finite
 _STEP_MINUTES = 5  # of the motion at most; frames further apart are some steps apart
 
 
@@ -66,7 +66,7 @@ def synthetic_event(
     _check_arguments(seed, num_frames, height, width, minutes)
     rng = np.random.default_rng((seed, _STREAM))
     weather = _draw_weather(rng)
-    with _one_thread():
+    with one_thread():
         wetness, texture = _make_fields(weather, rng, num_frames, minutes, (height, width))
     return RainEvent(
         rain_rate=_to_rain_rate(wetness, texture, weather),
@@ -111,7 +111,7 @@ def _draw_weather(rng: np.random.Generator) -> _Weather:
         ),
         median_rate=median_rate,
         heavy_rate=median_rate * _between(8.0, 21.0, convective) * np.exp(rng.normal(0, 0.1)),
-        ceiling=_between(50.0, MAX_RAIN_RATE, convective),
+        ceiling=_between(50.0, MAX_SYNTHETIC_RATE, convective),
         slope=rng.uniform(3.1, 4.8),
         organised_km=_between(32.0, 192.0, rng.uniform()),
         clustering=rng.uniform(0.3, 0.6),
@@ -163,21 +163,6 @@ def _make_fields(
             fields[:, frame] = _sum_of_scales(scales, weather.clustering)[inside]
             fields[0, frame] += weather.trend * (minutes * frame / 5)
     return fields[0], fields[1]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread, as before afterwards.
-
-    The steps are many and small: where other processes want the cores too, threads that wait for
-    each other took ten times as long as one thread (25 s, not 2.5 s); alone they gain little.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def _sum_of_scales(scales: Sequence["_Scale"], clustering: float) -> Tensor:

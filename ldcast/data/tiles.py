@@ -8,9 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from ldcast.data.event import RainEvent
-from ldcast.rain import RainScale, is_wet
+from ldcast.rain import WET_THRESHOLD, is_wet
 
-WET_THRESHOLD = RainScale().wet_threshold  # mm/h
 TILE = 32  # pixels; windows are judged by tiles of this size
 MIN_VALID_SHARE = 0.5  # of a tile or window, for it to count
 CLASS_EDGES = np.geomspace(0.2, 50.0, 10)  # mm/h: 11 classes, of Leinonen et al. 2023

@@ -19,7 +19,7 @@ OVERLAP = 1 / 4  # of a window, that it shares with the next one at least
 
 
 @dataclass(frozen=True)
-class Window:
+class LatentWindow:
     """A part of a latent field, and how much its prediction counts there.
 
     rows, columns: of the field. weight: (rows, columns), at each cell of the field all windows'
@@ -35,17 +35,17 @@ class Window:
         return field[..., self.rows, self.columns]
 
 
-def cover(height: int, width: int, size: int) -> list[Window]:
+def cover(height: int, width: int, size: int) -> list[LatentWindow]:
     """Windows of `size` x `size` cells (or the whole axis, where it is shorter) over a field."""
     rows, columns = _cover_axis(height, size), _cover_axis(width, size)
     return [
-        Window(row, column, row_weight[:, None] * column_weight)
+        LatentWindow(row, column, row_weight[:, None] * column_weight)
         for row, row_weight in rows
         for column, column_weight in columns
     ]
 
 
-def denoise_together(groups: Sequence[tuple[Sequence[Window], Denoiser]]) -> Denoiser:
+def denoise_together(groups: Sequence[tuple[Sequence[LatentWindow], Denoiser]]) -> Denoiser:
     """One denoiser of the whole field of one member, from those of its windows.
 
     groups: windows that go through the networks as one batch, and the denoiser of that batch.

@@ -7,14 +7,13 @@ from ldcast.data.readers.reading_flags import add_reading_flags, reading_of
 from ldcast.data.readers.services import READERS, require_reader
 from ldcast.data.readers.specs import spec_source
 from ldcast.diffusion.registry import SAMPLERS
-from ldcast.errors import InputError
+from ldcast.errors import InputError, check_count
 from ldcast.machine.device import AMP_MODES
-from ldcast.machine.folders import check_writable
+from ldcast.machine.folders import check_output_path, check_writable
 from ldcast.nowcast.model_folder import read_nowcaster
-from ldcast.nowcast.request import check_count, count_frames
+from ldcast.nowcast.request import count_frames
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
-from ldcast.products.forecast import check_output_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_matplotlib
 from ldcast.products.statistics import check_statistics
 from ldcast.products.video import require_ffmpeg

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.data.fields import FieldNeed
-from ldcast.diffusion.windows import Window
+from ldcast.diffusion.windows import LatentWindow
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 
@@ -135,7 +135,7 @@ class Known:
         inputs = [value.expand(-1, -1, num_frames, -1, -1) for value in self.future.values()]
         return torch.cat(inputs, dim=1) if inputs else None
 
-    def cut(self, windows: Iterable[Window]) -> "Known":
+    def cut(self, windows: Iterable[LatentWindow]) -> "Known":
         """Of one domain, its parts in the windows, one after the other along B."""
         windows = list(windows)
 

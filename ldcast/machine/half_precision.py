@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ldcast.errors import InputError
 from ldcast.machine.device import autocast
 from ldcast.machine.processes import Processes
+from ldcast.machine.threads import one_thread
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 CONVOLUTIONS = (
@@ -66,7 +67,7 @@ class HalfPrecision:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ConvolutionKind:
     """What decides how a convolution is computed, except its channels.
 
     groups: 0 where each channel is a group of its own.
@@ -81,7 +82,7 @@ class Kind:
     is_channels_last: bool
 
     @classmethod
-    def of(cls, conv: nn.Module) -> "Kind":
+    def of(cls, conv: nn.Module) -> "ConvolutionKind":
         is_depthwise = conv.groups == conv.in_channels > 1
         return cls(
             next(layer for layer in CONVOLUTIONS if isinstance(conv, layer)),
@@ -177,7 +178,7 @@ def _other_remedy(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def measure(
-    kinds: tuple[Kind, ...],
+    kinds: tuple[ConvolutionKind, ...],
     device: torch.device,
     dtype: torch.dtype,
     with_gradients: bool = True,
@@ -187,7 +188,7 @@ def measure(
     Takes half a second, or about two where half precision is emulated. Weights and inputs are the
     same at each call.
     """
-    with _one_thread():
+    with one_thread():
         slowdown = _slowdown(kinds, device, dtype, with_gradients)
     field = SMALL_FIELD if slowdown >= EMULATED else FIELD
     worst_kind, worst_error = "", 0.0
@@ -200,10 +201,10 @@ def measure(
     return HalfPrecision(slowdown, worst_kind, worst_error)
 
 
-def kinds_of(networks: Iterable[nn.Module]) -> tuple[Kind, ...]:
+def kinds_of(networks: Iterable[nn.Module]) -> tuple[ConvolutionKind, ...]:
     """The kinds of convolutions in the networks, each once, in their order."""
     layers = [layer for network in networks for layer in network.modules()]
-    kinds = [Kind.of(layer) for layer in layers if isinstance(layer, CONVOLUTIONS)]
+    kinds = [ConvolutionKind.of(layer) for layer in layers if isinstance(layer, CONVOLUTIONS)]
     return tuple(dict.fromkeys(kinds))
 
 
@@ -237,7 +238,7 @@ def _compute(
 
 
 def _slowdown(
-    kinds: list[Kind], device: torch.device, dtype: torch.dtype, with_gradients: bool
+    kinds: list[ConvolutionKind], device: torch.device, dtype: torch.dtype, with_gradients: bool
 ) -> float:
     """Time in `dtype` over that in float32, of all kinds together; 1 if there are none."""
     half, exact = 0.0, 0.0
@@ -263,19 +264,8 @@ def _seconds(conv: nn.Module, x: Tensor, dtype: torch.dtype | None, with_gradien
     return clock() - start
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Several would spin while they wait for one another, which is no work."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
 def _example(
-    kind: Kind, width: int, field: tuple[int, ...], device: torch.device
+    kind: ConvolutionKind, width: int, field: tuple[int, ...], device: torch.device
 ) -> tuple[nn.Module, Tensor]:
     """A convolution of a kind and an input, the same at each call."""
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ from ldcast.data.fields import FieldNeed
 from ldcast.diffusion import Denoiser, Prediction, Sampler
 from ldcast.diffusion.registry import build_sampler, name_of, settings_of
 from ldcast.diffusion.windows import cover, denoise_together
-from ldcast.errors import InputError, NonFiniteError
+from ldcast.errors import InputError, NonFiniteError, check_count
 from ldcast.frames import FrameConfig
 from ldcast.inputs.known import (
     LatentGrid,
@@ -41,13 +41,12 @@ from ldcast.nowcast.request import (
     MemberNoise,
     as_tensor,
     batches,
-    check_count,
     check_past,
     check_window,
+    checked_fields,
     count_frames,
     fields_of_round,
     fitting,
-    forecast_fields,
     pad_to_multiple,
 )
 from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
@@ -220,7 +219,7 @@ class LDCast(nn.Module):
         num_rounds = -(-num_frames // num_future)
         height, width = past_rain.shape[1:]
         needs = self.fields
-        given = forecast_fields(fields or {}, needs, num_rounds, self.frames, (height, width))
+        given = checked_fields(fields or {}, needs, num_rounds, self.frames, (height, width))
         num_members = check_count("members", num_members)
         first_member = check_count("as first member", first_member, low=0)
         if members_per_batch is not None:

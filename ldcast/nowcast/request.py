@@ -1,6 +1,5 @@
 """What a forecast is asked for: checks of it, the padded past, and the members' noise."""
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.data.fields import FieldNeed, check_layout
-from ldcast.errors import InputError
+from ldcast.errors import InputError, check_count
 from ldcast.frames import FrameConfig
 from ldcast.rain import check_rain_rate
 from ldcast.seeds import STREAM_MEMBER, STREAM_SAMPLER, draw_noise, keyed_generator
@@ -105,17 +104,6 @@ def check_window(window: int, multiple: int) -> int:
     return window
 
 
-def check_count(what: str, number: int, low: int = 1) -> int:
-    """The number as an int; raises InputError unless it is a whole number of at least `low`."""
-    try:
-        count = operator.index(number)
-    except TypeError:
-        count = None
-    if count is None or isinstance(number, bool) or count < low:
-        raise InputError(f"got {number} {what}, expected a whole number of at least {low}")
-    return count
-
-
 def as_tensor(past: np.ndarray | Tensor) -> Tensor:
     """A tensor of its own for an array of any layout, byte order and mask (masked = no data)."""
     if isinstance(past, Tensor):
@@ -147,7 +135,7 @@ def check_past(past: Tensor, frames: FrameConfig) -> None:
         raise InputError(f"the {which} no data at all, only NaN: choose another time")
 
 
-def forecast_fields(
+def checked_fields(
     given: Mapping[str, np.ndarray | Tensor],
     needs: Mapping[str, FieldNeed],
     num_rounds: int,
@@ -214,7 +202,7 @@ def fields_of_round(
 ) -> dict[str, Tensor]:
     """Those of the round_-th stretch, from 0: what is needed of each, (1, F, c, H, W).
 
-    fields, needs: as `forecast_fields` gives and takes them.
+    fields, needs: as `checked_fields` gives and takes them.
     """
     first = round_ * frames.future_frames
     return {

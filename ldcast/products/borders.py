@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldcast.data.grids import in_metres
+from ldcast.data.grids import CORNERS, in_metres
 from ldcast.errors import InputError
 from ldcast.products.border_files import (
     DEGREES,
@@ -19,7 +19,6 @@ from ldcast.products.border_files import (
     make_transformer,
     read_lines,
 )
-from ldcast.products.forecast import CORNERS
 
 if TYPE_CHECKING:  # pyproj is an extra, imported where it is used
     from pyproj import Transformer

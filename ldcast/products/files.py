@@ -12,14 +12,9 @@ import numpy as np
 
 from ldcast.errors import InputError
 from ldcast.machine.files import folder_atomically, naming, path_atomically
+from ldcast.machine.folders import check_file_writable, check_output_path
 from ldcast.products.dataset import from_dataset, to_dataset, to_pysteps
-from ldcast.products.forecast import (
-    Forecast,
-    check_file_writable,
-    check_output_path,
-    read_npz,
-    write_npz,
-)
+from ldcast.products.forecast import Forecast, read_npz, write_npz
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     import xarray

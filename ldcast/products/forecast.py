@@ -1,7 +1,6 @@
 """What a forecast holds, and its .npz file, written without ever being half there."""
 
 import math
-import shlex
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -11,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ldcast.data.grids import CORNERS, PIXEL_SIZES
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.machine.files import open_atomically, temporary_path
+from ldcast.machine.files import open_atomically
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 REQUIRED_ENTRIES = (
@@ -31,8 +31,6 @@ OPTIONAL_ENTRIES = (
     *STATISTICS_ENTRIES,
 )
 OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
-CORNERS = ("x1", "y1", "x2", "y2")  # outer, of the grid: south-west, then north-east
-PIXEL_SIZES = ("pixel_size_m", "pixel_size_y_m")
 # Names of np.savez_compressed's own parameters, which no array can be called.
 SAVEZ_PARAMETERS = ("file", "allow_pickle")
 
@@ -229,41 +227,3 @@ def check_entries(names: Collection[str], path: Path) -> None:
                 f"{path} has {present[0]}, expected both or neither of {' and '.join(pair)}; "
                 "make the forecast again"
             )
-
-
-def check_output_path(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Raise InputError if `path` cannot be written; to be called before the work starts.
-
-    suffixes: the endings that mean something here, in lower case with their dot.
-    Folders are not created: a mistyped one would be, too. An existing file is fine; it will be
-    replaced.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected a file; name a file inside it")
-    if path.suffix.lower() not in suffixes:
-        raise InputError(
-            f"{path} ends in '{path.suffix}', expected {' or '.join(suffixes)}; "
-            f"for example {path.with_suffix(suffixes[0])}"
-        )
-    check_file_writable(path)
-
-
-def check_file_writable(path: Path) -> None:
-    """Raise InputError if nothing can be written beside `path`, wherever that is."""
-    folder = path.parent
-    if not folder.is_dir():
-        existing = next(parent for parent in path.absolute().parents if parent.exists())
-        if not existing.is_dir():
-            raise InputError(f"{existing} is a file, so {path} cannot be written; name a folder")
-        raise InputError(
-            f"the folder {folder} does not exist; make it with: mkdir -p {shlex.quote(str(folder))}"
-        )
-    # Only trying tells: root ignores permission bits, and a disk can be mounted read-only.
-    probe = temporary_path(path)
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror}); name another file or folder"
-        ) from None

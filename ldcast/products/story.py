@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ldcast.motion import PAST_INCOMPLETE, UPSTREAM_UNKNOWN
-from ldcast.products.summary import LIKELY_MM_H, chance_of, ensemble_mean, format_time
+from ldcast.products.summary import LIKELY_MM_H, chance_of, ensemble_mean, readable_time
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Story:
     def title(self) -> str:
         members = "1 member" if len(self.rain) == 1 else f"{len(self.rain)} members"
         calibrated = "" if self.chances is None else ", calibrated"
-        return f"Rain forecast from {format_time(self.issue_time)} UTC, {members}{calibrated}"
+        return f"Rain forecast from {readable_time(self.issue_time)} UTC, {members}{calibrated}"
 
     @property
     def past_minutes(self) -> np.ndarray:
@@ -86,7 +86,7 @@ class Story:
     def name_time(self, minutes: int) -> str:
         """For example "+30 min, 22:30 UTC"."""
         sign = "+" if minutes > 0 else "−" if minutes < 0 else ""
-        time = format_time(self.issue_time + np.timedelta64(int(minutes), "m"))
+        time = readable_time(self.issue_time + np.timedelta64(int(minutes), "m"))
         return f"{sign}{abs(minutes)} min, {time[-5:]} UTC"
 
     def is_continued(self, minutes: int) -> bool:

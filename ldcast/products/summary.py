@@ -115,7 +115,7 @@ def intensity_word(rain_rate: float) -> str:
     return next((word for bound, word in INTENSITIES if rain_rate >= bound), "dry")
 
 
-def format_time(time: np.datetime64) -> str:
+def readable_time(time: np.datetime64) -> str:
     """For example 2016-07-11 22:00"""
     return str(np.datetime64(time, "m")).replace("T", " ")
 
@@ -144,7 +144,7 @@ def _headline(rain: np.ndarray, issue_time: np.datetime64, grid: dict[str, Any])
         pixel_y = float(grid.get("pixel_size_y_m", pixel_x))
         size = f"{width * pixel_x / 1000:.0f} x {height * pixel_y / 1000:.0f} km"
     members = "1 member" if len(rain) == 1 else f"{len(rain)} members"
-    return f"Rain forecast from {format_time(issue_time)} UTC: {members}, {size}"
+    return f"Rain forecast from {readable_time(issue_time)} UTC: {members}, {size}"
 
 
 def _describe_now(now: np.ndarray) -> list[str]:

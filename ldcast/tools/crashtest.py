@@ -28,7 +28,7 @@ from ldcast.errors import InputError, run_script
 from ldcast.machine.files import UNFINISHED_PATTERN
 from ldcast.nowcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from ldcast.training.checkpoint import STATE_NAME
-from ldcast.training.metrics import CLOCK_FIELDS, METRICS_NAME, read_lines
+from ldcast.training.metrics import CLOCK_FIELDS, METRICS_NAME, metrics_lines
 
 CLOCK_SUMS = ("seconds", "wait_seconds")  # in the counters of a state
 POLL_SECONDS = 0.001
@@ -76,7 +76,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics without what depends on the clock."""
     return [
         {name: value for name, value in line.items() if name not in CLOCK_FIELDS}
-        for line in read_lines(run / METRICS_NAME)
+        for line in metrics_lines(run / METRICS_NAME)
     ]
 
 

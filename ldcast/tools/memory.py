@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, ModelConfig
 from ldcast.diffusion import Denoiser, NoiseSchedule
-from ldcast.errors import InputError, run_script
+from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.device import AMP_MODES, choose_device
 from ldcast.nowcast.ldcast import LDCast, build
-from ldcast.nowcast.request import check_count
 from ldcast.rain import RainScale
 
 GIB = 2**30

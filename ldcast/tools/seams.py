@@ -22,10 +22,10 @@ from ldcast.data.past import past_event
 from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.data.spans import parse_time
-from ldcast.diffusion.windows import Window, cover
-from ldcast.errors import InputError, run_script
-from ldcast.nowcast.request import check_count, check_window
-from ldcast.products.forecast import check_output_path
+from ldcast.diffusion.windows import LatentWindow, cover
+from ldcast.errors import InputError, check_count, run_script
+from ldcast.machine.folders import check_output_path
+from ldcast.nowcast.request import check_window
 from ldcast.rain import RainScale
 from ldcast.seeds import STREAM_MEMBER, draw_noise, keyed_generators
 
@@ -52,7 +52,7 @@ def border_change(
     return float(np.nanmean(np.concatenate(at_borders)) / np.nanmean(np.concatenate(elsewhere)))
 
 
-def border_lines(windows: list[Window], compression: int) -> tuple[list[int], list[int]]:
+def border_lines(windows: list[LatentWindow], compression: int) -> tuple[list[int], list[int]]:
     """Rows and columns of pixels before which a window begins or ends within the field."""
     lines = []
     for pieces in ([window.rows for window in windows], [window.columns for window in windows]):

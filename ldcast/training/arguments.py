@@ -121,7 +121,7 @@ def held_out_frames(start: Path | None, arguments: dict[str, Any], num_frames: i
     return max(MIN_HELD_OUT, num_frames)
 
 
-def read_events(
+def read_split_events(
     data: list[str],
     validation_data: list[str] | None,
     minutes: int,

@@ -16,7 +16,7 @@ from ldcast.frames import FrameConfig, nearest_leads
 from ldcast.machine.processes import Processes
 from ldcast.machine.stopping import StopRequest
 from ldcast.nowcast.ldcast import LDCast
-from ldcast.products.summary import format_time
+from ldcast.products.summary import readable_time
 from ldcast.rain import drop_impossible_rain
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.verification.cases import (
@@ -128,7 +128,7 @@ class FixedCases:
             crps = fair_crps(members, future)  # (T, H, W)
             sums += torch.stack([crps.nansum(dtype=torch.float64), crps.isfinite().sum()])
             if index in drawn:
-                title = f"{case.event.partition('@')[0]}\n{format_time(case.issue_time)} UTC"
+                title = f"{case.event.partition('@')[0]}\n{readable_time(case.issue_time)} UTC"
                 shown = nearest_leads(self._frames.lead_minutes, DRAWN_LEADS)
                 comparisons[index] = Comparison(
                     title, future[shown].numpy(), members[0, shown].numpy(), "one member"

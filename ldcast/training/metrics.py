@@ -33,9 +33,9 @@ class MetricsLog:
 
     def cut(self, iteration: int, validated_at: int) -> None:
         """Drops the lines of later iterations, and those of validations after `validated_at`."""
-        lines = read_lines(self.path) if self.path.is_file() else []
+        lines = metrics_lines(self.path) if self.path.is_file() else []
         last = {VALIDATION: validated_at, TRAINING: iteration}
-        kept = [line for line in lines if line["iteration"] <= last[kind_of(line)]]
+        kept = [line for line in lines if line["iteration"] <= last[_kind_of(line)]]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         if self._writer:
             self._writer.close()
@@ -61,7 +61,7 @@ class MetricsLog:
             self._writer.flush()
 
 
-def kind_of(line: dict[str, Any]) -> str:
+def _kind_of(line: dict[str, Any]) -> str:
     """What a line is of; those of older runs do not say."""
     return line.get("kind", VALIDATION if "val_loss" in line else TRAINING)
 
@@ -83,7 +83,7 @@ def _rounded(value: float) -> float | int | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def metrics_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file of metrics, but for those that a crash cut short or damaged."""
     lines = []
     for text in path.read_bytes().splitlines():

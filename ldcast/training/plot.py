@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from ldcast.errors import InputError, run_script
 from ldcast.machine.files import open_atomically
-from ldcast.products.forecast import check_output_path
+from ldcast.machine.folders import check_output_path
 from ldcast.products.plot import require_matplotlib
-from ldcast.training.metrics import METRICS_NAME, read_lines
+from ldcast.training.metrics import METRICS_NAME, metrics_lines
 
 Points = list[tuple[int, float]]  # (iteration, value)
 
 
-class Panel(NamedTuple):
+class MetricPanel(NamedTuple):
     """A pair of axes: its label and scale, and what metrics.jsonl calls each curve -> its label.
 
     A single curve needs no label.
@@ -30,7 +30,7 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel(
+    MetricPanel(
         "loss",
         "log",
         {
@@ -39,17 +39,17 @@ PANELS = (
             "val_loss_ema": "validation, averaged weights",
         },
     ),
-    Panel("CRPS, averaged\nweights, mm/h", "linear", {"val_crps_ema": ""}),
-    Panel(
+    MetricPanel("CRPS, averaged\nweights, mm/h", "linear", {"val_crps_ema": ""}),
+    MetricPanel(
         "error, mm/h",
         "linear",
         {"val_mae_mmh": "validation, raw weights", "val_mae_mmh_ema": "averaged weights"},
     ),
-    Panel("gradient norm\nbefore clipping", "log", {"grad_norm": ""}),
-    Panel("learning rate", "linear", {"lr": ""}),
-    Panel("skipped updates\nso far", "linear", {"num_skipped": ""}),
-    Panel("examples/s", "linear", {"examples_per_s": ""}),
-    Panel("share of the time\nwaiting for data", "linear", {"data_wait_share": ""}),
+    MetricPanel("gradient norm\nbefore clipping", "log", {"grad_norm": ""}),
+    MetricPanel("learning rate", "linear", {"lr": ""}),
+    MetricPanel("skipped updates\nso far", "linear", {"num_skipped": ""}),
+    MetricPanel("examples/s", "linear", {"examples_per_s": ""}),
+    MetricPanel("share of the time\nwaiting for data", "linear", {"data_wait_share": ""}),
 )
 COLOURS = ("0.7", "tab:orange", "tab:blue")  # of the last curves of a panel
 FEW_POINTS = 30  # a curve of fewer shows each
@@ -65,7 +65,7 @@ def read_curves(run: Path) -> dict[str, Points]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give the folder of a training run")
     curves: dict[str, Points] = {}
-    for line in read_lines(path):
+    for line in metrics_lines(path):
         for name, value in line.items():
             if isinstance(value, (int, float)):
                 curves.setdefault(name, []).append((line["iteration"], value))
@@ -95,7 +95,7 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
         figure.savefig(file, format="png", dpi=120)
 
 
-def _draw_panel(axes, panel: Panel, curves: dict[str, Points]) -> None:
+def _draw_panel(axes, panel: MetricPanel, curves: dict[str, Points]) -> None:
     for colour, (name, label) in zip(
         COLOURS[-len(panel.curves) :], panel.curves.items(), strict=True
     ):

@@ -29,7 +29,7 @@ from ldcast.training.checkpoint import (
     write_state,
 )
 from ldcast.training.guard import tell
-from ldcast.training.metrics import METRICS_NAME, MetricsLog, read_lines
+from ldcast.training.metrics import METRICS_NAME, MetricsLog, metrics_lines
 from ldcast.training.pictures import Comparison, draw_comparisons
 
 ARGUMENTS_NAME = "state.json"
@@ -287,7 +287,7 @@ def _check_is_run(folder: Path, arguments: dict[str, Any]) -> None:
 
 def _has_trained(folder: Path) -> bool:
     path = folder / METRICS_NAME
-    return path.is_file() and any(line["iteration"] > 0 for line in read_lines(path))
+    return path.is_file() and any(line["iteration"] > 0 for line in metrics_lines(path))
 
 
 def _newest_state(folder: Path) -> Path | None:

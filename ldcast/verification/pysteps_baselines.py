@@ -17,19 +17,18 @@ from torch import Tensor
 
 from ldcast.machine.files import code_fingerprint
 from ldcast.machine.quiet import contained, import_contained
-from ldcast.rain import is_wet
+from ldcast.rain import WET_THRESHOLD, is_wet
 from ldcast.verification.cases import Case
 from ldcast.verification.forecasters import PACKAGE, Forecaster
 
-WET_THRESHOLD = 0.1  # mm/h
 WET_DB = -10.0  # the same in dB
-DRY_DB = -12.0  # dB; a step below the threshold, so that rain has an edge
+STEPS_DRY_DB = -12.0  # dB; a step below the threshold, so that rain has an edge
 
 # The settings of pysteps's examples, which the published evaluation of LDCast used too (Leinonen et
 # al. 2023), but for two that make a better ensemble. Fair CRPS, mean of 5, 15, 30, 60 and 100
 # minutes, of six crops of 256 x 256 pixels for training, 8 members, same noise:
 #   their settings                        0.1465 mm/h, in the interior 0.1557
-#   `DRY_DB` of -12 instead of -15 dB     0.1447                       0.1536
+#   `STEPS_DRY_DB` of -12 instead of -15 dB     0.1447                       0.1536
 #   and a mirror at the edges, not dry    0.1351                       0.1521
 # The mirror helps inside too: older frames, carried to the newest to fit the model to, would have a
 # dry margin. No better: 8 levels, the mask fixed or none, noise adjusted, AR(1), only means
@@ -108,7 +107,7 @@ def _no_data_as_dry(past: Tensor) -> np.ndarray:
 
 def _to_db(rain_rate: np.ndarray) -> np.ndarray:
     wet_rate = np.maximum(rain_rate, WET_THRESHOLD)
-    return np.where(is_wet(rain_rate, WET_THRESHOLD), 10 * np.log10(wet_rate), DRY_DB)
+    return np.where(is_wet(rain_rate, WET_THRESHOLD), 10 * np.log10(wet_rate), STEPS_DRY_DB)
 
 
 def _from_db(rain_db: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from ldcast.verification.tally import Tally
 
 BLOCK_SIZES = (1, 8, 64)  # pixels
 SCALES = (1, 4, 16, 64)  # pixels
-MARGIN = 128  # pixels around a crop that tell of its motion, too
+MOTION_MARGIN = 128  # pixels around a crop that tell of its motion, too
 
 
 def interior_scores() -> list[Score]:
@@ -157,7 +157,8 @@ def _read_around(
     """
     window, rain_rate = case.window, events[case.window.event].rain_rate
     rows, columns = (
-        slice(max(start - MARGIN, 0), start + crop_size + MARGIN) for start in (window.y, window.x)
+        slice(max(start - MOTION_MARGIN, 0), start + crop_size + MOTION_MARGIN)
+        for start in (window.y, window.x)
     )
     frames = slice(window.first_frame, window.first_frame + case.frames.num_frames)
     return torch.from_numpy(as_float32(rain_rate[frames, rows, columns])).to(device)

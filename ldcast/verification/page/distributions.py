@@ -27,7 +27,7 @@ from ldcast.verification.page.lines import (
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axes import Axes
 
-SHOWN_LEADS = (30, 90)  # minutes
+DISTRIBUTION_LEADS = (30, 90)  # minutes
 SHOWN_DB = 20  # below the best; spectra of all but dry fields would squeeze the others
 MIN_FORECASTS = 20  # a frequency observed in fewer cases of a probability says nothing
 
@@ -169,6 +169,6 @@ def _lines_at(table: dict[str, Any], styles: dict[str, Style], score: str, lead:
 
 
 def _curve_leads(table: dict[str, Any]) -> list[int]:
-    """Indices of the lead times nearest to `SHOWN_LEADS`."""
+    """Indices of the lead times nearest to `DISTRIBUTION_LEADS`."""
     minutes = np.array(table["lead_minutes"])
-    return sorted({int(np.abs(minutes - wanted).argmin()) for wanted in SHOWN_LEADS})
+    return sorted({int(np.abs(minutes - wanted).argmin()) for wanted in DISTRIBUTION_LEADS})

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.data.statistics import DRY_DB, WET_THRESHOLD
-from ldcast.rain import is_wet, valid_mask
+from ldcast.data.statistics import DRY_DB
+from ldcast.rain import WET_THRESHOLD, is_wet, valid_mask
 
 
 @dataclass(frozen=True)

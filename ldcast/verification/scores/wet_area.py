@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.rain import RainScale, is_wet, valid_mask
-
-WET_THRESHOLD = RainScale().wet_threshold  # mm/h
+from ldcast.rain import WET_THRESHOLD, is_wet, valid_mask
 
 
 @dataclass(frozen=True)
