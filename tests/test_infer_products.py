@@ -23,6 +23,7 @@ from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.machine.processes import Processes
 from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
+from ldcast.nowcast.stretch import Stretch
 from ldcast.products.ensemble import exceedance_probability
 from ldcast.products.files import read_forecast
 
@@ -174,7 +175,7 @@ def test_a_shorter_forecast_and_a_window(call) -> None:
 def test_what_cannot_be_is_found_before_the_work(
     call, capsys, monkeypatch, arguments, word
 ) -> None:
-    monkeypatch.setattr(LDCast, "_sample", None)  # would fail if it were reached
+    monkeypatch.setattr(Stretch, "sample", None)  # would fail if it were reached
     assert word in refused(call, capsys, *arguments)
 
 

@@ -11,22 +11,15 @@ from torch import Tensor, nn
 
 from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.data.fields import FieldNeed
-from ldcast.diffusion import Denoiser, Prediction, Sampler
+from ldcast.diffusion import Sampler
 from ldcast.diffusion.registry import build_sampler, name_of, settings_of
-from ldcast.diffusion.windows import cover, denoise_together
-from ldcast.errors import InputError, NonFiniteError, check_count
+from ldcast.errors import InputError, check_count
 from ldcast.frames import FrameConfig
-from ldcast.inputs.known import (
-    LatentGrid,
-    Observed,
-    fields_of,
-    known_at_issue_time,
-)
+from ldcast.inputs.known import Observed, fields_of
 from ldcast.inputs.registry import check_registered as check_inputs_registered
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.models import Autoencoder
 from ldcast.models.registry import build_autoencoder, check_registered
-from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
 from ldcast.nowcast.model_folder import (
@@ -37,7 +30,6 @@ from ldcast.nowcast.model_folder import (
     write_weights,
 )
 from ldcast.nowcast.request import (
-    MAX_WINDOW_PIXELS,
     MemberNoise,
     as_tensor,
     batches,
@@ -47,9 +39,9 @@ from ldcast.nowcast.request import (
     count_frames,
     fields_of_round,
     fitting,
-    pad_to_multiple,
 )
-from ldcast.rain import RainScale, from_model_units, to_model_units, valid_mask
+from ldcast.nowcast.stretch import CallCounter, Stretch, newest_frames
+from ldcast.rain import RainScale, valid_mask
 
 if TYPE_CHECKING:  # an extra
     from xarray import DataArray
@@ -236,7 +228,16 @@ class LDCast(nn.Module):
         sampler = self._inference_sampler(num_sampling_steps)
         member_noise = self._member_noise(noise, seed, first_member, (height, width))
         member_noise.check_given(num_members, num_rounds)
-        count = _CallCounter(progress, num_rounds * len(members) * sampler.num_denoiser_calls)
+        stretch = Stretch(
+            self.autoencoder,
+            self.latent_nowcaster,
+            self.rain_scale,
+            self.frames,
+            self.rain_multiple,
+            sampler,
+            window,
+            CallCounter(progress, num_rounds * len(members) * sampler.num_denoiser_calls),
+        )
 
         has_data = valid_mask(past_rain[-1])
         shape = (num_members, num_frames, height, width)
@@ -245,15 +246,14 @@ class LDCast(nn.Module):
         with autocast(self.device, amp_dtype(amp, self.device)):
             for round_ in range(num_rounds):
                 observed = Observed(latest, fields_of_round(given, needs, round_, self.frames))
-                z = self._sample(observed, members, member_noise, round_, sampler, count, window)
+                z = stretch.sample(observed, members, member_noise, round_)
                 frames = slice(round_ * num_future, (round_ + 1) * num_future)
                 for member, z_member in enumerate(z.split(1)):
-                    rain = self._decode(z_member)[: num_frames - frames.start, :height, :width]
-                    _check_finite(rain)
+                    rain = stretch.decode(z_member, (num_frames - frames.start, height, width))
                     rain = rain.to(forecast.device).where(has_data, torch.nan)
                     forecast[member, frames] = rain
-                    count.tell()  # a large field takes a while: a caller may wish to stop
-                latest = _newest(latest, forecast[:, frames])
+                    stretch.count.tell()  # a large field takes a while: a caller may wish to stop
+                latest = newest_frames(latest, forecast[:, frames])
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 
     def predict_xarray(
@@ -271,68 +271,6 @@ class LDCast(nn.Module):
         from ldcast.forecasting.dataarrays import predict_xarray  # needs extras
 
         return predict_xarray(self, rain, num_members, seed, **settings)
-
-    def _sample(
-        self,
-        observed: Observed,
-        member_batches: list[range],
-        member_noise: MemberNoise,
-        round_: int,
-        sampler: Sampler,
-        count: "_CallCounter",
-        window: int | None,
-    ) -> Tensor:
-        """Latents of all members (E, C, L, h, w). observed: of E members, or of 1 for all.
-
-        Nothing but the latents is held when it returns: decoding needs the memory.
-        """
-        is_shared = len(observed.past) == 1
-        denoiser = self._denoiser(observed, window) if is_shared else None
-        z = []
-        for members in member_batches:
-            if not is_shared:
-                denoiser = None  # frees its context before the next is made
-                own = replace(observed, past=observed.past[members.start : members.stop])
-                denoiser = self._denoiser(own, window)
-            noise = member_noise.of(members, round_).to(self.device)
-            generators = member_noise.sampler_generators(members, round_)
-            z.append(sampler(count(denoiser), noise, generators))
-        return torch.cat(z)
-
-    def _denoiser(self, observed: Observed, window: int | None) -> Denoiser:
-        """The denoiser of a whole domain's latents; of one example where there are windows."""
-        nowcaster = self.latent_nowcaster
-        known = known_at_issue_time(self._padded(observed), self._latent_grid(), nowcaster.inputs)
-        if window is None:
-            return nowcaster.denoiser_given(known)
-        windows = cover(*known.z_past.shape[-2:], window // self.autoencoder.compression)
-        groups = []
-        for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
-            group = [windows[index] for index in indices]
-            groups.append((group, nowcaster.denoiser_given(known.cut(group))))
-        return denoise_together(groups)
-
-    def _padded(self, observed: Observed) -> Observed:
-        """On the model's device, of a height and width that the networks take."""
-
-        def pad(values: Tensor) -> Tensor:
-            return pad_to_multiple(values.to(self.device), self.rain_multiple)
-
-        fields = {
-            name: pad(values).expand(len(observed.past), -1, -1, -1, -1)
-            for name, values in observed.fields.items()
-        }
-        return Observed(pad(observed.past), fields)
-
-    def _latent_grid(self) -> LatentGrid:
-        def encode(rain_rate: Tensor) -> Tensor:
-            return encode_in_slices(self.autoencoder, to_model_units(rain_rate, self.rain_scale))
-
-        return LatentGrid(encode, self.autoencoder.compression, self.frames)
-
-    def _decode(self, z: Tensor) -> Tensor:
-        """Rain (T, 4h, 4w) mm/h from one member's latents (1, C, L, h, w)."""
-        return from_model_units(decode_in_slices(self.autoencoder, z)[0, 0], self.rain_scale)
 
     def _member_noise(
         self, noise: Tensor | None, seed: int, first_member: int, size: tuple[int, int]
@@ -368,46 +306,6 @@ class LDCast(nn.Module):
             return replace(sampler, num_sampling_steps=num_sampling_steps)
         except ValueError as error:
             raise InputError(str(error)) from None
-
-
-def _newest(latest: Tensor, made: Tensor) -> Tensor:
-    """What a further stretch starts from: the newest frames of those it was and those made.
-
-    latest: (E, past_frames, H, W), or E = 1 for all. made: (E, T, H, W), where T may be less.
-    """
-    num_past = latest.shape[1]
-    if made.shape[1] >= num_past:
-        return made[:, -num_past:]
-    return torch.cat([latest.expand(len(made), -1, -1, -1), made], dim=1)[:, -num_past:]
-
-
-def _check_finite(values: Tensor) -> None:
-    if not torch.isfinite(values).all():
-        raise NonFiniteError(
-            "the networks gave values that are not finite: forecast with amp off if it is on, or "
-            "with another model; this one may have diverged in training"
-        )
-
-
-class _CallCounter:
-    """Wraps a denoiser to report (calls done, calls in all) and to stop at the first bad value."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, num_calls: int) -> None:
-        self.progress, self.num_calls, self.num_done = progress, num_calls, 0
-
-    def __call__(self, denoiser: Denoiser) -> Denoiser:
-        def counted(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
-            prediction = denoiser(z_noisy, diffusion_step)
-            _check_finite(prediction.output)  # at full size the rest would take many minutes
-            self.num_done += 1
-            self.tell()
-            return prediction
-
-        return counted
-
-    def tell(self) -> None:
-        if self.progress is not None:
-            self.progress(self.num_done, self.num_calls)
 
 
 def build(
