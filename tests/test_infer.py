@@ -16,6 +16,7 @@ from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.forecasting import arguments as forecast_arguments
+from ldcast.forecasting import flags
 from ldcast.forecasting.arguments import parse_flags
 from ldcast.forecasting.reading import past_of
 from ldcast.frames import FrameConfig
@@ -206,7 +207,7 @@ def show_what_is_drawn(monkeypatch) -> list[tuple]:
         shown.append((rain, more[-1]))
 
     monkeypatch.setattr(infer, "summarise", show)
-    monkeypatch.setattr(infer, "plot_forecast", show)
+    monkeypatch.setattr(flags, "plot_forecast", show)
     monkeypatch.setattr(forecast_arguments, "require_matplotlib", lambda: None)
     return shown
 

@@ -21,6 +21,7 @@ from ldcast.data.event import RainEvent
 from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.forecasting import service as watching
 from ldcast.machine.processes import Processes
 from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
 from ldcast.nowcast.stretch import Stretch
@@ -352,7 +353,7 @@ def watch_here(
             if len(naps) > 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(infer.time, "sleep", nap)
+        monkeypatch.setattr(watching.time, "sleep", nap)
         usual = ["--model", str(model_folder), "--members", "1", "--steps", "1"]
         usual += ["--lead-minutes", "5", "--watch", "incoming"]
         return run_script(lambda: infer.main([*usual, *arguments]))
@@ -438,7 +439,7 @@ def test_the_newest_forecast_is_drawn_and_a_picture_that_fails_costs_no_forecast
         drawn.append(forecast.issue_time)
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(infer, "draw", draw)
+    monkeypatch.setattr(watching, "draw", draw)
     write_event(event, "incoming/frames.npz")
     assert watch_here("--plot", "latest.png") == 0
     output = capsys.readouterr().out
@@ -450,7 +451,7 @@ def test_a_disk_that_is_full_ends_the_service(watch_here, event, capsys, monkeyp
     def write(*_) -> None:
         raise OSError(28, "No space left on device", "forecasts/x.npz")
 
-    monkeypatch.setattr(infer, "write_forecast", write)
+    monkeypatch.setattr(watching, "write_forecast", write)
     write_event(event, "incoming/frames.npz")
     assert watch_here() == 2
     assert "No space left on device: forecasts/x.npz" in capsys.readouterr().err
@@ -476,7 +477,11 @@ def test_the_service_pauses_unless_more_files_wait(watch_here, naps) -> None:
     for number in range(9):
         Path(f"incoming/broken{number}.npz").touch()
     assert watch_here() == 0
-    assert naps == [infer.POLL_SECONDS, 0, infer.POLL_SECONDS]  # not complete, eight read, one read
+    assert naps == [
+        watching.POLL_SECONDS,
+        0,
+        watching.POLL_SECONDS,
+    ]  # not complete, eight read, one read
 
 
 def test_the_oldest_stores_are_removed(watch_here, event) -> None:

@@ -10,6 +10,7 @@ from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError, check_count
 from ldcast.machine.device import AMP_MODES
 from ldcast.machine.folders import check_output_path, check_writable
+from ldcast.machine.processes import Processes
 from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.nowcast.request import count_frames
 from ldcast.products.border_files import read_lines
@@ -110,6 +111,17 @@ def check_flags(flags: argparse.Namespace) -> None:
         _check_watch(flags)
     else:
         _check_once(flags)
+
+
+def check_processes(flags: argparse.Namespace, processes: Processes) -> None:
+    """Raises InputError for more processes than the work can be shared among."""
+    if flags.watch and processes.num > 1:
+        raise InputError("--watch is for one process: start it without torchrun")
+    if 0 < flags.members < processes.num:
+        raise InputError(
+            f"got {processes.num} processes for {flags.members} members, expected no more "
+            "processes than --members"
+        )
 
 
 def _check_once(flags: argparse.Namespace) -> None:

@@ -92,6 +92,14 @@ class Forecast:
         minutes = np.asarray(self.lead_minutes).astype("timedelta64[m]")
         return np.datetime64(self.issue_time, "s") + minutes
 
+    @property
+    def calibrated_chances(self) -> dict[float, np.ndarray] | None:
+        """Threshold in mm/h -> (T, H, W) in 0..1; None where chances are shares of the members."""
+        if not self.is_calibrated:
+            return None
+        thresholds = self.statistics.exceedance_threshold.tolist()
+        return dict(zip(thresholds, self.statistics.exceedance_probability, strict=True))
+
 
 def check_grid(grid: dict[str, Any]) -> None:
     """Raises InputError for an entry that no forecast can have; to be called before the work.

@@ -1,0 +1,136 @@
+"""One forecast: the radar images that it starts from in, and what its file holds out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldcast.calibration import Calibration
+from ldcast.data.cadence import times_before_rounding
+from ldcast.data.event import RainEvent
+from ldcast.data.fields import fields_at
+from ldcast.errors import check_count
+from ldcast.machine.processes import Processes
+from ldcast.motion import forecast_quality
+from ldcast.nowcast.ldcast import LDCast
+from ldcast.nowcast.request import count_frames
+from ldcast.products.forecast import Forecast
+from ldcast.products.statistics import Statistics, ensemble_statistics
+
+
+@dataclass(frozen=True)
+class ForecastRequest:
+    """What is asked for besides a model and the images to start from.
+
+    num_members, seed, first_member, num_sampling_steps, lead_minutes: as for `LDCast.predict`.
+    settings: further arguments of it, such as amp and window.
+    model: what the forecast says that it was made by.
+    calibration: corrects rain rates and gives probabilities; None: neither.
+    probabilities (mm/h), quantiles (0..1), use_means: as for `ensemble_statistics`.
+    """
+
+    num_members: int
+    seed: int
+    model: str
+    lead_minutes: int | None = None
+    first_member: int = 0
+    num_sampling_steps: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    probabilities: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    use_means: bool = False
+
+
+def forecast_event(
+    model: LDCast,
+    past: RainEvent,
+    request: ForecastRequest,
+    processes: Processes | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Forecast | None:
+    """The forecast that is asked for; None in all processes but the first.
+
+    past: (past_frames, H, W), as `past_event` gives it. processes: share the members; None: one.
+    progress: as for `LDCast.predict`.
+    Raises InputError as that does, and for fields that the model takes but the event lacks.
+    """
+    processes = processes or Processes(0, 1, model.device)
+    frames, diffusion = model.frames, model.config.diffusion
+    num_frames = num_frames_of(model, request)
+    past_rain = torch.from_numpy(past.rain_rate)
+    members = processes.block(check_count("members", request.num_members))
+    first_member = check_count("as first member", request.first_member, low=0)
+    settings = {"fields": forecast_fields(model, past, num_frames), **request.settings}
+    with processes.failing_together():
+        rain = model.predict(
+            past_rain,
+            len(members),
+            request.seed,
+            request.num_sampling_steps,
+            lead_minutes=request.lead_minutes,
+            first_member=first_member + members.start,
+            progress=progress,
+            **settings,
+        )
+    rain = processes.collect(rain, request.num_members)
+    if rain is None:
+        return None
+    rain, statistics = _corrected(rain.numpy(), request)
+    return Forecast(
+        rain_rate=rain,
+        issue_time=past.time[-1],
+        lead_minutes=frames.leads(num_frames),
+        grid=past.grid,
+        seed=request.seed,
+        model=request.model,
+        sampler=diffusion.sampler,
+        num_sampling_steps=request.num_sampling_steps or diffusion.num_sampling_steps,
+        quality=forecast_quality(past_rain, num_frames, frames.minutes_per_frame).numpy(),
+        statistics=statistics,
+        is_calibrated=request.calibration is not None,
+        is_second_hand=frames.is_continued(num_frames),
+        past_time_as_read=times_before_rounding(past),
+    )
+
+
+def num_frames_of(model: LDCast, request: ForecastRequest) -> int:
+    """Frames of the forecast. Raises InputError for a lead time between two of them."""
+    if request.lead_minutes is None:
+        return model.frames.future_frames
+    return count_frames(request.lead_minutes, model.frames)
+
+
+def forecast_fields(model: LDCast, past: RainEvent, num_frames: int) -> dict[str, np.ndarray]:
+    """What a model takes besides the past rain, from the event that the past is of.
+
+    num_frames: of the forecast. Returns name -> (F, c, H, W), for past and future frames.
+    Raises InputError for a field that the event lacks or that ends too soon.
+    """
+    frames = model.frames
+    num_rounds = -(-num_frames // frames.future_frames)
+    number = np.arange(1 - frames.past_frames, num_rounds * frames.future_frames + 1)
+    times = past.time[-1] + frames.step * number
+    later = (num_rounds - 1) * frames.future_frames
+    needs = {
+        name: need._replace(num_frames=need.num_frames + later)
+        if need.num_frames > frames.past_frames
+        else need
+        for name, need in model.fields.items()
+    }
+    return fields_at(past, needs, times)
+
+
+def _corrected(rain: np.ndarray, request: ForecastRequest) -> tuple[np.ndarray, Statistics]:
+    """The members (E, T, H, W) mm/h as they are to be written, and what they are reduced to."""
+    statistics, calibration = Statistics(), request.calibration
+    if calibration:
+        rain = calibration.calibrate_members(rain)
+        statistics = Statistics(
+            exceedance_threshold=np.array(calibration.thresholds),
+            exceedance_probability=calibration.exceedance_probability(rain),
+        )
+    own = ensemble_statistics(rain, request.probabilities, request.quantiles, request.use_means)
+    return rain, replace(statistics, **own.entries())

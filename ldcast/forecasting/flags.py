@@ -1,0 +1,78 @@
+"""What the flags of infer.py ask for: the model, the request and the picture."""
+
+import argparse
+
+import numpy as np
+import torch
+
+from ldcast.calibration import Calibration, read_calibration
+from ldcast.data.event import RainEvent
+from ldcast.forecasting.event import ForecastRequest
+from ldcast.machine.device import amp_dtype
+from ldcast.machine.half_precision import check_half_precision
+from ldcast.nowcast.ldcast import LDCast
+from ldcast.nowcast.request import check_window
+from ldcast.products.borders import read_borders
+from ldcast.products.forecast import Forecast
+from ldcast.products.plot import plot_forecast
+
+
+def load_model(
+    flags: argparse.Namespace, device: torch.device
+) -> tuple[LDCast, Calibration | None]:
+    """The model as the flags want it, and its calibration where it is asked for."""
+    model = LDCast.from_pretrained(flags.model, device)
+    model.use_sampler(flags.sampler, flags.steps)
+    if flags.window is not None:
+        check_window(flags.window, model.rain_multiple)
+    if not flags.calibrated:
+        return model, None
+    settings = model.config.diffusion
+    calibration = read_calibration(flags.model)
+    calibration.check_sampling(settings.sampler, settings.num_sampling_steps)
+    return model, calibration.until(flags.lead_minutes)
+
+
+def request_of(flags: argparse.Namespace, calibration: Calibration | None) -> ForecastRequest:
+    """What the flags ask of `forecast_event`; the sampler is the model's."""
+    return ForecastRequest(
+        num_members=flags.members,
+        seed=flags.seed,
+        model=flags.model,
+        lead_minutes=flags.lead_minutes,
+        settings={"amp": flags.amp, "window": flags.window},
+        calibration=calibration,
+        probabilities=tuple(flags.probabilities),
+        quantiles=tuple(flags.quantiles),
+        use_means=flags.means,
+    )
+
+
+def precision_notes(flags: argparse.Namespace, model: LDCast, device: torch.device) -> list[str]:
+    """Where what --amp asks for is slow. Raises InputError where it computes garbage."""
+    networks, dtype = model.networks().values(), amp_dtype(flags.amp, device)
+    return check_half_precision(networks, device, dtype, with_gradients=False)
+
+
+def draw(flags: argparse.Namespace, past: RainEvent, forecast: Forecast) -> None:
+    """The picture of --plot."""
+    plot_forecast(
+        past.rain_rate,
+        forecast.rain_rate,
+        forecast.issue_time,
+        forecast.lead_minutes,
+        forecast.grid,
+        flags.plot,
+        forecast.calibrated_chances,
+        borders=borders_of(flags, past),
+        quality=forecast.quality,
+        is_second_hand=forecast.is_second_hand,
+        **({"thresholds": flags.probabilities} if flags.probabilities else {}),
+    )
+
+
+def borders_of(flags: argparse.Namespace, past: RainEvent) -> list[np.ndarray]:
+    """The lines of --borders that cross the domain."""
+    if not flags.borders:
+        return []
+    return read_borders(flags.borders, past.grid, past.rain_rate.shape[1:])
