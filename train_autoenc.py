@@ -10,9 +10,7 @@ command again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells
 """
 
 import contextlib
-import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from ldcast.config import (
     ModelConfig,
 )
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, driest_first, wet_share
-from ldcast.data.event import notes_of
+from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import notes_of_unused
 from ldcast.errors import run_script
 from ldcast.frames import FrameConfig, check_divisible
@@ -62,9 +60,9 @@ from ldcast.training.arguments import (
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
-from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.pictures import Comparison, drawn_indices
 from ldcast.training.run import open_run
+from ldcast.training.update import Update
 
 NUM_MEASURED = 64  # crops that latents are standardised over
 
@@ -74,6 +72,42 @@ def sized_like(settings: AutoencoderTraining, start: ModelDescription) -> Autoen
     model = start.model
     frames = replace(settings.frames, minutes_per_frame=model.frames.minutes_per_frame)
     return replace(settings, autoencoder=model.autoencoder, rain=model.rain, frames=frames)
+
+
+def training_crops(
+    events: list[RainEvent], settings: AutoencoderTraining, seed: int
+) -> TrainingCrops:
+    """The examples that are trained on."""
+    data = settings.data
+    return TrainingCrops(
+        events,
+        settings.frames.num_frames,
+        data.crop_size,
+        data.crop_picker,
+        seed,
+        data.use_augmentation,
+        minutes=settings.frames.minutes_per_frame,
+        multiple=autoencoder_class(settings.autoencoder.kind).compression,
+    )
+
+
+def validation_crops(
+    events: list[RainEvent], settings: AutoencoderTraining, seed: int
+) -> Sequence[Example]:
+    """The examples that each validation uses, driest first."""
+    data = settings.data
+    return driest_first(
+        ValidationCrops(
+            events,
+            settings.frames.num_frames,
+            data.crop_size,
+            settings.loop.num_validation_examples,
+            seed,
+            data.max_rain_rate,
+            minutes=settings.frames.minutes_per_frame,
+            multiple=autoencoder_class(settings.autoencoder.kind).compression,
+        )
+    )
 
 
 def drawn_frames(num_frames: int) -> list[int]:
@@ -229,28 +263,9 @@ def main(argv: list[str] | None = None) -> int:
     train_events, validation_events = read_split_events(
         flags.data, flags.validation_data, minutes, num_frames, num_held_out
     )
-    sizes = {"minutes": minutes, "multiple": compression}
-    crops = TrainingCrops(
-        train_events,
-        num_frames,
-        data.crop_size,
-        data.crop_picker,
-        seed,
-        data.use_augmentation,
-        **sizes,
-    )
+    crops = training_crops(train_events, settings, seed)
     if validation_events:
-        validation_crops = driest_first(
-            ValidationCrops(
-                validation_events,
-                num_frames,
-                data.crop_size,
-                loop.num_validation_examples,
-                seed,
-                data.max_rain_rate,
-                **sizes,
-            )
-        )
+        fixed_crops = validation_crops(validation_events, settings, seed)
 
     # ---- networks and what trains them
     torch.manual_seed(seed)
@@ -295,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
 
         # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
         if validation_events:
-            validate(autoencoder, state.ema, settings, [validation_crops[0]], seed, processes, stop)
+            validate(autoencoder, state.ema, settings, [fixed_crops[0]], seed, processes, stop)
         else:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
@@ -310,25 +325,16 @@ def main(argv: list[str] | None = None) -> int:
                 scores, comparisons = {}, []
                 if validation_events:
                     scores, comparisons = validate(
-                        autoencoder, state.ema, settings, validation_crops, seed, processes, stop
+                        autoencoder, state.ema, settings, fixed_crops, seed, processes, stop
                     )
                     if processes.any(stop.is_set):  # cut short: made again when resumed
                         continue
-                    run.log(state, "validation", **scores)
                     bar.set_postfix(scores)
-                problem = find_validation_problem(
-                    scores, state.validation_loss, loop.max_loss_ratio
-                )
-                if problem is not None:
-                    run.roll_back(state, problem)
+                if not run.take_validation(state, scores, loop.max_loss_ratio):  # rolled back
                     batches.restart(state.attempt, state.iteration)
                     continue
-                state.validated_at = state.iteration
-                state.validation_loss = scores.get("val_loss", math.inf)
-                if not scores or scores["val_loss_ema"] < state.best_score:
-                    state.best_score = scores.get("val_loss_ema", math.inf)
-                    if processes.is_main:
-                        save_model(state, settings, crops, about, out)
+                if state.record_best(scores, "val_loss_ema") and processes.is_main:
+                    save_model(state, settings, crops, about, out)
                 run.save(state)
                 titles = [f"{minutes * frame} min" for frame in drawn_frames(num_frames)]
                 run.draw(state, comparisons, titles)
@@ -336,11 +342,10 @@ def main(argv: list[str] | None = None) -> int:
                 break
 
             # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).
-            start = time.perf_counter()
+            update = Update(loop.num_micro_batches, processes)
             lr = state.lr_factor * settings.optimizer.lr_at(state.iteration, run.phase_ends)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
             for micro_batch in range(loop.num_micro_batches):
                 example, keys = batches.take()
                 rain_rate, num_impossible = drop_impossible_rain(  # (B, 1, T, H, W) mm/h
@@ -353,34 +358,15 @@ def main(argv: list[str] | None = None) -> int:
                         loss = training_loss(trained, settings, rain_rate, generators)
                     loss = loss.sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
-                share = wet_share(rain_rate) / (loop.num_micro_batches * processes.num)
-                totals += torch.stack([loss.detach(), share, num_impossible])
-            batch_loss, batch_wet_share, num_impossible = processes.sum(totals).tolist()
+                update.add(loss, wet_share(rain_rate), num_impossible)
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(
                 parameters, settings.optimizer.clip_norm
             ).item()
-            seconds, wait_seconds = time.perf_counter() - start, batches.take_wait_seconds()
-            problem = find_problem(
-                batch_loss,
-                grad_norm,
-                num_impossible,
-                state.recent_losses,
-                loop.max_loss_ratio,
-                is_fp16=scaler.is_enabled(),
-            )
-            if problem is None:
+            wait_seconds = batches.take_wait_seconds()
+            if update.judge(state, grad_norm, wait_seconds, loop.max_loss_ratio):
                 scaler.step(optimizer)
                 state.ema.update()
-                state.count_good(
-                    loss=batch_loss,
-                    grad_norm=grad_norm,
-                    wet_share=batch_wet_share,
-                    seconds=seconds,
-                    wait_seconds=wait_seconds,
-                )
-            else:  # the weights stay as they are
-                state.count_bad(problem)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             state.iteration += 1

@@ -13,12 +13,11 @@ again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the res
 import argparse
 import copy
 import functools
-import math
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ from ldcast.config import (
     ModelConfig,
 )
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops
-from ldcast.data.event import notes_of
+from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import notes_of_unused
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of
@@ -64,14 +63,18 @@ from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases, drawn_titles
-from ldcast.training.guard import find_problem, find_validation_problem
 from ldcast.training.latents import LatentExample, encode_example
 from ldcast.training.pictures import Comparison
 from ldcast.training.pool import POOL_NAME, make_pool
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
+from ldcast.training.update import Update
 from ldcast.verification.seen import warn_of_training
 
 DEFAULT_AUTOENCODER = Path("runs/autoenc")
+NO_VALIDATION = (
+    "no event is long enough to hold frames out that the autoencoder was not trained on: the run "
+    "trains without validation; for one, name --validation-data to both training scripts"
+)
 
 
 def sized_like(settings: DiffusionTraining, start: ModelDescription) -> DiffusionTraining:
@@ -90,6 +93,104 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
         diffusion=model.diffusion,
         inputs=model.inputs,
     )
+
+
+def parse(
+    argv: list[str] | None,
+) -> tuple[DiffusionTraining, argparse.Namespace, ModelDescription]:
+    """Settings, flags and stage 1, whose minutes per frame are taken where none are given."""
+    extra = argparse.ArgumentParser(add_help=False)
+    extra.add_argument(
+        "--autoencoder", type=Path, metavar="DIR", help=f"default: {DEFAULT_AUTOENCODER}, or --init"
+    )
+    settings, flags = parse_train_arguments(
+        __doc__, DIFFUSION_PRESETS, "runs/ldcast", sized_like, extra, argv
+    )
+    flags.autoencoder = flags.autoencoder or flags.init or DEFAULT_AUTOENCODER
+    first_stage = read_description(flags.autoencoder)
+    if not flags.init and "frames.minutes_per_frame" not in flags:
+        minutes = first_stage.model.frames.minutes_per_frame
+        settings = override(settings, {"frames.minutes_per_frame": minutes})
+    return settings, flags, first_stage
+
+
+def all_arguments(settings: DiffusionTraining, flags: argparse.Namespace) -> dict[str, Any]:
+    """`run_arguments` with what comes from stage 1: its data where none are named, its weights."""
+    if not flags.data:
+        flags.data, recorded_validation = recorded_data(flags.autoencoder)
+        flags.validation_data = flags.validation_data or recorded_validation
+    arguments = run_arguments(settings, flags)
+    num_frames = settings.frames.num_frames
+    return {
+        **arguments,
+        "autoencoder": str(locate(flags.autoencoder).resolve()),
+        "autoencoder_sha256": fingerprint(flags.autoencoder),
+        "held_out_frames": held_out_frames(flags.autoencoder, arguments, num_frames),
+    }
+
+
+def model_config(settings: DiffusionTraining, first_stage: ModelDescription) -> ModelConfig:
+    """Of the whole model: the autoencoder of stage 1, and networks as the settings say."""
+    return ModelConfig(
+        frames=settings.frames,
+        rain=first_stage.model.rain,
+        autoencoder=first_stage.model.autoencoder,
+        conditioner=settings.conditioner,
+        denoiser=settings.denoiser,
+        diffusion=settings.diffusion,
+        inputs=settings.inputs,
+    )
+
+
+def training_crops(
+    events: list[RainEvent], settings: DiffusionTraining, config: ModelConfig, seed: int
+) -> TrainingCrops:
+    """The examples that are trained on, with the surroundings and fields that inputs look at."""
+    frames, data, inputs = config.frames, settings.data, build_inputs(config.inputs)
+    return TrainingCrops(
+        events,
+        frames.num_frames,
+        data.crop_size,
+        data.crop_picker,
+        seed,
+        data.use_augmentation,
+        fields_of(inputs, frames),
+        margin_of(inputs),
+        minutes=frames.minutes_per_frame,
+        multiple=config.rain_multiple,
+    )
+
+
+def validation_crops(
+    events: list[RainEvent], settings: DiffusionTraining, config: ModelConfig, seed: int
+) -> ValidationCrops:
+    """The examples that each validation uses."""
+    frames, data = config.frames, settings.data
+    return ValidationCrops(
+        events,
+        frames.num_frames,
+        data.crop_size,
+        settings.loop.num_validation_examples,
+        seed,
+        data.max_rain_rate,
+        fields_of(build_inputs(config.inputs), frames),
+        minutes=frames.minutes_per_frame,
+        multiple=config.rain_multiple,
+    )
+
+
+def load_start(
+    model: LDCast,
+    networks: dict[str, nn.Module],
+    settings: DiffusionTraining,
+    flags: argparse.Namespace,
+) -> None:
+    """Fills the autoencoder, which stays as it is, and with --init the networks to be trained."""
+    load_weights(flags.autoencoder, autoencoder=model.autoencoder)
+    model.autoencoder.requires_grad_(False)
+    if flags.init:
+        check_same_inputs(settings, read_description(flags.init))
+        load_weights(flags.init, **networks)
 
 
 def check_same_inputs(settings: DiffusionTraining, start: ModelDescription) -> None:
@@ -135,6 +236,20 @@ def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
         return z_mean.float()
 
     return LatentGrid(encode, encoder.compression, model.frames)
+
+
+def encoder_of(model: LDCast, settings: DiffusionTraining) -> Callable[[Example], LatentExample]:
+    """What makes latent examples of crops, on the model's device; its encoder is a copy."""
+    encoder = copy.deepcopy(model.autoencoder).to(getattr(torch, settings.encoder_dtype))
+    inputs = model.latent_nowcaster.inputs
+    return functools.partial(
+        encode_example,
+        grid=latent_grid(model, encoder),
+        inputs=inputs,
+        margin=margin_of(inputs),
+        max_rain_rate=settings.data.max_rain_rate,
+        device=model.device,
+    )
 
 
 @torch.no_grad()
@@ -183,41 +298,15 @@ def save_model(state: TrainState, model: LDCast, out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     # ---- parse
-    extra = argparse.ArgumentParser(add_help=False)
-    extra.add_argument(
-        "--autoencoder", type=Path, metavar="DIR", help=f"default: {DEFAULT_AUTOENCODER}, or --init"
-    )
-    settings, flags = parse_train_arguments(
-        __doc__, DIFFUSION_PRESETS, "runs/ldcast", sized_like, extra, argv
-    )
-    flags.autoencoder = flags.autoencoder or flags.init or DEFAULT_AUTOENCODER
+    settings, flags, first_stage = parse(argv)
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
-    first_stage = read_description(flags.autoencoder)
-    if not flags.init and "frames.minutes_per_frame" not in flags:  # those of stage 1
-        minutes = first_stage.model.frames.minutes_per_frame
-        settings = override(settings, {"frames.minutes_per_frame": minutes})
-    config = ModelConfig(
-        frames=settings.frames,
-        rain=first_stage.model.rain,
-        autoencoder=first_stage.model.autoencoder,
-        conditioner=settings.conditioner,
-        denoiser=settings.denoiser,
-        diffusion=settings.diffusion,
-        inputs=settings.inputs,
-    )
+    config = model_config(settings, first_stage)
     frames = config.frames
     frames.check_divisible(config.compression)
     data.check_crop_size(config.rain_multiple)
-    if not flags.data:
-        flags.data, recorded_validation = recorded_data(flags.autoencoder)
-        flags.validation_data = flags.validation_data or recorded_validation
-    arguments = run_arguments(settings, flags)
-    arguments["autoencoder"] = str(locate(flags.autoencoder).resolve())
-    arguments["autoencoder_sha256"] = fingerprint(flags.autoencoder)
-    num_held_out = held_out_frames(flags.autoencoder, arguments, frames.num_frames)
-    arguments["held_out_frames"] = num_held_out
+    arguments = all_arguments(settings, flags)
 
     # ---- data
     train_events, validation_events = read_split_events(
@@ -225,33 +314,11 @@ def main(argv: list[str] | None = None) -> int:
         flags.validation_data,
         frames.minutes_per_frame,
         frames.num_frames,
-        num_held_out,
+        arguments["held_out_frames"],
     )
-    inputs = build_inputs(settings.inputs)
-    fields, margin = fields_of(inputs, frames), margin_of(inputs)
-    sizes = {"minutes": frames.minutes_per_frame, "multiple": config.rain_multiple}
-    crops = TrainingCrops(
-        train_events,
-        frames.num_frames,
-        data.crop_size,
-        data.crop_picker,
-        seed,
-        data.use_augmentation,
-        fields,
-        margin,
-        **sizes,
-    )
+    crops = training_crops(train_events, settings, config, seed)
     if validation_events:
-        validation_crops = ValidationCrops(
-            validation_events,
-            frames.num_frames,
-            data.crop_size,
-            loop.num_validation_examples,
-            seed,
-            data.max_rain_rate,
-            fields,
-            **sizes,
-        )
+        fixed_crops = validation_crops(validation_events, settings, config, seed)
         cases = FixedCases(
             validation_events, frames, settings.forecast_score, data, seed, flags.amp
         )
@@ -264,24 +331,11 @@ def main(argv: list[str] | None = None) -> int:
         "batch_size": loop.batch_size,
         "autoencoder": first_stage.trained_on,
     }
-    load_weights(flags.autoencoder, autoencoder=model.autoencoder)
     nowcaster = model.latent_nowcaster
     networks = {"conditioner": nowcaster.conditioner, "denoiser": nowcaster.denoiser}
-    if flags.init:
-        check_same_inputs(settings, read_description(flags.init))
-        load_weights(flags.init, **networks)
+    load_start(model, networks, settings, flags)
     model.to(device)
-    model.autoencoder.requires_grad_(False)
-    encoder = copy.deepcopy(model.autoencoder).to(getattr(torch, settings.encoder_dtype))
-    grid = latent_grid(model, encoder)
-    encode = functools.partial(
-        encode_example,
-        grid=grid,
-        inputs=inputs,
-        margin=margin,
-        max_rain_rate=data.max_rain_rate,
-        device=device,
-    )
+    encode = encoder_of(model, settings)
     if loop.use_activation_checkpointing:
         checkpoint_activations(*networks.values())
     parameters = list(nowcaster.parameters())
@@ -305,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
         ) as bar,
     ):
         events = train_events + validation_events
-        notes = notes_of(events) + notes_of_unused(events, fields) + precision_notes
+        notes = notes_of(events) + notes_of_unused(events, model.fields) + precision_notes
         notes += warn_of_training(str(flags.autoencoder), validation_events)
         for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
@@ -319,13 +373,9 @@ def main(argv: list[str] | None = None) -> int:
         # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
         if validation_events:
             wettest = cases.wettest()
-            validate(model, state.ema, [validation_crops[0]], wettest, seed, processes, stop)
+            validate(model, state.ema, [fixed_crops[0]], wettest, seed, processes, stop)
         else:
-            run.say(
-                "no event is long enough to hold frames out that the autoencoder was not trained "
-                "on: the run trains without validation; for one, name --validation-data to both "
-                "training scripts"
-            )
+            run.say(NO_VALIDATION)
         run.rehearse_save(state)
         if state.validated_at < 0 and processes.is_main:
             save_model(state, model, out)  # a model folder from the start
@@ -344,36 +394,26 @@ def main(argv: list[str] | None = None) -> int:
                 scores, comparisons = {}, []
                 if validation_events:
                     scores, comparisons = validate(
-                        model, state.ema, validation_crops, cases, seed, processes, stop
+                        model, state.ema, fixed_crops, cases, seed, processes, stop
                     )
                     if processes.any(stop.is_set):  # cut short: made again when resumed
                         continue
-                    run.log(state, "validation", **scores)
                     bar.set_postfix(scores)
-                problem = find_validation_problem(
-                    scores, state.validation_loss, loop.max_loss_ratio
-                )
-                if problem is not None:
-                    run.roll_back(state, problem)
+                if not run.take_validation(state, scores, loop.max_loss_ratio):  # rolled back
                     batches.restart(state.attempt, state.iteration)
                     continue
-                state.validated_at = state.iteration
-                state.validation_loss = scores.get("val_loss", math.inf)
-                if not scores or scores["val_crps_ema"] < state.best_score:
-                    state.best_score = scores.get("val_crps_ema", math.inf)
-                    if processes.is_main:
-                        save_model(state, model, out)
+                if state.record_best(scores, "val_crps_ema") and processes.is_main:
+                    save_model(state, model, out)
                 run.save(state)
                 run.draw(state, comparisons, drawn_titles(frames))
             if is_done:
                 break
 
             # One update; every draw is keyed by (seed, attempt, iteration, index in the batch).
-            start = time.perf_counter()
+            update = Update(loop.num_micro_batches, processes)
             lr = state.lr_factor * settings.optimizer.lr_at(state.iteration, run.phase_ends)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            totals = torch.zeros(3, device=device)  # loss, wet share, impossible pixels
             for micro_batch in range(loop.num_micro_batches):
                 example, keys = batches.take()
                 latents = example.to(device) if settings.pool else encode(example)
@@ -384,34 +424,15 @@ def main(argv: list[str] | None = None) -> int:
                         loss = training_loss(trained, latents, generators)
                     loss = loss.sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
-                share = latents.wet_share / (loop.num_micro_batches * processes.num)
-                totals += torch.stack([loss.detach(), share, latents.num_impossible.sum()])
-            batch_loss, batch_wet_share, num_impossible = processes.sum(totals).tolist()
+                update.add(loss, latents.wet_share, latents.num_impossible.sum())
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(
                 parameters, settings.optimizer.clip_norm
             ).item()
-            seconds, wait_seconds = time.perf_counter() - start, batches.take_wait_seconds()
-            problem = find_problem(
-                batch_loss,
-                grad_norm,
-                num_impossible,
-                state.recent_losses,
-                loop.max_loss_ratio,
-                is_fp16=scaler.is_enabled(),
-            )
-            if problem is None:
+            wait_seconds = batches.take_wait_seconds()
+            if update.judge(state, grad_norm, wait_seconds, loop.max_loss_ratio):
                 scaler.step(optimizer)
                 state.ema.update()
-                state.count_good(
-                    loss=batch_loss,
-                    grad_norm=grad_norm,
-                    wet_share=batch_wet_share,
-                    seconds=seconds,
-                    wait_seconds=wait_seconds,
-                )
-            else:  # the weights stay as they are
-                state.count_bad(problem)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             state.iteration += 1

@@ -5,6 +5,7 @@ any moment, or whose newest file is damaged, goes on from a whole one.
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -72,6 +73,13 @@ class TrainState:
         """
         is_due = self.iteration // interval > self.validated_at // interval
         return (is_due and not self.num_bad_in_a_row) or (is_done and not self.is_validated)
+
+    def record_best(self, scores: dict[str, float], name: str) -> bool:
+        """Keeps the lowest score of that name; whether it is this one, as always without scores."""
+        if scores and scores[name] >= self.best_score:
+            return False
+        self.best_score = scores.get(name, math.inf)
+        return True
 
     def count_good(self, **figures: float) -> None:
         """Counts an update that was made; its figures are for `take_figures`.

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from ldcast.training.checkpoint import (
     save_state,
     write_state,
 )
-from ldcast.training.guard import tell
+from ldcast.training.guard import find_validation_problem, tell
 from ldcast.training.metrics import METRICS_NAME, MetricsLog, metrics_lines
 from ldcast.training.pictures import Comparison, draw_comparisons
 
@@ -150,6 +151,23 @@ class Run:
         """A line of `metrics.jsonl`, of kind "training" or "validation"."""
         if self.processes.is_main:
             self.metrics.write(kind, state.iteration, **values)
+
+    def take_validation(
+        self, state: TrainState, scores: dict[str, float], max_loss_ratio: float
+    ) -> bool:
+        """Logs a validation and lets `state` know of it; False where it rolled the run back.
+
+        scores: none of a run without validation. max_loss_ratio: see `find_validation_problem`.
+        """
+        if scores:
+            self.log(state, "validation", **scores)
+        problem = find_validation_problem(scores, state.validation_loss, max_loss_ratio)
+        if problem is not None:
+            self.roll_back(state, problem)
+            return False
+        state.validated_at = state.iteration
+        state.validation_loss = scores.get("val_loss", math.inf)
+        return True
 
     def roll_back(self, state: TrainState, problem: str) -> None:
         """Takes the last validated checkpoint up again: other draws, a lower learning rate.
