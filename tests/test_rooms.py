@@ -79,9 +79,8 @@ def room_of(module: str) -> str | None:
     return max(rooms, key=len, default=None)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_lies_in_a_room(module) -> None:
-    assert room_of(module) in ROOMS
+def test_every_module_lies_in_a_room() -> None:
+    assert not [module for module in MODULES if room_of(module) is None]
 
 
 def test_only_vocabulary_and_doors_lie_flat_in_the_package() -> None:

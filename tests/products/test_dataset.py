@@ -21,7 +21,7 @@ from ldcast.products.statistics import Statistics, ensemble_statistics
 xarray = pytest.importorskip("xarray", reason="xarray is an extra")
 pyproj = pytest.importorskip("pyproj", reason="pyproj is an extra")
 
-TRAIN = Path(__file__).parents[1].parent / "shared" / "data" / "train"
+TRAIN = Path(__file__).parents[2].parent / "shared" / "data" / "train"
 EVENTS = ("mch_20160711", "fmi_20160928", "knmi_20100826")
 
 HEIGHT, WIDTH = 6, 9

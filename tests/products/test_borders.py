@@ -11,7 +11,7 @@ import pytest
 from ldcast.errors import InputError
 from ldcast.products.borders import read_borders
 
-SHARED = Path(__file__).parents[1].parent / "shared"
+SHARED = Path(__file__).parents[2].parent / "shared"
 # The Swiss grid LV03, of 10 km pixels; its origin, the old observatory of Bern, is (600, 200) km.
 SWISS = {
     "projection": "+proj=somerc +lon_0=7.43958333333333 +lat_0=46.9524055555556 +k_0=1 "

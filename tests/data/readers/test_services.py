@@ -27,7 +27,7 @@ h5py = pytest.importorskip("h5py", reason="KNMI and ODIM files are HDF5")
 pyproj = pytest.importorskip("pyproj", reason="places ODIM and FMI images")
 pytest.importorskip("pysteps", reason="its importers read all four formats")
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 NO_DATA = -9999000.0
 NO_ECHO = -8888000.0
 LAEA = "+proj=laea +lat_0=55.0 +lon_0=10.0 +x_0=0 +y_0=0 +units=m +ellps=WGS84"
@@ -696,7 +696,7 @@ def test_missing_packages_are_named_before_files_are_read(name, monkeypatch):
             require_reader(name)
 
 
-INFER = Path(__file__).parents[1] / "infer.py"
+INFER = Path(__file__).parents[3] / "infer.py"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.errors import run_script
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 START = np.datetime64("2020-06-01T00:00:00", "s")
 
 
