@@ -1,1 +1,1 @@
-"""One forecast from file to file."""
+"""Forecasts for users: one from file to file, those of a feed, and those of DataArrays."""

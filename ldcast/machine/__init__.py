@@ -1,1 +1,1 @@
-"""What the processor can do, and whether it does it right."""
+"""The machine: devices, half precision, processes, threads, files, signals; it knows no rain."""

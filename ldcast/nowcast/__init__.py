@@ -1,1 +1,1 @@
-"""From the past to an ensemble: what is known at the issue time, and what is made of it."""
+"""The model: the last radar images to an ensemble of the next ones, and its folder."""
