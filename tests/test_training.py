@@ -25,6 +25,7 @@ from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.machine.folders import lock_folder
 from ldcast.motion import fill_gaps
+from ldcast.nowcast.model_folder import read_description
 from ldcast.seeds import keyed_generators
 from ldcast.tools.crashtest import read_metrics
 from ldcast.training.ema import EMA
@@ -238,6 +239,15 @@ def test_what_an_old_run_did_not_know_is_as_it_was_then(
     line = stage.fails(capsys, path.parent, "--noise-levels", "0,1")
     assert "noise_levels [], now it is [0.0, 1.0]" in line
     assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
+
+
+def test_another_sampler_than_the_presets_starts_from_its_own_settings(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    run = stage.run(tmp_path / "run", 1, "--diffusion.sampler", "dpm_solver")
+    diffusion = read_description(run).model.diffusion
+    assert (diffusion.sampler, diffusion.sampler_settings) == ("dpm_solver", {})
 
 
 def test_a_run_from_before_a_setting_goes_on(

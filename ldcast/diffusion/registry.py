@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ldcast.diffusion.dpm_solver import DPMSolverSampler
 from ldcast.diffusion.plms import PLMSSampler
 from ldcast.diffusion.sampler import Sampler
 from ldcast.diffusion.schedule import NoiseSchedule
@@ -16,6 +17,7 @@ from ldcast.settings import unknown_name
 
 SAMPLERS: dict[str, type] = {
     "plms": PLMSSampler,
+    "dpm_solver": DPMSolverSampler,
 }
 
 _COMMON = ("schedule", "num_sampling_steps")  # of every sampler; all other fields are settings

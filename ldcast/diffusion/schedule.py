@@ -1,5 +1,6 @@
 """The noise schedule: one frozen object that training and sampling share."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -111,6 +112,11 @@ class NoiseSchedule:
         return 2 * (self.signal.log() - self.sigma.log())
 
     @property
+    def preserves_variance(self) -> bool:
+        """Whether signal^2 + sigma^2 is 1 at each step."""
+        return torch.allclose(self.signal.square() + self.sigma.square(), self.signal.new_ones(()))
+
+    @property
     def num_diffusion_steps(self) -> int:
         return len(self.signal)
 
@@ -134,9 +140,26 @@ class NoiseSchedule:
         noisiest = min(49 * total // 50 + 1, total - 1)
         return [noisiest - k * (noisiest - 1) // max(num - 1, 1) for k in range(num)]
 
+    def log_snr_grid(self, num: int, noisiest: float, cleanest: float) -> list[int]:
+        """Exactly `num` distinct diffusion steps, noisiest first, evenly spaced in log10 of SNR.
+
+        noisiest, cleanest: log10(signal^2 / sigma^2) of the ends, as far as the schedule reaches.
+        Raises InputError for less than 1 or more than N steps.
+        """
+        total = self.num_diffusion_steps
+        if not 1 <= num <= total:
+            raise InputError(f"got {num} sampling steps, expected 1 to {total}")
+        wanted = torch.linspace(noisiest, cleanest, num, dtype=torch.float64) * math.log(10)
+        nearest = torch.searchsorted(-self.log_snr, -wanted).tolist()
+        grid, below = [], total
+        for k in range(num):  # where the table is coarser than the grid, one after the other
+            below = max(min(nearest[k], below - 1), num - 1 - k)
+            grid.append(below)
+        return grid
+
     def add_noise(self, z: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
         """z_noisy, like z, at diffusion_step (B,)."""
-        signal, sigma = self._coefficients(z, diffusion_step)
+        signal, sigma = self.coefficients(z, diffusion_step)
         return signal * z + sigma * noise
 
     def target(self, kind: str, z: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
@@ -145,7 +168,7 @@ class NoiseSchedule:
             return noise
         if kind == "flow":
             return noise - z
-        signal, sigma = self._coefficients(z, diffusion_step)
+        signal, sigma = self.coefficients(z, diffusion_step)
         return signal * noise - sigma * z
 
     def predict(
@@ -156,7 +179,7 @@ class NoiseSchedule:
         Of kind "noise" nothing is known of z where no signal is left; the other kinds are regular
         everywhere.
         """
-        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        signal, sigma = self.coefficients(z_noisy, diffusion_step)
         if kind == "noise":
             return Prediction((z_noisy - sigma * output) / signal, output, output)
         # Two linear equations, z_noisy and the output, for z and noise.
@@ -171,16 +194,16 @@ class NoiseSchedule:
 
     def z_from_noise(self, z_noisy: Tensor, noise: Tensor, diffusion_step: Tensor) -> Tensor:
         """The clean latent that `noise` implies, where some signal is left."""
-        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        signal, sigma = self.coefficients(z_noisy, diffusion_step)
         return (z_noisy - sigma * noise) / signal
 
     def noise_from_z(self, z_noisy: Tensor, z: Tensor, diffusion_step: Tensor) -> Tensor:
         """The noise that the clean latent `z` implies."""
-        signal, sigma = self._coefficients(z_noisy, diffusion_step)
+        signal, sigma = self.coefficients(z_noisy, diffusion_step)
         return (z_noisy - signal * z) / sigma
 
-    def _coefficients(self, like: Tensor, diffusion_step: Tensor) -> tuple[Tensor, Tensor]:
-        """signal and sigma, float32 (B, 1, ...), on the device of `like`."""
+    def coefficients(self, like: Tensor, diffusion_step: Tensor) -> tuple[Tensor, Tensor]:
+        """signal and sigma at diffusion_step (B,): float32 (B, 1, ...), on the device of `like`."""
         tables = self.signal, self.sigma
         return tuple(_at(table, diffusion_step, like) for table in tables)
 

@@ -87,6 +87,9 @@ def parse_train_arguments(
     for flag, (name, _) in COMMON.items():
         if flag in flags:
             changes[name] = getattr(flags, flag)
+    sampler = "diffusion.sampler"
+    if sampler in changes and changes[sampler] != settings.diffusion.sampler:
+        changes.setdefault("diffusion.sampler_settings", {})  # another one has its own
     return TrainArguments(override(settings, changes), flags)
 
 

@@ -1,0 +1,65 @@
+"""DPM-Solver++: a deterministic sampler of second order that works on clean latents.
+
+It divides by no signal, so it may start where none is left, and few steps stay stable.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.schedule import NoiseSchedule
+
+# log10 of SNR where sampling begins and ends. The mean over a domain of 256 pixels shows through
+# noise down to about -4; begun later, all members have nearly the same mean, and too little rain.
+NOISIEST, CLEANEST = -5.0, 3.4
+
+
+@dataclass(frozen=True)
+class DPMSolverSampler:
+    """DPM-Solver++ (2M) of Lu et al. 2022 (arXiv:2211.01095, algorithm 2); draws nothing.
+
+    One denoiser call per step; the steps are evenly spaced in the logarithm of SNR. The clean
+    latent of the last call is the result, as if that step had no noise.
+    """
+
+    schedule: NoiseSchedule
+    num_sampling_steps: int = 20
+
+    def __post_init__(self) -> None:
+        self._grid()  # raises for impossible numbers
+
+    @property
+    def num_denoiser_calls(self) -> int:
+        return self.num_sampling_steps
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        z: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Clean latents like z from z, standard normal noise (B, C, L, h, w)."""
+        grid = self._grid()
+        signal, sigma = self.schedule.signal.tolist(), self.schedule.sigma.tolist()
+        half_log_snr = (self.schedule.log_snr / 2).tolist()  # lambda in the paper
+        z_clean = _clean(denoiser, z, grid[0])
+        change = torch.zeros_like(z)  # of the clean latent per length; none known in the first step
+        for step, next_step in pairwise(grid):
+            length = half_log_snr[next_step] - half_log_snr[step]  # h in the paper
+            along = z_clean + length / 2 * change if math.isfinite(length) else z_clean  # D there
+            z = sigma[next_step] / sigma[step] * z - signal[next_step] * math.expm1(-length) * along
+            z_next = _clean(denoiser, z, next_step)
+            z_clean, change = z_next, (z_next - z_clean) / length
+        return z_clean
+
+    def _grid(self) -> list[int]:
+        return self.schedule.log_snr_grid(self.num_sampling_steps, NOISIEST, CLEANEST)
+
+
+def _clean(denoiser: Denoiser, z: Tensor, step: int) -> Tensor:
+    return denoiser(z, torch.full((len(z),), step, device=z.device)).z

@@ -1,0 +1,117 @@
+"""DPM-Solver++ and its grid: known answers, order of convergence, ends of the schedule."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
+from ldcast.diffusion.dpm_solver import CLEANEST, NOISIEST, DPMSolverSampler
+from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.errors import InputError
+
+SHAPE = (2, 3, 2, 4, 6)
+
+
+def normal(seed: int = 0) -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def of_gaussian(schedule: NoiseSchedule, deviation: float, asked: list | None = None) -> Denoiser:
+    """The perfect denoiser of data that are normally distributed."""
+
+    def denoise(z_noisy: Tensor, step: Tensor) -> Prediction:
+        signal, sigma = schedule.signal[int(step[0])], schedule.sigma[int(step[0])]
+        z = signal * deviation**2 / (signal**2 * deviation**2 + sigma**2) * z_noisy
+        if asked is not None:
+            asked.append(int(step[0]))
+        return Prediction(z, (z_noisy - signal * z) / sigma, z)
+
+    return denoise
+
+
+def gain(schedule: NoiseSchedule, deviation: float, num: int) -> float:
+    """What a sample of Gaussian data is of its noise."""
+    z = DPMSolverSampler(schedule, num)(of_gaussian(schedule, deviation), normal())
+    ratio = z / normal()
+    torch.testing.assert_close(ratio, ratio.mean().expand(SHAPE))
+    return ratio.mean().item()
+
+
+def exact_gain(schedule: NoiseSchedule, deviation: float) -> float:
+    """Of infinitely many steps: z_noisy over its own deviation stays what it was."""
+    grid = schedule.log_snr_grid(20, NOISIEST, CLEANEST)
+    size = [math.hypot(schedule.signal[k] * deviation, schedule.sigma[k]) for k in grid]
+    end = schedule.signal[grid[-1]] * deviation**2 / size[-1] ** 2
+    return (end * size[-1] / size[0]).item()
+
+
+@pytest.mark.parametrize("deviation", [0.5, 1.0, 3.0])
+def test_it_converges_at_second_order(deviation) -> None:
+    schedule = NoiseSchedule.cosine(num=100_000)  # so that a grid's steps are where they should be
+    exact = exact_gain(schedule, deviation)
+    assert exact == pytest.approx(deviation, rel=2e-3)
+    errors = [abs(gain(schedule, deviation, num) - exact) for num in (20, 40, 80)]
+    for coarse, fine in itertools.pairwise(errors):
+        assert 1.6 < math.log2(coarse / fine) < 2.6, errors
+
+
+@pytest.mark.parametrize(
+    ("deviation", "num", "tolerance"),
+    [(0.5, 20, 0.02), (1, 20, 0.02), (3.7, 20, 0.02), (1, 12, 0.04), (3.7, 12, 0.04)],
+)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_few_steps_give_gaussian_data_their_deviation(name, deviation, num, tolerance) -> None:
+    assert gain(SCHEDULES[name](), deviation, num) == pytest.approx(deviation, rel=tolerance)
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 20, 1000])
+def test_each_step_calls_the_denoiser_once_noisiest_first(num) -> None:
+    schedule, asked = NoiseSchedule.cosine(), []
+    sampler = DPMSolverSampler(schedule, num)
+    sampler(of_gaussian(schedule, 1.0, asked), normal())
+    assert len(asked) == sampler.num_denoiser_calls == num
+    assert sorted(set(asked), reverse=True) == asked
+    if num < 100:
+        assert schedule.log_snr[asked[0]] / math.log(10) == pytest.approx(NOISIEST, abs=0.3)
+    if 1 < num < 100:
+        assert schedule.log_snr[asked[-1]] / math.log(10) == pytest.approx(CLEANEST, abs=0.1)
+
+
+@pytest.mark.parametrize("num", [2, 8, 30])
+def test_the_point_that_is_all_the_data_is_found_wherever_it_starts(num) -> None:
+    """Also from a step without signal, where other samplers would divide by it."""
+    point = torch.full(SHAPE, 2.5).double()
+    last = torch.tensor([0.9, 0.5, 0.0]).double()
+    for schedule in (NoiseSchedule(last, (1 - last**2).sqrt()), NoiseSchedule.straight()):
+
+        def denoise(z_noisy: Tensor, _step: Tensor) -> Prediction:
+            return Prediction(point, z_noisy, point)
+
+        sampler = DPMSolverSampler(schedule, min(num, schedule.num_diffusion_steps))
+        torch.testing.assert_close(sampler(denoise, normal()), point)
+
+
+@pytest.mark.parametrize("num", [0, 1001])
+def test_impossible_numbers_of_steps_are_refused(num) -> None:
+    with pytest.raises(InputError, match=f"got {num} sampling steps, expected 1 to 1000"):
+        DPMSolverSampler(NoiseSchedule.cosine(), num)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_steps_of_the_grid_are_even_in_the_logarithm_of_snr(name) -> None:
+    schedule = SCHEDULES[name]()
+    grid = schedule.log_snr_grid(9, -2.4, 2.4)
+    log_snr = schedule.log_snr[grid] / math.log(10)
+    wanted = torch.linspace(-2.4, 2.4, 9).double()
+    torch.testing.assert_close(log_snr, wanted, rtol=0, atol=0.03)
+
+
+def test_of_a_grid_beyond_the_schedule_the_steps_are_distinct() -> None:
+    schedule = NoiseSchedule.sqrt_linear()  # reaches from -3.1 to 4
+    for num in (3, 50, 999):
+        grid = schedule.log_snr_grid(num, -9.0, 9.0)
+        assert len(grid) == len(set(grid)) == num and grid[0] == 999 and grid[-1] == 0
+        assert sorted(grid, reverse=True) == grid
