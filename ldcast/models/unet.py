@@ -24,6 +24,7 @@ class DenoiserConfig(Settings):
     attention_levels: tuple[int, ...] = setting((0, 1), "levels with cross-attention", low=0)
     num_afno_blocks: int = setting(8, "channel groups of the AFNO filter", low=1)
     drop_wide_modes: bool = setting(False, "lose Fourier modes on wide grids, as published")
+    use_linear_path: bool = setting(False, "a linear path from what it sees to its answer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +60,8 @@ class DenoiserUNet(nn.Module):
     Levels differ in space only: each holds all latent frames. There is no normalisation anywhere.
     input_channels: of further inputs that follow the noisy latents' channels.
     `enter[k]` leads into level k on the way down, `leave[k]` out of the k-th level on the way up.
+    `linear_path` goes from what it sees to its answer: the blocks need not carry through their
+    width what is merely to be weighted, such as the noise itself.
     Source: Leinonen et al. 2023, section 3; the UNet of Rombach et al. 2022 in 3-D.
     """
 
@@ -115,6 +118,10 @@ class DenoiserUNet(nn.Module):
             self.up.append(res_blocks(inputs, width, level_context[level], config))
             is_finest = level == 0
             self.leave.append(output(width, latent_channels) if is_finest else upsample(width))
+        self.linear_path = None
+        if config.use_linear_path:
+            seen = latent_channels + input_channels
+            self.linear_path = LinearPath(seen, latent_channels, config)
         store_channels_last(self)
 
     def forward(
@@ -133,7 +140,8 @@ class DenoiserUNet(nn.Module):
         """
         sine, cosine = sinusoids(diffusion_step, self.config.channels // 2)
         embedding = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B, step_channels)
-        x, skips = z_noisy if inputs is None else torch.cat([z_noisy, inputs], dim=1), []
+        seen = z_noisy if inputs is None else torch.cat([z_noisy, inputs], dim=1)
+        x, skips = seen, []
         for enter, blocks, level_context in zip(self.enter, self.down, context, strict=True):
             x = enter(x)
             skips.append(x)
@@ -146,7 +154,37 @@ class DenoiserUNet(nn.Module):
             for block in blocks:
                 x = block(torch.cat([x, skips.pop()], dim=1), embedding, level_context)
             x = leave(x)
-        return x
+        return x if self.linear_path is None else x + self.linear_path(seen, embedding)
+
+
+class LinearPath(nn.Module):
+    """A weighted sum over the channels of each latent cell, zero at first.
+
+    The weights of what it sees depend on the diffusion step and the latent frame: the carried rain,
+    for one, is worth less the further ahead it is.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.num_sinusoids = config.channels // 2
+        self.frame_embedding = nn.Linear(config.channels, config.step_channels)
+        self.to_gains = nn.Linear(config.step_channels, in_channels)
+        self.proj = nn.Linear(in_channels, out_channels)
+        for layer in (self.to_gains, self.proj):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, seen: Tensor, embedding: Tensor) -> Tensor:
+        """(B, out_channels, L, h, w) from what is seen (B, in_channels, L, h, w).
+
+        embedding: (B, step_channels) of the diffusion step.
+        """
+        frames = torch.arange(seen.shape[2], device=seen.device)
+        frame_embedding = self.frame_embedding(torch.cat(sinusoids(frames, self.num_sinusoids), -1))
+        mixed = nn.functional.silu(embedding[:, None] + frame_embedding)  # (B, L, step_channels)
+        gains = 1 + self.to_gains(mixed)[:, :, None, None]  # (B, L, 1, 1, in_channels)
+        summed = self.proj(gains * rearrange(seen, "b c l h w -> b l h w c"))
+        return rearrange(summed, "b l h w c -> b c l h w")
 
 
 def conv(in_channels: int, out_channels: int) -> Conv3d:

@@ -14,7 +14,13 @@ from golden_arrays import (
 
 from ldcast.errors import InputError
 from ldcast.models import DenoiserConfig, DenoiserUNet
-from ldcast.models.unet import AFNOCrossAttention, ContextResBlock, downsample, upsample
+from ldcast.models.unet import (
+    AFNOCrossAttention,
+    ContextResBlock,
+    LinearPath,
+    downsample,
+    upsample,
+)
 from ldcast.published.names import denoiser_name
 
 ARRAYS = load("unet")
@@ -128,6 +134,7 @@ def make(**changes) -> tuple[DenoiserUNet, list[torch.Tensor]]:
         ("attention_levels", ((), (0, 1))),
         ("num_afno_blocks", (2, 8)),
         ("drop_wide_modes", (False, True)),
+        ("use_linear_path", (False, True)),
     ],
 )
 def test_every_setting_runs_and_changes_the_network(name, values):
@@ -156,8 +163,30 @@ def test_prediction_depends_on_step_and_context_of_every_level():
         assert not torch.equal(network(z_noisy, step, changed), before)
 
 
-def test_fresh_denoiser_answers_zero():
-    network = DenoiserUNet(DenoiserConfig(**TINY), 3, context_channels=(8, 16))
+@torch.no_grad()
+def test_linear_path_weighs_channels_by_step_and_latent_frame():
+    torch.manual_seed(0)
+    config = DenoiserConfig(**TINY)
+    path = LinearPath(4, 3, config)
+    for parameter in path.parameters():
+        parameter += torch.randn_like(parameter)
+    seen, embedding = torch.randn(2, 4, 5, 4, 6), torch.randn(2, config.step_channels)
+    answer = path(seen, embedding)
+    assert answer.shape == (2, 3, 5, 4, 6)
+    one_cell = torch.zeros_like(seen)
+    one_cell[:, :, 1, 2, 3] = seen[:, :, 1, 2, 3]
+    expected = torch.zeros_like(answer) + path.proj.bias[:, None, None, None]
+    expected[:, :, 1, 2, 3] = answer[:, :, 1, 2, 3]
+    torch.testing.assert_close(path(one_cell, embedding), expected)
+    alike = seen[:, :, :1].expand(-1, -1, 5, -1, -1)
+    assert not torch.allclose(path(alike, embedding)[:, :, 0], path(alike, embedding)[:, :, 4])
+    assert not torch.allclose(path(seen, embedding + 1), answer)
+
+
+@pytest.mark.parametrize("use_linear_path", [False, True])
+def test_fresh_denoiser_answers_zero(use_linear_path):
+    config = DenoiserConfig(**TINY, use_linear_path=use_linear_path)
+    network = DenoiserUNet(config, 3, context_channels=(8, 16))
     context = [torch.randn(1, 8, 5, 4, 8), torch.randn(1, 16, 5, 2, 4)]
     assert not network(torch.randn(1, 3, 5, 4, 8), torch.tensor([10]), context).any()
 
