@@ -9,7 +9,6 @@ Writes a run folder (default runs/autoenc) that train_diffusion.py takes up. Run
 command again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
 """
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -203,40 +202,23 @@ def validate(
 
 
 @torch.no_grad()
-def standardised_latents(
+def measure_latents(
     autoencoder: Autoencoder, settings: AutoencoderTraining, crops: TrainingCrops
-) -> contextlib.AbstractContextManager:
-    """A context in which its latents are standardised per channel, if it has a `latent_scale`.
-
-    Mean and deviation are those of `NUM_MEASURED` crops, the same ones each time.
-    """
-    if not hasattr(autoencoder, "latent_scale"):
-        return contextlib.nullcontext()
-    device = next(autoencoder.parameters()).device
+) -> None:
+    """Standardises its latents over `NUM_MEASURED` crops, the same ones each time."""
+    device = autoencoder.latent_scale.mean.device
     latents = []
     for index in range(NUM_MEASURED):
         rain_rate = crops[0, 0, index].rain_rate
         rain_rate, _ = drop_impossible_rain(rain_rate, settings.data.max_rain_rate)
-        rain_norm = to_model_units(rain_rate[None].to(device), settings.rain)
-        _, z_mean, _ = autoencoder(rain_norm)  # as in training
-        latents.append(z_mean[0].flatten(1))
-    z = torch.cat(latents, dim=1)  # (C, latent cells)
-    return autoencoder.latent_scale.measured(z.mean(1), z.std(1))
+        z, _ = autoencoder.encode(to_model_units(rain_rate[None].to(device), settings.rain))
+        latents.append(autoencoder.latent_scale.undo(z)[0].flatten(1))
+    autoencoder.latent_scale.measure(torch.cat(latents, dim=1))  # (C, latent cells)
 
 
-def save_model(
-    state: TrainState,
-    settings: AutoencoderTraining,
-    crops: TrainingCrops,
-    about: dict,
-    out: Path,
-) -> None:
-    """Writes the model folder that train_diffusion.py reads, with the averaged weights.
-
-    crops: of the training; its first ones standardise the latents.
-    """
-    autoencoder = state.networks["autoencoder"]
-    with state.ema.averaged(), standardised_latents(autoencoder, settings, crops):
+def save_model(state: TrainState, settings: AutoencoderTraining, about: dict, out: Path) -> None:
+    """Writes the model folder that train_diffusion.py reads, with the averaged weights."""
+    with state.ema.averaged():
         write_weights(out, **state.networks)
     frames = FrameConfig(minutes_per_frame=settings.frames.minutes_per_frame)
     model = ModelConfig(frames=frames, rain=settings.rain, autoencoder=settings.autoencoder)
@@ -273,6 +255,8 @@ def main(argv: list[str] | None = None) -> int:
     if flags.init:
         load_weights(flags.init, autoencoder=autoencoder)
     autoencoder.to(device)
+    if hasattr(autoencoder, "latent_scale") and not flags.init:
+        measure_latents(autoencoder, settings, crops)
     networks = {"autoencoder": autoencoder}
     if loop.use_activation_checkpointing:
         checkpoint_activations(autoencoder)
@@ -315,7 +299,7 @@ def main(argv: list[str] | None = None) -> int:
             run.say("no event is long enough to hold frames out: the run trains without validation")
         run.rehearse_save(state)
         if state.validated_at < 0 and processes.is_main:
-            save_model(state, settings, crops, about, out)  # a model folder from the start
+            save_model(state, settings, about, out)  # a model folder from the start
 
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set)):
@@ -334,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
                     batches.restart(state.attempt, state.iteration)
                     continue
                 if state.record_best(scores, "val_loss_ema") and processes.is_main:
-                    save_model(state, settings, crops, about, out)
+                    save_model(state, settings, about, out)
                 run.save(state)
                 titles = [f"{minutes * frame} min" for frame in drawn_frames(num_frames)]
                 run.draw(state, comparisons, titles)

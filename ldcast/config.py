@@ -15,6 +15,7 @@ from ldcast.models.registry import autoencoder_class, config_class
 from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
+CHANNEL_SIZES = ("unit", "natural")
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
 
@@ -24,6 +25,9 @@ class DiffusionConfig(Settings):
 
     schedule: str = setting("sqrt_linear", "noise schedule", choices=tuple(SCHEDULES))
     prediction: str = setting("noise", "what the denoiser predicts", choices=PREDICTIONS)
+    channel_sizes: str = setting(
+        "unit", "latent channels beside the noise: all alike, or as in rain", choices=CHANNEL_SIZES
+    )
     sampler: str = setting("plms", "default sampler, of ldcast/diffusion/registry.py")
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
     sampler_settings: dict = field(
@@ -35,6 +39,14 @@ class DiffusionConfig(Settings):
         # Written out, so that a folder keeps its meaning where a default changes.
         complete = all_settings(self.sampler, self.sampler_settings)
         object.__setattr__(self, "sampler_settings", complete)
+        if self.channel_sizes == "natural" and (
+            self.prediction != "v" or not SCHEDULES[self.schedule]().preserves_variance
+        ):
+            raise InputError(
+                f"channel_sizes: got natural with prediction {self.prediction} on the schedule "
+                f"{self.schedule}, expected prediction v on a schedule that preserves variance, "
+                "such as cosine"
+            )
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def test_published_sizes_are_the_defaults():
         (OptimizerConfig, {"betas": (0.9, 1.0)}, "expected two numbers below 1"),
         (DiffusionConfig, {"schedule": "linear"}, "expected one of sqrt_linear, cosine"),
         (DiffusionConfig, {"sampler": "ddim"}, "unknown sampler ddim: known are plms"),
+        (DiffusionConfig, {"channel_sizes": "natural"}, "natural with prediction noise"),
+        (
+            DiffusionConfig,
+            {"channel_sizes": "natural", "prediction": "v", "schedule": "straight"},
+            "on the schedule straight, expected prediction v on a schedule that preserves variance",
+        ),
         (OptimizerConfig, {"lr": -1e-4}, "lr: got -0.0001, expected 0 or more"),
     ],
 )

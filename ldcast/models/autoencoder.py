@@ -34,8 +34,8 @@ class Autoencoder(Protocol):
     config: its settings. compression: in time, height and width. latent_channels: C.
     channels: of the widest activation at full resolution, which tells when a field is too large
         for one piece.
-    latent_scale: only where latents are standardised, a `LatentScale`, which training sets in the
-        model folders that it writes.
+    latent_scale: only where latents are standardised by a `LatentScale`, which stage 1 measures
+        before it trains.
     """
 
     config: AutoencoderConfig

@@ -9,12 +9,12 @@ from typing import Any
 
 from ldcast.errors import InputError
 from ldcast.models.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderKL
-from ldcast.models.residual_autoencoder import ResidualAutoencoder
+from ldcast.models.cosine_autoencoder import CosineAutoencoder
 from ldcast.settings import unknown_name
 
 AUTOENCODERS: dict[str, type] = {
     "kl": AutoencoderKL,
-    "residual": ResidualAutoencoder,
+    "cosine": CosineAutoencoder,
 }
 
 

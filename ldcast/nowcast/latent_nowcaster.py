@@ -1,17 +1,19 @@
 """Past latents to future latents: conditioner, denoiser and samplers wired together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
+from ldcast.diffusion.preconditioning import preconditioned_v
 from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
+from ldcast.errors import InputError
 from ldcast.inputs.known import Input, Known, num_channels_beside
 from ldcast.inputs.registry import build_inputs
-from ldcast.models import AFNOConditioner, DenoiserUNet
+from ldcast.models import AFNOConditioner, Autoencoder, DenoiserUNet
 from ldcast.seeds import draw_noise
 
 
@@ -23,6 +25,8 @@ class LatentNowcaster(nn.Module):
     prediction: what the denoiser's output is, one of `PREDICTIONS`; samplers receive the clean
         latent and the noise that it implies.
     inputs: what the networks take besides past latents, by name; `known_at_issue_time` makes them.
+    channel_sizes: gives (C,), the deviation that each latent channel has beside the noise, while
+        latents have deviation 1 everywhere else; None: 1 for all, as published.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class LatentNowcaster(nn.Module):
         inference_sampler: Sampler,
         prediction: str = "noise",
         inputs: Mapping[str, Input] | None = None,
+        channel_sizes: Callable[[], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if training_sampler.schedule is not inference_sampler.schedule:
@@ -45,6 +50,7 @@ class LatentNowcaster(nn.Module):
         self.inference_sampler = inference_sampler
         self.prediction = prediction
         self.inputs = dict(inputs or {})
+        self.channel_sizes = channel_sizes
 
     def forward(
         self,
@@ -59,6 +65,7 @@ class LatentNowcaster(nn.Module):
         z_future: (B, C, L_future, h, w), clean latents.
         generators: one per example, see `DDPMLoss`. weight: (B, 1, L_future, h, w).
         """
+        z_future = z_future * self._sizes(z_future)
         return self.training_sampler(self.denoiser_given(known), z_future, generators, weight)
 
     @torch.no_grad()
@@ -67,7 +74,27 @@ class LatentNowcaster(nn.Module):
         batch, channels, _, height, width = known.z_past.shape
         shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
         noise = draw_noise(shape, generators, known.z_past.device)
-        return self.inference_sampler(self.denoiser_given(known), noise, generators)
+        return self.sample(self.inference_sampler, self.denoiser_given(known), noise, generators)
+
+    def sample(
+        self,
+        sampler: Sampler,
+        denoiser: Denoiser,
+        noise: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Future latents like noise, which is standard normal (B, C, L, h, w).
+
+        denoiser: of `denoiser_given`.
+        """
+        z = sampler(denoiser, noise, generators)
+        return z / self._sizes(z)
+
+    def _sizes(self, z: Tensor) -> Tensor:
+        """`channel_sizes` as a factor of z (B, C, L, h, w)."""
+        if self.channel_sizes is None:
+            return z.new_ones(())
+        return self.channel_sizes()[None, :, None, None, None]
 
     def denoiser_given(self, known: Known) -> Denoiser:
         """The denoiser with all that is known closed over, float32; the conditioner runs once.
@@ -84,23 +111,44 @@ class LatentNowcaster(nn.Module):
 
             levels = [shared(level) for level in context]
             beside = () if inputs is None else (shared(inputs),)
-            output = self.denoiser(z_noisy, diffusion_step, levels, *beside).float()
+
+            def network(z_in: Tensor) -> Tensor:
+                return self.denoiser(z_in, diffusion_step, levels, *beside).float()
+
+            if self.channel_sizes is None:
+                output = network(z_noisy)
+            else:
+                sizes = self.channel_sizes()
+                output = preconditioned_v(network, schedule, sizes, z_noisy, diffusion_step)
             return schedule.predict(self.prediction, output, z_noisy, diffusion_step)
 
         return predict
 
 
 def build_latent_nowcaster(
-    config: ModelConfig, loss_norm: str = "l2", noise_levels: tuple[float, ...] = ()
+    config: ModelConfig,
+    autoencoder: Autoencoder,
+    loss_norm: str = "l2",
+    noise_levels: tuple[float, ...] = (),
 ) -> LatentNowcaster:
     """Networks with fresh weights and the two samplers, as the settings say.
 
-    Raises InputError for numbers of frames that the autoencoder does not divide.
+    autoencoder: whose latents they are.
+    Raises InputError for numbers of frames that the autoencoder does not divide, and for natural
+    sizes of latent channels that it does not know.
     """
     config.frames.check_divisible(config.compression)
     schedule = SCHEDULES[config.diffusion.schedule]()
     inputs = build_inputs(config.inputs)
     conditioner, denoiser = build_networks(config, inputs)
+    channel_sizes = None
+    if config.diffusion.channel_sizes == "natural":
+        if not hasattr(autoencoder, "latent_scale"):
+            raise InputError(
+                f"channel_sizes: got natural with an autoencoder of kind {config.autoencoder.kind},"
+                " which has no latent_scale: expected unit, or the kind cosine"
+            )
+        channel_sizes = autoencoder.latent_scale.sizes  # read when used: weights come later
     return LatentNowcaster(
         conditioner,
         denoiser,
@@ -113,6 +161,7 @@ def build_latent_nowcaster(
         ),
         prediction=config.diffusion.prediction,
         inputs=inputs,
+        channel_sizes=channel_sizes,
     )
 
 

@@ -99,6 +99,7 @@ class LDCast(nn.Module):
                 sampler=name_of(nowcaster.inference_sampler),
                 schedule=nowcaster.training_sampler.schedule.name,
                 prediction=nowcaster.prediction,
+                channel_sizes="natural" if nowcaster.channel_sizes else "unit",
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
                 sampler_settings=settings_of(nowcaster.inference_sampler),
             ),
@@ -318,9 +319,10 @@ def build(
 
     loss_norm, noise_levels: of the training loss, see `DDPMLoss`; forecasts have no use for them.
     """
+    autoencoder = build_autoencoder(config.autoencoder)
     return LDCast(
-        build_autoencoder(config.autoencoder),
-        build_latent_nowcaster(config, loss_norm, noise_levels),
+        autoencoder,
+        build_latent_nowcaster(config, autoencoder, loss_norm, noise_levels),
         config.rain,
         trained_on,
         config.frames,

@@ -89,7 +89,8 @@ class Stretch:
                 denoiser = self._denoiser(own)
             noise = member_noise.of(members, round_).to(self.device)
             generators = member_noise.sampler_generators(members, round_)
-            z.append(self.sampler(self.count(denoiser), noise, generators))
+            counted = self.count(denoiser)
+            z.append(self.latent_nowcaster.sample(self.sampler, counted, noise, generators))
         return torch.cat(z)
 
     def _denoiser(self, observed: Observed) -> Denoiser:

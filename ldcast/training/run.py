@@ -53,6 +53,8 @@ FORMER_VALUES = {
     "inputs": [],
     "pool": 0,
     "noise_levels": [],
+    "denoiser.use_linear_path": False,
+    "diffusion.channel_sizes": "unit",
     "optimizer.lr_curve": "inverse_sqrt",
     "forecast_score.num_sampling_steps": 0,
 }

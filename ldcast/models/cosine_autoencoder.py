@@ -1,0 +1,149 @@
+"""An autoencoder whose latents are cosines of small patches; only its decoder is learnt.
+
+Nothing has to be trained to encode. A latent is as predictable as the rain that it stands for, and
+the encoded crop is the crop of the encoded field, exactly.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ldcast.errors import InputError
+from ldcast.models.autoencoder import AutoencoderConfig, check_rain_shape
+from ldcast.models.blocks import Conv3d, ResBlock3d, store_channels_last
+from ldcast.settings import setting
+
+
+@dataclass(frozen=True)
+class CosineAutoencoderConfig(AutoencoderConfig):
+    """Number of cosines, sizes of the decoder and weights of its loss."""
+
+    channels: int = setting(8, "width at full resolution", low=1)
+    latent_channels: int = setting(24, "channels of the latent z: cosines that are kept", low=1)
+    coarse_channels: int = setting(64, "width on the latent grid", low=1)
+    kl_weight: float = setting(0.0, "of no use here: the encoder is not trained", low=0)
+    kind: str = setting("cosine", "which autoencoder, of ldcast/models/registry.py")
+    rain_weight: float = setting(0.3, "weight of the error in mm/h in the loss", low=0)
+    num_decoder_blocks: int = setting(2, "residual blocks of the decoder, coarse", low=0)
+    noise: float = setting(0.1, "deviation of the latent's noise in training, model units", low=0)
+
+
+class CosineAutoencoder(nn.Module):
+    """The lowest cosines of patches of 4 x 4 x 4 pixels, and a decoder that adds what they lack.
+
+    Encoding is the discrete cosine transform of each patch (Ahmed et al. 1974), cut off: 64 numbers
+    become C. `latent_scale` standardises them and knows how large each was. Decoding is the inverse
+    transform, plus a residual network of local convolutions, none of which spans latent frames.
+    Trained on noisy latents, so that small errors of a forecast latent are not amplified.
+    """
+
+    Config = CosineAutoencoderConfig
+    compression = 4  # in time, height and width
+
+    def __init__(self, config: CosineAutoencoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CosineAutoencoderConfig()
+        fine, coarse = self.config.level_channels
+        latent, size = self.config.latent_channels, self.compression
+        cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
+        if len(cosines) < latent:
+            raise InputError(f"latent_channels: got {latent}, expected at most {len(cosines)}")
+        self.register_buffer("cosines", cosines)
+        self.latent_scale = LatentScale(latent)
+        self.details = nn.Sequential(
+            Conv3d(latent, coarse, kernel_size=1),
+            *(ResBlock3d(coarse, coarse, (1, 3, 3), use_norm=False)
+              for _ in range(self.config.num_decoder_blocks)),
+            nn.ConvTranspose3d(coarse, fine, kernel_size=size, stride=size),
+        )  # fmt: skip
+        self.finish = nn.Sequential(
+            Conv3d(fine + 1, fine, kernel_size=1),
+            ResBlock3d(fine, fine, (3, 3, 3), use_norm=False),  # smooths the seams between patches
+            Conv3d(fine, 1, kernel_size=1),
+        )
+        nn.init.zeros_(self.finish[-1].weight)  # starts as the inverse transform alone
+        nn.init.zeros_(self.finish[-1].bias)
+        store_channels_last(self)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.config.latent_channels
+
+    @property
+    def channels(self) -> int:
+        return self.config.channels
+
+    def encode(self, rain_norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the standardised latent, each (B, C, L, h, w).
+
+        rain_norm: (B, 1, T, H, W) model units; T, H and W multiples of 4.
+        Raises InputError for another number of channels or sizes that do not divide.
+        """
+        check_rain_shape(rain_norm, self.compression)
+        z = nn.functional.conv3d(rain_norm, self.cosines, stride=self.compression)
+        log_var = 2 * (self.config.noise / self.latent_scale.deviation).clamp(min=1e-6).log()
+        z = self.latent_scale(z)
+        return z, log_var[:, None, None, None].expand(z.shape)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """rain_norm (B, 1, 4L, 4h, 4w) from z (B, C, L, h, w), standardised."""
+        cosines, scale = self.cosines, self.latent_scale
+        plain = nn.functional.conv_transpose3d(scale.undo(z), cosines, stride=self.compression)
+        return plain + self.finish(torch.cat([plain, self.details(z)], dim=1))
+
+    def forward(self, rain_norm: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Reconstruction (B, 1, T, H, W), z_mean and z_log_var (B, C, L, h, w).
+
+        noise: like z_mean, standard normal: decodes a noisy latent, as in training. None decodes
+            the mean.
+        """
+        z_mean, z_log_var = self.encode(rain_norm)
+        z = z_mean if noise is None else z_mean + torch.exp(0.5 * z_log_var) * noise
+        return self.decode(z), z_mean, z_log_var
+
+
+class LatentScale(nn.Module):
+    """Mean and deviation of each latent channel over training data; 0 and 1 until measured."""
+
+    def __init__(self, latent_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent_channels))
+        self.register_buffer("deviation", torch.ones(latent_channels))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Standardised z (B, C, L, h, w), from z as the encoder gives it."""
+        return (z - _per_channel(self.mean)) / _per_channel(self.deviation)
+
+    def undo(self, z: Tensor) -> Tensor:
+        """z (B, C, L, h, w) as the encoder gives it, from the standardised one."""
+        return z * _per_channel(self.deviation) + _per_channel(self.mean)
+
+    def measure(self, z: Tensor) -> None:
+        """Takes mean and deviation of latents (C, latent cells) of training data."""
+        self.mean.copy_(z.mean(1))
+        self.deviation.copy_(z.std(1))
+
+    def sizes(self) -> Tensor:
+        """(C,) deviations of the channels, of mean square 1 over all of them."""
+        return self.deviation / self.deviation.square().mean().sqrt()
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[None, :, None, None, None]
+
+
+def patch_cosines(size: int) -> Tensor:
+    """Orthonormal cosines of a patch (size^3, size, size, size), lowest frequencies first.
+
+    For rain the transform is close to principal components, and needs no data. Rain varies more in
+    five minutes than in a kilometre, so a frequency in time counts half.
+    """
+    index = torch.arange(size, dtype=torch.float64)
+    line = torch.cos(math.pi * (index + 0.5) * index[:, None] / size)
+    line = line / line.norm(dim=1, keepdim=True)
+    cosines = torch.einsum("at,by,cx->abctyx", line, line, line).flatten(0, 2)
+    square = index.square()
+    frequency = (square[:, None, None] / 4 + square[:, None] + square).sqrt().flatten()
+    return cosines[frequency.argsort(stable=True)].float()
