@@ -1,6 +1,7 @@
 """The examples in the documents run."""
 
 import ast
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -10,15 +11,60 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page.relative_to(ROOT) for page in (ROOT / "docs").rglob("*.md")]
+HOMES = {  # of the names in docs/api.md that are not in `ldcast` itself
+    "autoencoder_loss": "ldcast.models",
+    "Known": "ldcast.inputs.known",
+    "RainScale": "ldcast.rain",
+    "from_model_units": "ldcast.rain",
+    "to_model_units": "ldcast.rain",
+}
 
 
 def test_the_examples_for_users_of_mlcast_run() -> None:
-    text = (ROOT / "docs/from_mlcast.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    names: dict = {}
-    exec("\n".join(blocks), names)
+    names = run_examples("docs/from_mlcast.md")
     assert names["rain"].shape == (2, 20, 60, 90)
     assert torch.isfinite(names["rain"]).all()
+
+
+def test_the_examples_of_the_python_interface_run(capsys) -> None:
+    names = run_examples("docs/api.md")
+    assert "expected (4, H, W)" in capsys.readouterr().out
+    assert names["rain"].shape == (2, 20, 64, 80)
+    assert names["loss"].shape == (2,)
+    assert names["output"].shape == names["z_future"].shape == (2, 4, 5, 16, 24)
+    assert names["forecast"].shape == (2, 20, 50, 70)
+
+
+def run_examples(page: str) -> dict:
+    """The names that all Python blocks of a page leave, run one after the other."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names: dict = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), names)
+    return names
+
+
+def signatures() -> list[str]:
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    return "".join(re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+
+
+@pytest.mark.parametrize("signature", signatures())
+def test_signatures_of_the_python_interface_are_those_of_the_code(signature) -> None:
+    call = ast.parse(signature, mode="eval").body
+    assert isinstance(call, ast.Call)
+    name = ast.unparse(call.func)
+    function = pkgutil.resolve_name(f"{HOMES.get(name.split('.')[0], 'ldcast')}:{name}")
+    parameters = inspect.signature(function).parameters.values()
+    found = {parameter.name: parameter for parameter in parameters if parameter.name != "self"}
+    written: dict = {ast.unparse(argument): inspect.Parameter.empty for argument in call.args}
+    for word in call.keywords:
+        written[word.arg or ast.unparse(word.value)] = (
+            ast.literal_eval(word.value) if word.arg else inspect.Parameter.empty
+        )
+    assert list(written) == list(found)
+    for key, default in written.items():
+        if default != {}:  # of a dataclass, whose factory says so
+            assert found[key].default == default, key
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(map(str, PAGES))])
@@ -50,6 +96,23 @@ def test_what_examples_import_exists(page) -> None:
         for name in imported(ast.parse(block)):
             if name.split(".")[0] in ("ldcast", "train_diffusion", "train_autoenc"):
                 pkgutil.resolve_name(name)
+
+
+def test_the_readme_counts_the_lines_of_what_to_read_first() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    given = re.search(
+        r"Read these first, in this order \(about ([\d,]+) lines\): ([^:]*?)\.\n", text
+    )
+    assert given
+    paths = re.findall(r"`([^`]+)`", given[2])
+    num_lines = sum(len((ROOT / path).read_text().splitlines()) for path in paths)
+    assert num_lines == pytest.approx(int(given[1].replace(",", "")), abs=100)
+
+
+def test_the_readme_names_every_folder_of_the_package() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    folders = [path.parent.relative_to(ROOT) for path in ROOT.glob("ldcast/*/__init__.py")]
+    assert [folder for folder in folders if f"\n{folder}/ " not in text] == []
 
 
 def imported(tree: ast.Module) -> list[str]:
