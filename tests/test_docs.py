@@ -116,6 +116,7 @@ def commands() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(("tool", "flags"), commands().items(), ids=list(commands()))
 def test_flags_of_commands_exist(tool, flags, capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", [tool, "--help"])
