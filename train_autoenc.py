@@ -5,8 +5,8 @@
   python train_autoenc.py --data synthetic:0 synthetic:1       no radar data at hand
   python train_autoenc.py --data radar/*.npz --preset paper    the published sizes and recipe
 
-Writes a run folder (default runs/autoenc) that train_diffusion.py takes up. Running the same
-command again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
+Writes a run folder (default runs/autoenc) that train_diffusion.py starts from. Running the
+same command again resumes; Ctrl-C and SIGTERM save and exit. docs/training.md has the rest.
 """
 
 import sys
@@ -363,7 +363,7 @@ def main(argv: list[str] | None = None) -> int:
         if not state.is_validated:
             run.save(state)
         if must_stop:
-            run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to go on")
+            run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to resume")
     return stop.status if must_stop else 0
 
 

@@ -7,7 +7,7 @@
 
 Writes a run folder (default runs/ldcast) that infer.py --model takes, during the run as well: its
 model.safetensors holds the averaged weights that forecast best so far. Running the same command
-again resumes; Ctrl-C and SIGTERM save and leave. docs/training.md tells the rest.
+again resumes; Ctrl-C and SIGTERM save and exit. docs/training.md has the rest.
 """
 
 import argparse
@@ -185,7 +185,7 @@ def load_start(
     settings: DiffusionTraining,
     flags: argparse.Namespace,
 ) -> None:
-    """Fills the autoencoder, which stays as it is, and with --init the networks to be trained."""
+    """Fills the autoencoder, which stays frozen, and with --init the networks to be trained."""
     load_weights(flags.autoencoder, autoencoder=model.autoencoder)
     model.autoencoder.requires_grad_(False)
     if flags.init:
@@ -445,7 +445,7 @@ def main(argv: list[str] | None = None) -> int:
         if not state.is_validated:
             run.save(state)
         if must_stop:
-            run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to go on")
+            run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to resume")
     return stop.status if must_stop else 0
 
 

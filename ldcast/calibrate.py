@@ -1,4 +1,4 @@
-"""Fits a model's calibration on forecasts of past rain, and tells whether it helps.
+"""Fits a model's calibration on forecasts of past rain, and reports whether it helps.
 
     python -m ldcast.calibrate --model runs/ldcast --data PATH@START/END [PATH ...]
     python infer.py --model runs/ldcast --calibrated
@@ -49,7 +49,7 @@ def case_reader(
     crop_size: int,
     device: torch.device,
 ) -> CaseReader:
-    """Reads cases, the forecasts made on the first occasion and taken from the cache after it.
+    """Reads cases; forecasts are made at the first reading and come from the cache later.
 
     Scored are the pixels with data in the radar image of the time and in the newest past frame.
     """
@@ -81,7 +81,7 @@ def name_files(cases: list[Case]) -> dict[str, str]:
 
 
 def say_lone(num_cases: int, num_files: int) -> str:
-    """Why there is nothing to judge, where all cases are from one file."""
+    """Why the fit cannot be judged, where all cases are from one file."""
     if num_files == 1:
         return "all cases are of one event: nothing to judge the fit by; give --data of other days"
     return (

@@ -26,7 +26,9 @@ class DiffusionConfig(Settings):
     schedule: str = setting("sqrt_linear", "noise schedule", choices=tuple(SCHEDULES))
     prediction: str = setting("noise", "what the denoiser predicts", choices=PREDICTIONS)
     channel_sizes: str = setting(
-        "unit", "latent channels beside the noise: all alike, or as in rain", choices=CHANNEL_SIZES
+        "unit",
+        "size of latent channels beside the noise: equal, or as in rain",
+        choices=CHANNEL_SIZES,
     )
     sampler: str = setting("plms", "default sampler, of ldcast/diffusion/registry.py")
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
@@ -99,7 +101,7 @@ class OptimizerConfig(Settings):
         """Learning rate of the update that follows `iteration` updates.
 
         phase_ends: iterations at which the run was planned to end, first to last; rising. Cosine
-            falls to nearly 0 at each of them, and rises anew where a run was extended. The other
+            falls to nearly 0 at each of them, and rises again where a run was extended. The other
             curve is a function of the iteration alone: 1/sqrt(iteration) after `decay_after`.
         """
         if self.lr_curve == "inverse_sqrt":
@@ -211,7 +213,7 @@ class DiffusionTraining(Settings):
     noise_levels: tuple[float, ...] = setting(
         (),
         "mean and deviation of log(signal^2/sigma^2) that training draws, as in "
-        "--noise-levels=-1,1.8; none: all steps alike",
+        "--noise-levels=-1,1.8; none: all equally likely",
     )
     pool: int = setting(
         0, "examples that are encoded once and drawn from; 0: encode in the loop", low=0

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and how the scripts show it."""
+"""The one exception that means "the user can fix this", and how the scripts show it."""
 
 import operator
 import os
@@ -9,9 +9,9 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 class InputError(ValueError):
-    """A request that cannot be served as made.
+    """A request that cannot be fulfilled; the user can fix it.
 
-    The message is one line: what was got, what was expected, and how to mend it.
+    The message is one line: what was got, what was expected, and how to fix it.
     """
 
 
@@ -31,7 +31,7 @@ def check_count(what: str, number: int, low: int = 1) -> int:
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Run a script's `main` and turn what the user can mend into one line and exit status 2.
+    """Run a script's `main` and turn what the user can fix into one line and exit status 2.
 
     Everything else keeps its traceback: it is a bug, and the trace is what its report needs.
     """

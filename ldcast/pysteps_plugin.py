@@ -39,7 +39,7 @@ def forecast(
         one, as importers of pysteps give it.
     velocity: accepted for pysteps's calling form, and not used: the model knows no motion field.
     timesteps: how many frames, or a list of rising whole numbers of them. Beyond those that the
-        model makes at once (20), members go on from their own last frames.
+        model makes at once (20), the forecast is autoregressive.
     seed: of the members' noise; None as 0, so that a forecast can be repeated.
     timestep: minutes between frames, to be checked: a model knows one only (5); None: that.
     model: a model folder, "bundled", or a loaded `LDCast`, which saves loading it again.

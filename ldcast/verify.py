@@ -8,9 +8,9 @@ the newest past one. Baselines: persistence, dry everywhere and, where pysteps i
 extrapolation and the STEPS ensemble with as many members. Ensembles of different sizes, one member
 included, may be compared by fair_crps_* alone.
 
-Forecasts are kept in DIR/cache (--cache): a run that was interrupted goes on, and another model
-joins for its own time only. Writes DIR/scores.json and, where matplotlib is installed, the same as
-figures, with three cases to look at, in DIR/scores.png.
+Forecasts are kept in DIR/cache (--cache): an interrupted run resumes, and a further model
+takes the time of its own forecasts only. Writes DIR/scores.json and, where matplotlib is installed,
+the same as figures, with three cases to look at, in DIR/scores.png.
     lead_minutes, num_members, crop_size, seed, num_events, cases, wavelength_px, notes
     models: name -> score -> one number, histogram or curve per lead time; null where unknown
     interior: the same for pixels whose air came from inside the crop, by the case's mean motion
@@ -92,10 +92,10 @@ def make_forecasters(
 
 
 def check_names(folders: list[str]) -> None:
-    """Raises InputError for models that tables could not tell apart, or from a baseline."""
+    """Raises InputError for models with equal names in the tables, or a baseline's name."""
     for index, folder in enumerate(folders):
         if folder in BASELINES:
-            raise InputError(f"--model {folder}: a baseline is called so; write ./{folder}")
+            raise InputError(f"--model {folder}: a baseline has this name; write ./{folder}")
         if folder in folders[:index]:
             raise InputError(f"--model {folder} is given twice: name each folder once")
 

@@ -479,7 +479,7 @@ def refused(call, capsys, *arguments: str) -> str:
         (["--cache", "event0.npz"], "another --cache"),
     ],
 )
-def test_what_the_user_can_mend(call, capsys, monkeypatch, arguments, word):
+def test_what_the_user_can_fix(call, capsys, monkeypatch, arguments, word):
     monkeypatch.setattr(LDCast, "predict", None)  # would fail if it were reached
     assert word in refused(call, capsys, *arguments)
     assert not Path("runs").exists()

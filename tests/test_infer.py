@@ -281,7 +281,7 @@ def test_other_sampling_than_at_the_fit_is_refused(call, calibrated_folder, caps
     assert "for 1 steps of plms, got 2" in refused(call, capsys, *arguments)
 
 
-# ---- what the user can mend: one line, status 2, nothing written ---------------------------------
+# ---- what the user can fix: one line, status 2, nothing written ----------------------------------
 
 
 def refused(call, capsys, *arguments: str) -> str:

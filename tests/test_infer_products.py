@@ -526,5 +526,5 @@ def test_a_service_that_cannot_be_is_refused(watch_here, capsys, arguments, word
 def test_a_name_that_the_terminal_cannot_show_is_said_all_the_same(monkeypatch) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", terminal)
-    infer.log(os.fsdecode(b"passed over Z\xfcrich.h5"))
-    assert terminal.buffer.getvalue() == b"passed over Z\\udcfcrich.h5\n"
+    infer.log(os.fsdecode(b"skipped Z\xfcrich.h5"))
+    assert terminal.buffer.getvalue() == b"skipped Z\\udcfcrich.h5\n"

@@ -406,7 +406,7 @@ def test_init_starts_from_a_models_sizes_and_weights(
         torch.testing.assert_close(after[name], tensor)
 
 
-# ---- what the user can mend ----------------------------------------------------------------------
+# ---- what the user can fix -----------------------------------------------------------------------
 
 
 def test_a_changed_argument_is_named(

@@ -434,7 +434,7 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     stage.run(broken, 3, *more)
     assert difference(broken, unbroken) is None
     if kind != "missing":
-        assert "going on from state.previous.safetensors" in capsys.readouterr().out
+        assert "from state.previous.safetensors" in capsys.readouterr().out
         assert (broken / "state.damaged.safetensors").read_bytes() == before
 
 
@@ -468,7 +468,7 @@ def test_a_trained_run_without_its_states_is_not_begun_again(
     for path in out.glob("state*.safetensors"):
         path.unlink()
     model = (out / "model.safetensors").read_bytes()
-    assert "no state.safetensors to go on from" in stage.fails(capsys, out)
+    assert "no state.safetensors" in stage.fails(capsys, out)
     assert (out / "model.safetensors").read_bytes() == model
 
 

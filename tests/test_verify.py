@@ -186,7 +186,7 @@ def test_pysteps_baselines_join_or_a_line_says_why_not(folder, tmp_path, capsys,
     ("change", "message"),
     [
         (["--model", "no/such/model"], "no/such/model is not a model folder"),
-        (["--model", "dry"], "a baseline is called so"),
+        (["--model", "dry"], "a baseline has this name"),
         (["--data", "no-such.npz"], "no event file no-such.npz"),
         (["--crop-size", "256"], "use --crop-size 48"),
         (["--crop-size", "8"], "--crop-size 8: expected at least 16"),
@@ -198,7 +198,7 @@ def test_pysteps_baselines_join_or_a_line_says_why_not(folder, tmp_path, capsys,
         (["--cache", "/dev/null"], "choose another --cache"),
     ],
 )
-def test_what_the_user_can_mend_exits_2_with_one_line(folder, tmp_path, capsys, change, message):
+def test_what_the_user_can_fix_exits_2_with_one_line(folder, tmp_path, capsys, change, message):
     argv = arguments(folder, tmp_path / "out", *change)
     assert run_script(lambda: verify.main(argv)) == 2
     error = capsys.readouterr().err

@@ -81,7 +81,7 @@ def _equal_quantiles(member_counts: np.ndarray, radar_counts: np.ndarray) -> np.
     """(2, N) mm/h: the rates that members, and that the radar, reach on the same share of pixels.
 
     The shares go from that of the wet pixels, of members or radar, whichever are drier, down to
-    that of `MIN_PIXELS`. Where there is less rain than that, rain stays as it is.
+    that of `MIN_PIXELS`. Where there is less rain than that, rain is not changed.
     """
     member_shares, radar_shares = _share_reaching(member_counts), _share_reaching(radar_counts)
     often = min(member_shares[0], radar_shares[0])

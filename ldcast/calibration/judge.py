@@ -137,7 +137,7 @@ def describe(judgements: list[Judgement]) -> str:
 
 
 def count_harm(judgements: list[Judgement]) -> str:
-    """A line that says how often the calibration did harm to an event that it was not fitted on."""
+    """A line on how often the calibration made an event worse that it was not fitted on."""
     is_worse_brier, is_worse_crps = _is_worse(judgements)
     line = (
         f"calibrated is worse than raw in {is_worse_brier.sum()} of {is_worse_brier.size} Brier "

@@ -91,7 +91,7 @@ class Calibration:
 
     @property
     def warning(self) -> str:
-        """What the judgement said, where the calibration did harm to an event; empty elsewhere."""
+        """A line on the judgement, where the calibration made an event worse; else empty."""
         return str(self.judged.get("summary", "")) if self.judged.get("is_harmful") else ""
 
     def until(self, lead_minutes: int) -> "Calibration":
@@ -116,7 +116,7 @@ class Calibration:
         )
 
     def check_sampling(self, sampler: str, num_sampling_steps: int) -> None:
-        """Raises InputError unless forecasts are drawn as those of the fit were."""
+        """Raises InputError unless sampler and steps are those of the fit."""
         if (sampler, num_sampling_steps) != (self.sampler, self.num_sampling_steps):
             raise InputError(
                 f"the calibration is for {self.num_sampling_steps} steps of {self.sampler}, got "
@@ -125,12 +125,12 @@ class Calibration:
             )
 
     def calibrate_members(self, rain: np.ndarray) -> np.ndarray:
-        """Members as they are, but with the radar's distribution of rain rates.
+        """The members, but with the radar's distribution of rain rates.
 
         rain: (E, T, H, W) mm/h, NaN = no forecast.
         Returns the same shape, float32. NaN stays NaN and 0 stays 0, larger stays larger or equal.
         Where the model rains too often its weakest rain becomes 0; where it rains too seldom dry
-        places stay dry, since nothing tells them apart. Rain beyond the last quantile is multiplied
+        places stay dry, since they are all alike. Rain beyond the last quantile is multiplied
         by that one's factor, but not lifted above 118.428 mm/h, where forecasts end.
         """
         return match_rain(rain, self.forecast_rain, self.radar_rain)
@@ -226,7 +226,7 @@ def model_fingerprint(folder: str | Path) -> str:
 
 
 def model_fingerprints(folder: str | Path) -> list[str]:
-    """That of now, and those that earlier versions gave the same model, newest first."""
+    """The present fingerprint, and those of earlier versions for the same model, newest first."""
     settings = to_dict(read_description(folder).model)
     weights = fingerprint(folder)
     found = [_digest(weights, settings)]

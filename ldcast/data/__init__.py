@@ -1,1 +1,1 @@
-"""Radar rain: events, what of them is the past of a forecast, and training examples."""
+"""Radar rain: events, the past frames that a forecast starts from, and training examples."""

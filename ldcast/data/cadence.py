@@ -1,4 +1,4 @@
-"""Times of frames that should be evenly apart, but have seconds or come more often.
+"""Frame times that should be evenly spaced, but are off by seconds or come more often.
 
 `minutes` is how far apart a model's frames are, `FrameConfig.minutes_per_frame`.
 """
@@ -65,7 +65,7 @@ def with_times(event: RainEvent, rounded: np.ndarray, minutes: int) -> RainEvent
     """
     if (rounded == event.time).all():
         return event
-    # Without the times themselves, so that a feed says it once.
+    # Without the times themselves, so that a feed logs it once.
     note = (
         f"times with seconds were rounded to {minutes} minutes; the forecast file keeps what was "
         "read in past_time_as_read"
@@ -89,7 +89,7 @@ def unrounded(event: RainEvent) -> RainEvent:
 
 
 def times_before_rounding(event: RainEvent) -> np.ndarray | None:
-    """(T,) datetime64[s], as they were read; None where that is how they are."""
+    """(T,) datetime64[s] as read; None where they were not changed."""
     as_read = event.time_as_read
     return None if as_read is None or (as_read == event.time).all() else as_read
 
@@ -132,7 +132,7 @@ def can_thin(step: float, minutes: int) -> bool:
 
 
 def describe_faster(step: float, minutes: int) -> str:
-    """One line on frames that are more than are used; empty where none is left out."""
+    """One line on frames that are not used because they come more often; else empty."""
     if not can_thin(step, minutes):
         return ""
     every = round(60 * minutes / step)
@@ -151,7 +151,7 @@ def thinned(event: RainEvent, minutes: int) -> RainEvent:
         if abs(step / (60 * minutes) - 1) > _UNEVEN:
             raise InputError(
                 f"{event.name}: frames are {in_minutes(step)} apart, expected {minutes} minutes or "
-                f"a part of them such as {minutes / 2:g} or {minutes / 5:g}; ask for a multiple of "
+                f"a fraction such as {minutes / 2:g} or {minutes / 5:g}; ask for a multiple of "
                 "what they are, or leave --minutes-per-frame out to write all frames"
             )
         return event
@@ -201,7 +201,7 @@ def in_minutes(seconds: float) -> str:
 
 
 def _thinning_command(event: RainEvent, minutes: int) -> str:
-    """The command that writes an event's file anew, of frames `minutes` apart."""
+    """The command that writes an event's file again, with frames `minutes` apart."""
     is_file = event.source and Path(event.source).exists()  # not synthetic, not of many files
     path = Path(event.source if is_file else "FILE")
     return (

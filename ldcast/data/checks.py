@@ -1,4 +1,4 @@
-"""What rain that comes from a file must be, whatever the format: rates, times and units."""
+"""Checks of rain from files, whatever the format: rates, times and units."""
 
 import re
 from pathlib import Path

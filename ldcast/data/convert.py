@@ -86,7 +86,7 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--minutes-per-frame",
         type=int,
-        help="write frames so far apart, without those between; times near that grid are rounded; "
+        help="minutes between the frames to write; times near that grid are rounded; "
         f"default: all frames, and a grid of {Reading.minutes} minutes",
     )
     add("--out", type=Path, required=True, metavar="EVENT.npz", help="event file to write")
@@ -101,14 +101,14 @@ def choose_reader(files: Sequence[Path]) -> str:
         known = looks_like(unknown[0]) if unknown else ""
         suffixes = ", ".join(sorted({f"'{path.suffix}'" for path in files}))
         raise InputError(
-            f"the suffix {suffixes} does not tell the format, expected --reader with one of "
+            f"the suffix {suffixes} does not show the format, expected --reader with one of "
             f"{', '.join(READERS)}{f'; {known}' if known else ''}"
         )
     return names.pop()
 
 
 def check_paths(flags: argparse.Namespace) -> None:
-    """Finds out before the work starts what would fail after it, or destroy something."""
+    """Checks before the work what would fail after it or overwrite something."""
     check_output_path(flags.out, (".npz",))
     for path in flags.files:
         if not path.exists():

@@ -135,7 +135,7 @@ def _check_no_shared_frame(first: RainEvent, second: RainEvent, which: str) -> N
     if len(shared):
         raise InputError(
             f"{which} share {len(shared)} frames of {first.source}, from "
-            f"{format_time(shared[0])} to {format_time(shared[-1])}: choose spans apart"
+            f"{format_time(shared[0])} to {format_time(shared[-1])}: choose other spans"
         )
 
 

@@ -100,5 +100,5 @@ def _scalar(value: np.ndarray) -> Any:
 def _check_units(units: Any, path: Path) -> None:
     if mm_per_hour(str(units)) == 1:
         return
-    mend = FROM_DBZ if "dbz" in str(units).lower() else "convert it (mm in 5 min times 12)"
-    raise InputError(f"{path}: units '{units}', expected rain_rate in mm/h; {mend}")
+    fix = FROM_DBZ if "dbz" in str(units).lower() else "convert it (mm in 5 min times 12)"
+    raise InputError(f"{path}: units '{units}', expected rain_rate in mm/h; {fix}")

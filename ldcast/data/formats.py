@@ -1,4 +1,4 @@
-"""What a file is that was not read, by its first bytes, and what to do with it."""
+"""The format of a file that was not read, by its first bytes, and what to do with it."""
 
 import contextlib
 import gzip

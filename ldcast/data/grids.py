@@ -100,7 +100,7 @@ def metres_per_unit(projection: str) -> float:
 
 
 def in_metres(projection: str) -> str:
-    """The PROJ string with coordinates in metres; one that has them stays as it is."""
+    """The PROJ string with coordinates in metres; one that has them is unchanged."""
     if _has_km_radius(projection):  # and so is all else in it
         return _LENGTHS.sub(
             lambda found: f"{found['name']}={1000 * float(found['value']):.12g}", projection

@@ -12,7 +12,7 @@ from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.rain import as_float32
 
-_CLOCK_MINUTES = 1  # that a clock may be wrong by without a word
+_CLOCK_MINUTES = 1  # that a clock may be wrong by without a warning
 
 
 def past_event(
@@ -25,7 +25,7 @@ def past_event(
         past frames before it. Where there is none such, fewer of them hold data. Of frames that
         are closer than the model's, those between are left out.
     Returns the past frames, rain_rate float32; a copy. Its notes say which frames were left out
-    or passed over and why, and where the issue time is ahead of the clock.
+    or skipped and why, and where the issue time is ahead of the clock.
     Raises InputError for too few frames, another cadence, an issue time that is not in the event,
     or one that lacks frames before it.
     """
@@ -84,8 +84,8 @@ def _note_of_newer(event: RainEvent, issue_time: np.datetime64, frames: FrameCon
     causes += [f"{list_frames(missing)} missing"] if len(missing) else []
     return [
         f"forecast from {format_time(issue_time)}, not from the {len(newer)} newer "
-        f"frame{'s' if len(newer) > 1 else ''} up to {format_time(newer[-1])}: they lack what a "
-        f"forecast starts from, with {' and '.join(causes)}"
+        f"frame{'s' if len(newer) > 1 else ''} up to {format_time(newer[-1])}: no forecast "
+        f"can start from them, with {' and '.join(causes)}"
     ]
 
 
@@ -100,7 +100,7 @@ def _note_of_clock(issue_time: np.datetime64) -> list[str]:
 
 
 def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
-    """Of frames that no forecast can start from: of another cadence throughout, or with gaps."""
+    """The error for frames that no forecast can start from: another cadence, or gaps."""
     minutes = frames.minutes_per_frame
     wanted = f"{frames.past_frames} frames {minutes} minutes apart"
     time, step = event.time, frame_step(event.time, minutes)
@@ -119,7 +119,7 @@ def _refuse_cadence(event: RainEvent, frames: FrameConfig) -> NoReturn:
     raise InputError(
         f"{event.name}: frames {format_time(time[wrong])} and {format_time(time[wrong + 1])} are "
         f"{in_minutes(steps[wrong])} apart{' throughout' if is_even else ''}, expected {minutes} "
-        f"minutes, or a part of them such as {minutes / 5:g} or {minutes / 2:g}, and {wanted} in a "
+        f"minutes, or a fraction such as {minutes / 5:g} or {minutes / 2:g}, and {wanted} in a "
         f"row; {remedy}"
     )
 

@@ -24,7 +24,7 @@ _POINTS_PER_EDGE = 1000  # of a box; its projected edges bend less than 0.01 pix
 
 
 class PieceError(InputError):
-    """A piece that a domain does not have: no fault of the file."""
+    """A piece that the domain does not have: the request is wrong, not the file."""
 
 
 class Piece(NamedTuple):

@@ -1,4 +1,4 @@
-"""How files of rain are read, where the user says more than they do: the flags of every command."""
+"""How files of rain are read, where flags say more than the files do; for every command."""
 
 from dataclasses import dataclass
 

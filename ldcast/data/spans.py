@@ -47,7 +47,7 @@ def select_span(event: RainEvent, start: str, end: str, minutes: int) -> RainEve
 
 
 def slice_event(event: RainEvent, first: int, stop: int, minutes: int) -> RainEvent:
-    """Frames first..stop-1 as views, named so that the name tells the span that selects them."""
+    """Frames first..stop-1 as views, named after the span that selects them."""
     part = event.select(slice(first, stop))
     end = part.time[-1] + np.timedelta64(60 * minutes, "s")
     name = f"{event.name.partition('@')[0]}@{format_time(part.time[0])}/{format_time(end)}"

@@ -1,4 +1,4 @@
-"""What makes a rain event look the way it does, in a few numbers that compare it with another."""
+"""Statistics of rain events, to compare one with another."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ from ldcast.machine.threads import one_thread
 from ldcast.rain import WET_THRESHOLD
 
 PIXEL_SIZE_M = 1000.0
-FIRST_TIME = np.datetime64("2000-01-01T00:00:00", "s")  # UTC; as good as any
+FIRST_TIME = np.datetime64("2000-01-01T00:00:00", "s")  # UTC; arbitrary
 MAX_SYNTHETIC_RATE = 150.0  # mm/h, never passed; about what a radar product shows
 MIN_SIZE = 16  # pixels
 
@@ -100,7 +100,7 @@ class _Weather:
 
 
 def _draw_weather(rng: np.random.Generator) -> _Weather:
-    """Ranges chosen so that a set of seeds brackets four real events; see `--compare`."""
+    """Ranges chosen so that a set of seeds brackets four real events; see `compare_rain`."""
     convective = rng.uniform()  # 0 = wide and light rain, 1 = scattered showers and storms
     speed = 25 * rng.beta(2.0, 2.0)
     direction = rng.uniform(-np.pi, np.pi)

@@ -1,7 +1,7 @@
 """The samplers that a model's config may name: a new one is a file beside this, and a line here.
 
 A sampler is a frozen dataclass with `schedule`, `num_sampling_steps` and, after them, settings of
-its own, each with a default; what it is called with is in sampler.py.
+its own, each with a default; sampler.py has its calling form.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The command line of infer.py: its flags, and what of them can be refused before the work."""
+"""The command line of infer.py: its flags, and checks of them before the work."""
 
 import argparse
 from pathlib import Path
@@ -87,7 +87,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Finds out before the work starts what would fail after it."""
+    """Checks before the work what would fail after it."""
     if not 0 <= flags.seed < KEY_LIMIT:
         raise InputError(f"got --seed {flags.seed}, expected 0 or more, below 2**64")
     check_count("members", flags.members)
@@ -153,7 +153,7 @@ def _check_watch(flags: argparse.Namespace) -> None:
 
 
 def _check_outside(flags: argparse.Namespace, of: str, source: Path) -> None:
-    """Nothing is written over the radar's files, or among those that come in."""
+    """Raises InputError where output would overwrite radar files or land among incoming ones."""
     for flag in ("out", "plot"):
         written = getattr(flags, flag) and getattr(flags, flag).resolve()
         if written and source.exists() and source.resolve() in (written, *written.parents):

@@ -1,4 +1,4 @@
-"""One forecast: the radar images that it starts from in, and what its file holds out."""
+"""One forecast: from the radar images that it starts from to the content of its file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

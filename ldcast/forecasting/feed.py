@@ -1,7 +1,7 @@
-"""A folder into which radar frames arrive: which forecasts are due, whatever the feed does.
+"""A folder into which radar frames arrive, and which forecasts are due.
 
-Frames may come late, twice, broken, half-written or not at all; what cannot be used is said once
-and passed over.
+Frames may come late, twice, broken, half-written or not at all; what cannot be used is logged once
+and skipped.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class _Frame(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What tells from outside that a file has changed; a folder, with all that is in it."""
+    """What shows from outside that a file has changed; of a folder, with all that is in it."""
 
     written: int
     changed: int
@@ -49,12 +49,12 @@ class _State(NamedTuple):
 class FrameFeed:
     """The newest frames in a folder, and the issue times whose past frames are all there.
 
-    Times are as read until the past frames are joined: only many of them tell how to round them.
+    Times are as read until the past frames are joined: how to round them shows in many only.
 
     folder: each file in it holds one frame or more; hidden files are left alone.
     read: a file's event; raises for one that cannot be used. frames: the model's.
     num_kept: for how many issue times, by the clock, frames are kept: the newest ones.
-    tell: takes one line about each file that is passed over, and about a folder of no use.
+    log: takes one line about each file that is skipped, and about a folder of no use.
     fields: names of what is kept besides rain, with each frame from its own time on.
     """
 
@@ -64,21 +64,21 @@ class FrameFeed:
         read: Callable[[Path], RainEvent],
         frames: FrameConfig,
         num_kept: int,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         fields: Collection[str] = (),
     ) -> None:
         self.folder, self.read, self.frames = folder, read, frames
-        self.num_kept, self.tell, self.fields = num_kept, tell, fields
+        self.num_kept, self.log, self.fields = num_kept, log, fields
         self._images: dict[np.datetime64, _Frame] = {}
         self._seen: dict[Path, _State] = {}  # at the last look
-        self._read: dict[Path, _State] = {}  # when it was read, well or in vain
-        self._again: list[Path] = []  # read in vain for what may pass, the longest ago first
-        self._told: dict[Path, str] = {}  # what was said last of a file
+        self._read: dict[Path, _State] = {}  # when it was read, with or without success
+        self._again: list[Path] = []  # to be tried again, the longest ago first
+        self._logged: dict[Path, str] = {}  # the last line logged about a file
         self._dropped: set[np.datetime64] = set()  # issue times that are not to be tried again
-        self._trouble = ""  # what was said last of the whole folder
+        self._trouble = ""  # the last line logged about the whole folder
         self._times = ArrivedTimes(frames)
         self._used: dict[np.datetime64, np.datetime64] = {}  # rounded -> as read, of those kept
-        self._is_faster = False  # frames are left out, and that was said
+        self._is_faster = False  # frames are left out, and that was logged
         self._news = 0  # when the file was written that brought the newest frame
         self._is_stuck = False  # files came since, but bring none
 
@@ -104,7 +104,7 @@ class FrameFeed:
         read = self._read | {path: states[path] for path in batch}
         self._read = {path: state for path, state in read.items() if path in states}
         self._seen = states
-        self._told = {path: line for path, line in self._told.items() if path in states}
+        self._logged = {path: line for path, line in self._logged.items() if path in states}
         self._choose()
         self._forget()
         more_wait = len(new) > FILES_PER_LOOK
@@ -127,7 +127,7 @@ class FrameFeed:
         return replace(event, rain_rate=as_float32(event.rain_rate), name=self.folder.name)
 
     def drop(self, issue_time: np.datetime64) -> None:
-        """Makes a time due no more, unless one of its frames is written anew."""
+        """Marks a time as done, unless one of its frames is written again."""
         self._dropped.add(issue_time)
 
     def _list(self) -> dict[Path, "_State"]:
@@ -154,7 +154,7 @@ class FrameFeed:
         try:
             event = unrounded(self.read(path))
         except Exception as error:  # a broken file must not end the service, whatever is raised
-            self._pass_over(path, str(error))
+            self._skip(path, str(error))
             # An error of the system, such as a missing permission, may pass; of a format it stays.
             # NetCDF numbers its own errors, too, below zero.
             number = getattr(error.__cause__ or error, "errno", None)
@@ -162,7 +162,7 @@ class FrameFeed:
         is_future = event.time > np.datetime64("now") + AHEAD
         if is_future.any():  # would make all others look too old
             time = format_time(event.time[is_future][0])
-            self._pass_over(path, f"{time} is in the future: is the clock right?")
+            self._skip(path, f"{time} is in the future: is the clock right?")
             return False
         self._take_back(path, event.time)
         if event.time[-1] > self._times.newest():
@@ -171,24 +171,24 @@ class FrameFeed:
             self._is_stuck |= written > self._news + 60 * 10**9 * self._stuck_minutes
         if not any([self._put(event, index, path) for index in range(len(event.time))]):
             time = format_time(event.time[-1])
-            self._pass_over(path, f"all its frames, up to {time}, came before")
+            self._skip(path, f"all its frames, up to {time}, came before")
         return True
 
     def _take_back(self, path: Path, times: np.ndarray) -> None:
-        """Removes the frames of a file that was written anew and no longer has them.
+        """Removes the frames of a file that was written again and no longer has them.
 
         times: those it has now. Frames from before them stay, since a file may always hold what is
         newest, but give way to the same from other files.
         """
         for time, frame in list(self._images.items()):
             if frame.path == path and time > times[0] and time not in times:
-                del self._images[time]  # a wrong time that was mended
+                del self._images[time]  # a wrong time that was corrected
                 self._times.discard(time)
             elif frame.path == path and time < times[0]:
                 self._images[time] = frame._replace(path=None)
 
     def _put(self, event: RainEvent, index: int, path: Path) -> bool:
-        """Keeps a frame; False where its time came before in another file, and was of use."""
+        """Keeps a frame; False where its time came before in another file and was used."""
         time = event.time[index]
         dropped = {issue_time for issue_time in self._dropped if self._may_be_of(time, issue_time)}
         before = self._images.get(time)
@@ -203,27 +203,27 @@ class FrameFeed:
         self._dropped -= dropped
         return True
 
-    def _pass_over(self, path: Path, why: str) -> None:
-        line = f"passed over {path.name}: {' '.join(why.split())}"
-        if self._told.get(path) != line:
-            self._told[path] = line
-            self.tell(line)
+    def _skip(self, path: Path, why: str) -> None:
+        line = f"skipped {path.name}: {' '.join(why.split())}"
+        if self._logged.get(path) != line:
+            self._logged[path] = line
+            self.log(line)
 
     def _complain(self, trouble: str, line: str) -> None:
         """Of the whole folder, once until it is over; empty texts where nothing is wrong."""
         if trouble not in ("", self._trouble):
-            self.tell(line)
+            self.log(line)
         self._trouble = trouble
 
     def _choose(self) -> None:
-        """Which frames are used; of a feed that brings more, the others go."""
+        """Chooses the frames to use; those of a faster feed that are not used are dropped."""
         used = self._times.used()
         faster = self._times.faster()
         if faster:
             kept = set(used.values())
             self._images = {time: frame for time, frame in self._images.items() if time in kept}
             if not self._is_faster:
-                self.tell(f"{self.folder}: {faster}")
+                self.log(f"{self.folder}: {faster}")
             self._is_faster = True
         self._used = {rounded: time for rounded, time in used.items() if time in self._images}
 
@@ -267,7 +267,7 @@ class FrameFeed:
 def _state(path: Path) -> _State:
     """Raises OSError for what is not there."""
     found = [path.stat()]
-    if stat.S_ISDIR(found[0].st_mode):  # a Zarr store, whose own entry tells nothing of its chunks
+    if stat.S_ISDIR(found[0].st_mode):  # a Zarr store, whose own entry shows nothing of its chunks
         found += [inside.stat() for inside in path.rglob("*")]
     return _State(
         max(status.st_mtime_ns for status in found),

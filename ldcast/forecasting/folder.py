@@ -1,7 +1,7 @@
 """The newest past frames in a folder of files, or those up to an issue time, of few files read.
 
 Only its contents say which time a file is of. Names mostly say so, too: they give the order in
-which files are read, and tell when to stop, as long as the files that were read bear them out.
+which files are read, and when to stop, as long as the files that were read agree with their names.
 """
 
 import re
@@ -131,7 +131,7 @@ class _Search:
         raise InputError(f"{self.folder} changed while it was read; try again")
 
     def _read_ends(self) -> None:
-        """Reads the oldest and the newest of the files that wait, to tell what there is."""
+        """Reads the oldest and the newest of the files that wait, to learn what there is."""
         ends = sorted(self.dated, key=self.dated.__getitem__)
         self.dated = {path: self.dated[path] for path in {*ends[:1], *ends[-1:]}}
         while self.dated:

@@ -14,7 +14,7 @@ from ldcast.data.cadence import (
 from ldcast.data.checks import format_time
 from ldcast.frames import FrameConfig
 
-NUM_RECENT = 12  # times that tell how far apart frames are now
+NUM_RECENT = 12  # times from which the present spacing of frames is estimated
 REMEMBERED = 18  # frames of the model's cadence, for how long times are remembered
 _LATE = 2  # such frames
 
@@ -22,7 +22,7 @@ _LATE = 2  # such frames
 class ArrivedTimes:
     """The times of a feed's frames as they were read, those of frames that are not kept, too.
 
-    They are judged together: one time does not tell whether it is late, or of another cadence.
+    They are judged together: one time alone does not show whether it is late or of another cadence.
 
     frames: the model's.
     """
@@ -42,7 +42,7 @@ class ArrivedTimes:
         return max(self._times, default=np.datetime64(0, "s"))
 
     def forget(self, oldest: np.datetime64) -> None:
-        """Forgets times before `oldest`, but for some that tell the cadence."""
+        """Forgets times before `oldest`, but for some that show the cadence."""
         oldest = min(oldest, self.newest() - REMEMBERED * self._frames.step)
         recent = sorted(self._times)[-NUM_RECENT:]
         self._times = {*recent, *(time for time in self._times if time >= oldest)}

@@ -1,1 +1,1 @@
-"""What networks are given besides past latents, by name; what it is stands in known.py."""
+"""Further inputs of the networks besides past latents, by name; known.py defines them."""

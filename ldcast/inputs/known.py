@@ -169,9 +169,8 @@ def known_at_issue_time(observed: Observed, grid: LatentGrid, inputs: Mapping[st
         if has_content and not torch.isfinite(value).all():
             made_of = f", made of {', '.join(make.fields)}," if make.fields else ""
             raise InputError(
-                f"the input {name}{made_of} has values that are not finite, expected numbers: NaN "
-                "stands for what is not known, as it is everywhere beyond the domain, and is the "
-                "input's to replace"
+                f"the input {name}{made_of} has values that are not finite, expected numbers: "
+                "replace NaN in it, which means not known, as everywhere beyond the domain"
             )
         made[make.beside][name] = value
     return Known(z_past, **made)

@@ -1,6 +1,6 @@
 """The inputs that a model's config may name: a new one is a file beside this, and a line here.
 
-What an input is stands in inputs.py.
+known.py defines what an input is.
 """
 
 from collections.abc import Mapping, Sequence

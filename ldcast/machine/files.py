@@ -1,4 +1,4 @@
-"""Writing files so that no reader, and no crash, ever meets half of one."""
+"""Writing files so that they are complete or absent, for every reader and after a crash."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Where results go: whether it can be written, and folders that one process holds meanwhile."""
+"""Output folders: whether they can be written, and locks that one process holds."""
 
 import contextlib
 import fcntl
@@ -76,7 +76,7 @@ def check_file_writable(path: Path) -> None:
         raise InputError(
             f"the folder {folder} does not exist; make it with: mkdir -p {shlex.quote(str(folder))}"
         )
-    # Only trying tells: root ignores permission bits, and a disk can be mounted read-only.
+    # Only trying shows it: root ignores permission bits, and a disk can be mounted read-only.
     probe = temporary_path(path)
     try:
         probe.touch()

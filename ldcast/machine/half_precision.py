@@ -1,8 +1,8 @@
-"""Whether a processor computes convolutions right in half precision, and whether quickly.
+"""Whether a processor computes convolutions in half precision correctly, and how fast.
 
 With PyTorch 2.13 (oneDNN 3.12) on CPUs with AMX the weight gradients of convolutions in bf16 are
 NaN or many times too large from 24 channels on. Other processors have no instructions for a half
-precision and emulate it, which takes many times as long. Neither is said by PyTorch. So one small
+precision and emulate it, which takes many times as long. PyTorch warns of neither. So one small
 convolution of each kind that the networks hold is computed in both precisions and compared.
 """
 
@@ -27,7 +27,7 @@ CONVOLUTIONS = (
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
 WIDTHS = (24, 48, 64)  # channels: garbage begins at 24 and is worst at 48 and 64
-BATCH = 2  # a single float32 example takes another way through PyTorch
+BATCH = 2  # a single float32 example takes another code path in PyTorch
 FIELD, SMALL_FIELD = (4, 16, 32), (4, 4, 8)  # the small one where half precision is slow
 # Of a tensor's norm. Rounding to bf16 gives 3e-3, 7e-3 where sums are rounded too; fp16 1e-3.
 TOLERANCE = 0.05

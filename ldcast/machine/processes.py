@@ -108,7 +108,7 @@ class Processes:
 
     @contextlib.contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Where the block meets what the user can mend in one process, it ends in all of them.
+        """Where the block raises what the user can fix in one process, it ends in all of them.
 
         Raises that process's own error there, and InputError in the others.
         """

@@ -1,4 +1,4 @@
-"""Keeps from the process what a package does to it without being asked."""
+"""Undoes side effects of importing a package: output, warnings, random seeds."""
 
 import contextlib
 import importlib

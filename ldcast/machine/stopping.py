@@ -1,4 +1,4 @@
-"""Leaving a run in good order when a person or a cluster asks for it."""
+"""Ending a run in an orderly way after Ctrl-C or SIGTERM."""
 
 import signal
 from collections.abc import Iterable, Iterator

@@ -32,8 +32,8 @@ class Autoencoder(Protocol):
     """What the rest needs of an autoencoder; any module that has it will do.
 
     config: its settings. compression: in time, height and width. latent_channels: C.
-    channels: of the widest activation at full resolution, which tells when a field is too large
-        for one piece.
+    channels: of the widest activation at full resolution, which decides from what size on a field
+        is cut into slices.
     latent_scale: only where latents are standardised by a `LatentScale`, which stage 1 measures
         before it trains.
     """

@@ -19,7 +19,7 @@ class ConditionerConfig(Settings):
     channels: int = setting(128, "width at full latent resolution", low=1)
     num_analysis_blocks: int = setting(4, "AFNO blocks on the past", low=1)
     num_forecast_blocks: int = setting(4, "AFNO blocks on the future", low=1)
-    num_cascade_levels: int = setting(3, "resolutions handed on", low=1)
+    num_cascade_levels: int = setting(3, "resolutions of the context", low=1)
     num_afno_blocks: int = setting(8, "channel groups of the AFNO filter", low=1)
     num_heads: int = setting(8, "heads of the temporal attention", low=1)
     head_channels: int = setting(32, "channels per attention head", low=1)

@@ -23,7 +23,7 @@ class CosineAutoencoderConfig(AutoencoderConfig):
     channels: int = setting(8, "width at full resolution", low=1)
     latent_channels: int = setting(24, "channels of the latent z: cosines that are kept", low=1)
     coarse_channels: int = setting(64, "width on the latent grid", low=1)
-    kl_weight: float = setting(0.0, "of no use here: the encoder is not trained", low=0)
+    kl_weight: float = setting(0.0, "not used here: the encoder is not trained", low=0)
     kind: str = setting("cosine", "which autoencoder, of ldcast/models/registry.py")
     rain_weight: float = setting(0.3, "weight of the error in mm/h in the loss", low=0)
     num_decoder_blocks: int = setting(2, "residual blocks of the decoder, coarse", low=0)

@@ -232,7 +232,7 @@ def _conv3d(
         return NotImplemented
     shape = (*_shape_after(x.shape, weight, settings), width)
     result = Columns(shape, at, num_columns)
-    # A field that is smaller than what it is made of costs less to keep than to make again.
+    # A field that is smaller than what it is made of takes less memory to keep than to make again.
     return _kept(result) if result.shape.numel() < x.shape.numel() else result
 
 

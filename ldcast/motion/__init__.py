@@ -1,4 +1,4 @@
-"""The motion of rain, rain carried along it, and what that tells of a forecast."""
+"""The motion of rain, rain carried along it, and what that says about a forecast."""
 
 from ldcast.motion.carrying import carry, carry_through
 from ldcast.motion.field import mean_motion, motion_field

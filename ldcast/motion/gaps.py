@@ -36,7 +36,7 @@ def fill_gaps(past: Tensor, minutes: int = FrameConfig.minutes_per_frame) -> Fil
     past: (T, H, W) mm/h, `minutes` apart, any float type, oldest frame first, NaN = no data.
     Returns a new tensor where something was filled. Gaps stay (`is_gap`) where they are specks,
     where the air comes from outside the domain or from no data in all other frames, and everywhere
-    if no earlier frame has any data, since then nothing tells what moved.
+    if no earlier frame has any data, since then no motion can be estimated.
     """
     has_data = valid_mask(past)
     was_gap = ~has_data & has_data[-1]

@@ -1,4 +1,4 @@
-"""What a forecast rests on: which of its pixels the radar could know about."""
+"""The quality of a forecast: which of its pixels follow from what the radar saw."""
 
 from itertools import islice
 
@@ -19,7 +19,7 @@ MIN_INTERIOR_SHARE = 0.2  # of the scored pixels; fewer are those of a few cases
 
 
 def interior_mask(has_data: Tensor, motion: tuple[float, float] | None, num_lead: int) -> Tensor:
-    """Which pixels the newest image could tell about, if all of it moved alike.
+    """Which pixels the newest image determines, if all of it moved alike.
 
     has_data: (H, W) bool, of the newest past frame. motion: (down, right) pixels per frame, None
         where it is not known.
@@ -40,7 +40,7 @@ def interior_mask(has_data: Tensor, motion: tuple[float, float] | None, num_lead
 def forecast_quality(
     past: Tensor, num_lead: int, minutes: int = FrameConfig.minutes_per_frame
 ) -> Tensor:
-    """What each pixel of a forecast rests on, (num_lead, H, W) uint8, a code of `QUALITY_MEANINGS`.
+    """What each pixel of a forecast is based on, (num_lead, H, W) uint8, see `QUALITY_MEANINGS`.
 
     past: (T, H, W) mm/h, `minutes` apart, NaN = no data. Traced back along its motion,
     UPSTREAM_OBSERVED: the air was on a pixel that has data in the newest frame;

@@ -189,7 +189,8 @@ class LDCast(nn.Module):
         progress: called with (denoiser calls done, denoiser calls in all), after each of them and
             after each member that is decoded; what it raises ends the forecast.
         lead_minutes: of the last frame (so T is a fifth of it); None: as far as the model reaches
-            at once (100). Beyond, each member goes on from its own last frames (4).
+            at once (100). Beyond, the forecast is autoregressive: each member starts again
+            from its own last frames (4).
         window: pixels. Conditioner and denoiser see overlapping windows of that size, denoised
             together, instead of the whole field; for fields that memory does not hold.
         first_member: number of the first of the `num_members` members, for a part of an ensemble.
@@ -198,7 +199,7 @@ class LDCast(nn.Module):
             for each past frame (4) of what is observed, for each past and future frame (24) of what
             is foreseen, and more for each further stretch (20).
         Returns NaN where the newest past frame has no data; `forecast_quality` says where else the
-        past tells nothing, or has a gap that nothing could fill.
+        past is unknown, or has a gap that nothing could fill.
         Raises InputError for wrong shapes or types, negative or infinite rain, no data at all,
         fields that are missing or end too soon, and as soon as the networks give values that are
         not finite.
@@ -253,7 +254,7 @@ class LDCast(nn.Module):
                     rain = stretch.decode(z_member, (num_frames - frames.start, height, width))
                     rain = rain.to(forecast.device).where(has_data, torch.nan)
                     forecast[member, frames] = rain
-                    stretch.count.tell()  # a large field takes a while: a caller may wish to stop
+                    stretch.count.report()  # a large field takes a while: a caller may wish to stop
                 latest = newest_frames(latest, forecast[:, frames])
         return forecast.numpy() if isinstance(past, np.ndarray) else forecast
 

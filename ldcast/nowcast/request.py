@@ -1,4 +1,4 @@
-"""What a forecast is asked for: checks of it, the padded past, and the members' noise."""
+"""The request for a forecast: its checks, the padded past, and the members' noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -192,8 +192,8 @@ def _check_length(
         )
         raise InputError(
             f"the field {name} ends {got} minutes after the issue time, expected {expected}, as "
-            f"the networks make {frames.lead_minutes[-1]} minutes at a time: give one that goes on "
-            "longer"
+            f"the networks make {frames.lead_minutes[-1]} minutes at a time: give a "
+            "longer one"
         )
 
 

@@ -35,12 +35,12 @@ class CallCounter:
             prediction = denoiser(z_noisy, diffusion_step)
             _check_finite(prediction.output)  # at full size the rest would take many minutes
             self.num_done += 1
-            self.tell()
+            self.report()
             return prediction
 
         return counted
 
-    def tell(self) -> None:
+    def report(self) -> None:
         if self.progress is not None:
             self.progress(self.num_done, self.num_calls)
 

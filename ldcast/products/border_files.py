@@ -120,7 +120,7 @@ def _prj_transformer(path: Path) -> Transformer | None:
         return make_transformer(pyproj.CRS.from_wkt(path.read_text(encoding="utf-8-sig")), DEGREES)
     except (pyproj.exceptions.CRSError, pyproj.exceptions.ProjError, UnicodeDecodeError):
         raise InputError(
-            f"pyproj cannot read {path}, expected WKT of a place on Earth; mend it, or convert "
+            f"pyproj cannot read {path}, expected WKT of a place on Earth; fix it, or convert "
             f"the shapefile with: {TO_DEGREES_HINT} {path.with_suffix(SHAPEFILE_SUFFIX)}"
         ) from None
 

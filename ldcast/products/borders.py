@@ -94,19 +94,19 @@ def _read_domain(grid: Mapping[str, Any], shape: tuple[int, int]) -> _Domain:
         # The latter of what is no place on Earth: another planet, or a building's own plane.
         raise InputError(
             f"the data's grid has the projection '{grid['projection']}', which pyproj cannot "
-            "place on Earth, expected PROJ text, WKT or an EPSG code; mend it in the data"
+            "place on Earth, expected PROJ text, WKT or an EPSG code; fix it in the data"
         ) from None
     x1, y1, x2, y2 = corners = tuple(float(grid[name]) for name in CORNERS)
     if not (x1 < x2 and y1 < y2 and np.isfinite(corners).all()):
         raise InputError(
             f"the data's grid has the corners {list_numbers(corners)}, expected x1 < x2 (west to "
-            "east) and y1 < y2 (south to north); mend them in the data"
+            "east) and y1 < y2 (south to north); fix them in the data"
         )
     domain = _Domain(to_grid, corners, shape)
     if not np.isfinite(domain.middle).all():
         raise InputError(
             f"the middle of the data's grid, by its corners {list_numbers(corners)}, lies nowhere "
-            f"on Earth by its projection '{grid['projection']}'; mend them in the data"
+            f"on Earth by its projection '{grid['projection']}'; fix them in the data"
         )
     return domain
 

@@ -75,7 +75,7 @@ def _has_corners(grid: dict[str, Any]) -> bool:
 
 
 def read_crs(grid: dict[str, Any]) -> pyproj.CRS | None:
-    """The projection of x and y; None if there is none that pyproj and CF can tell about them."""
+    """The projection of x and y; None if pyproj and CF know none for them."""
     import pyproj
 
     if "projection" not in grid or not _has_corners(grid):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # an extra, imported where it is used
     import xarray
 
 FORECAST_SUFFIXES = (".npz", ".nc", ".zarr")
-FILE_FORMATS = ("pysteps",)  # that an ending does not tell
+FILE_FORMATS = ("pysteps",)  # that no ending stands for
 
 NETCDF_ENGINES = {"netCDF4": "netcdf4", "h5netcdf": "h5netcdf"}  # package: xarray's name for it
 # Any one of each group does.
@@ -137,12 +137,12 @@ def _blank(values: np.ndarray) -> np.ndarray:
 
 
 def _check_zarr_store(path: Path) -> None:
-    """Raises InputError for a folder that replacing it would destroy without being asked to."""
+    """Raises InputError for a folder that is no forecast, so that it is not overwritten."""
     if not path.is_dir():
         raise InputError(f"{path} is a file, a Zarr store is a folder; remove it or name another")
     if not any((path / _ZARR_SIGN / name).exists() for name in _ZARR_METADATA):
         raise InputError(
-            f"{path} is a folder but no Zarr store of a forecast, and stays as it is; name another"
+            f"{path} is a folder but no Zarr store of a forecast, and is kept; name another"
         )
 
 

@@ -126,7 +126,7 @@ def _check_place(grid: dict[str, Any]) -> None:
     for name, side in sides.items():
         if side <= 0:
             raise InputError(
-                f"the input's entry '{name}' is {side:g}, expected metres above 0; mend or remove "
+                f"the input's entry '{name}' is {side:g}, expected metres above 0; fix or remove "
                 "that entry in the input"
             )
     corners = {name: _number(grid, name) for name in CORNERS if name in grid}
@@ -134,7 +134,7 @@ def _check_place(grid: dict[str, Any]) -> None:
         if {low, high} <= corners.keys() and not corners[low] < corners[high]:
             raise InputError(
                 f"the input has {low} {corners[low]:.12g} and {high} {corners[high]:.12g}, "
-                "expected x1 < x2 (west to east) and y1 < y2 (south to north); mend or remove "
+                "expected x1 < x2 (west to east) and y1 < y2 (south to north); fix or remove "
                 "these entries in the input"
             )
 
@@ -149,7 +149,7 @@ def _number(grid: dict[str, Any], name: str) -> float:
     if not math.isfinite(number):
         raise InputError(
             f"the input's entry '{name}' is '{' '.join(str(value).split())}', expected a finite "
-            "number; mend or remove that entry in the input"
+            "number; fix or remove that entry in the input"
         )
     return number
 

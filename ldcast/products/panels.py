@@ -68,7 +68,7 @@ def _add_borders(axes: Axes, lines: Sequence[np.ndarray]) -> None:
 
     if not lines:
         return
-    # All in one, with gaps: matplotlib then leaves out points that are too near to tell apart.
+    # All in one, with gaps: matplotlib then leaves out points that are too near to distinguish.
     column, row = np.concatenate([[*line, (np.nan, np.nan)] for line in lines]).T
     rim = Stroke(linewidth=1.6, foreground=RIM_COLOUR, alpha=0.6)
     axes.plot(

@@ -1,4 +1,4 @@
-"""What a picture of a forecast is drawn from, and what every kind of picture says of it."""
+"""The arguments of a picture of a forecast, and what all kinds of pictures derive from them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check_paths(flags: argparse.Namespace) -> None:
-    """Finds out before the work starts what would fail after it, or destroy something."""
+    """Checks before the work what would fail after it or overwrite something."""
     for path in (flags.autoencoder, flags.diffusion):
         if not path.is_file():
             what = "no file" if path.exists() else "missing"

@@ -1,4 +1,4 @@
-"""From the published tensors to a model folder: what is used, what is compared, what is left."""
+"""From the published tensors to a model folder: which are used, compared or left out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

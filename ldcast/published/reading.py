@@ -23,7 +23,7 @@ BLOCK_SIZE = 2**22  # bytes read at once
 class Checkpoint:
     """What a checkpoint file holds.
 
-    tensors: by published name; of a mapped file they cost no memory until they are used.
+    tensors: by published name; of a mapped file they take no memory until they are used.
     training_state: names of the other entries of a Lightning checkpoint.
     """
 

@@ -21,7 +21,7 @@ FILTER = r".*\.filter\.[wb][12]"
 def autoencoder_config(shapes: Shapes) -> AutoencoderConfig:
     """Widths of the autoencoder; shapes by published name.
 
-    Raises InputError where no tensor tells a size, and for other than two levels.
+    Raises InputError where no tensor determines a size, and for other than two levels.
     """
     num_levels = count(shapes, r"encoder\.(\d+)\.conv1\..*")
     if num_levels > NUM_LEVELS:
@@ -126,7 +126,9 @@ def agreed(example: str, candidates: list[int]) -> int:
     Raises InputError that names the tensor `example` where there is no candidate.
     """
     if not candidates:
-        raise InputError(f"got no tensor {example}, expected one, or others that tell its size")
+        raise InputError(
+            f"got no tensor {example}, expected one, or others that determine its size"
+        )
     return mode(candidates)
 
 

@@ -1,4 +1,4 @@
-"""Kills a training at random moments, takes it up again, and compares its end with an unbroken run.
+"""Kills a training at random moments, resumes it, and compares its end with an unbroken run.
 
   python -m ldcast.tools.crashtest --kills 50 train_autoenc.py --preset tiny --data synthetic:3
 

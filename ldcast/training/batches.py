@@ -31,7 +31,7 @@ class Batches:
         self._keys(0, 0)  # raises
 
     def restart(self, attempt: int, iteration: int) -> None:
-        """Goes on with the batch of this iteration: at the start, and after a rollback."""
+        """Continues with the batch of this iteration: at the start, and after a rollback."""
         keys = self._keys(attempt, iteration)
         self._batches: Iterator[tuple[Any, list[Key]]] = zip(
             DataLoader(

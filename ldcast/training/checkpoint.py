@@ -1,7 +1,7 @@
 """Everything that a training run resumes from, in one object and one file.
 
 A checkpoint is committed by one rename; the one before stays beside it. So a run that is killed at
-any moment, or whose newest file is damaged, goes on from a whole one.
+any moment, or whose newest file is damaged, resumes from a whole one.
 """
 
 import json

@@ -93,7 +93,7 @@ class FixedCases:
     def _read(
         self, case: Case, fields: Mapping[str, FieldNeed]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rain (T, H, W) of a case, mm/h; NaN for no data and for what cannot be. And fields."""
+        """Rain (T, H, W) of a case, mm/h, NaN for no data and for impossible values; and fields."""
         num_frames, crop_size = self._frames.num_frames, self._data.crop_size
         example = read_window(self._events, case.window, num_frames, crop_size, fields)
         rain_rate, _ = drop_impossible_rain(example.rain_rate[0], self._data.max_rain_rate)

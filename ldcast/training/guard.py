@@ -1,9 +1,9 @@
-"""What must not go on: rain that cannot be, losses, gradients and scores that are not sound."""
+"""What stops an update or a run: impossible rain, and unusable losses, gradients and scores."""
 
 import math
 import statistics
 
-# What is wrong with an update -> how it is told. No-data pixels (NaN in the rain) are never wrong.
+# What is wrong with an update -> its words in the log. NaN in the rain, no data, is never wrong.
 PROBLEMS = {
     "rain": "rain that is infinite, negative or above data.max_rain_rate",
     "loss": "a loss that is not finite",
@@ -22,7 +22,7 @@ def find_problem(
     max_loss_ratio: float,
     is_fp16: bool,
 ) -> str | None:
-    """The key in `PROBLEMS` of what forbids an update, or None.
+    """The key in `PROBLEMS` of why an update must be skipped, or None.
 
     loss, grad_norm: of the global batch, the norm before clipping.
     recent_losses: of the last good updates.
@@ -43,7 +43,7 @@ def find_problem(
 def find_validation_problem(
     scores: dict[str, float], last_loss: float, max_loss_ratio: float
 ) -> str | None:
-    """What forbids to keep a checkpoint, in words, or None.
+    """Why a checkpoint must not be kept, in words, or None.
 
     scores: of a validation, none without one. last_loss: `val_loss` of the validation before.
     max_loss_ratio: a loss beyond so many times the last one is a jump.
@@ -55,6 +55,6 @@ def find_validation_problem(
     return None
 
 
-def tell(skipped: dict[str, int]) -> str:
+def describe(skipped: dict[str, int]) -> str:
     """What was skipped in words: "3 x a loss that is not finite, 1 x ..."."""
     return ", ".join(f"{num} x {PROBLEMS[problem]}" for problem, num in skipped.items())

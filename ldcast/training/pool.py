@@ -1,7 +1,7 @@
 """A fixed number of training examples of stage 2, encoded once and kept on disk.
 
-Drawing from them costs nothing of an update, where encoding them anew takes a part of it. What is
-lost is variety: crops, flips and surroundings other than those of the pool.
+Updates then spend no time on encoding. What is lost is variety: crops, flips and surroundings other
+than those of the pool.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ def make_pool(
     """The pool in the folder, encoded now unless it is complete there already.
 
     arguments: of the run, and its `rain` scale. encode: `encode_example` of crops.
-    stop: ends it early; the next time, it is made anew.
+    stop: ends it early; the next time, it is made from the beginning.
     progress: called with the number of examples just done. The processes share the work.
     Raises InputError where the disk has no room, and for values that float16 does not hold.
     """

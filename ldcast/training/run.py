@@ -1,4 +1,4 @@
-"""The folder of a training run: what was asked, what was measured, and how it is taken up again."""
+"""The folder of a training run: what was asked, what was measured, and how it is resumed."""
 
 import contextlib
 import importlib.util
@@ -29,14 +29,14 @@ from ldcast.training.checkpoint import (
     save_state,
     write_state,
 )
-from ldcast.training.guard import find_validation_problem, tell
+from ldcast.training.guard import describe, find_validation_problem
 from ldcast.training.metrics import METRICS_NAME, MetricsLog, metrics_lines
 from ldcast.training.pictures import Comparison, draw_comparisons
 
 ARGUMENTS_NAME = "state.json"
 PICTURES_NAME = "pictures"
 LR_CUT = 0.5  # what a rollback multiplies the learning rate by
-# What may differ when a run is taken up again: it changes results by rounding at most.
+# What may differ when a run is resumed: it changes results by rounding at most.
 FREE_ARGUMENTS = (
     "data_settings.num_workers",
     "loop.num_micro_batches",
@@ -84,16 +84,16 @@ class Run:
         self._can_draw = importlib.util.find_spec("matplotlib") is not None
 
     def say(self, line: str) -> None:
-        """Tells the user, once for all processes; nobody may be listening any more."""
+        """Shows the user a line, once for all processes; the output may be closed already."""
         if self.processes.is_main:
             with contextlib.suppress(BrokenPipeError):
                 self._say(line)
 
     def resume(self, state: TrainState, use_tensorboard: bool = False) -> None:
-        """Fills `state` from the newest checkpoint; a new run has none and keeps it as it is.
+        """Fills `state` from the newest checkpoint; a new run has none and keeps it unchanged.
 
         use_tensorboard: writes the metrics for TensorBoard as well.
-        A damaged checkpoint is put aside and the one before it taken, which is said.
+        A damaged checkpoint is put aside and the one before it taken, with a line that says so.
         Raises InputError where none can be read.
         """
         with self.processes.failing_together():
@@ -105,7 +105,7 @@ class Run:
                 load_state(state, path)
         self._check_all_resumed(state)
         if path is not None:
-            self._tell_processes(state)
+            self._report_processes(state)
         state.num_processes = self.processes.num
         with self.processes.failing_together():
             if self.processes.is_main:
@@ -118,7 +118,7 @@ class Run:
             self.say("no pictures of validations; for them: pip install matplotlib")
 
     def rehearse_save(self, state: TrainState) -> None:
-        """Writes a checkpoint that nobody reads, to find out now what would fail in hours.
+        """Writes a checkpoint as a trial, so that what would fail in hours fails now.
 
         Raises InputError where the disk has no room for three checkpoints of the full size: two
         that are kept, and one that is being written. OSError where it cannot be written.
@@ -157,7 +157,7 @@ class Run:
     def take_validation(
         self, state: TrainState, scores: dict[str, float], max_loss_ratio: float
     ) -> bool:
-        """Logs a validation and lets `state` know of it; False where it rolled the run back.
+        """Logs a validation and records it in `state`; False where it rolled the run back.
 
         scores: none of a run without validation. max_loss_ratio: see `find_validation_problem`.
         """
@@ -172,20 +172,20 @@ class Run:
         return True
 
     def roll_back(self, state: TrainState, problem: str) -> None:
-        """Takes the last validated checkpoint up again: other draws, a lower learning rate.
+        """Returns to the last validated checkpoint, with other draws and a lower learning rate.
 
         problem: what was seen, in words.
         Raises InputError where the run was rolled back before, or nothing was validated yet.
         """
         seen = f"{problem} at iteration {state.iteration}"
         if state.skipped:
-            seen += f" (in all {tell(state.skipped)})"
+            seen += f" (in all {describe(state.skipped)})"
         if state.validated_at < 0:
             raise InputError(f"{seen}, before any training: start from other weights or data")
         if state.rollback:
             raise InputError(
                 f"{seen}; before, the run was {state.rollback}. Look at {METRICS_NAME} and at the "
-                f"data, then start anew from the best averaged weights with --init {self.folder}, "
+                f"data, then start again from the best averaged weights with --init {self.folder}, "
                 "another --out and perhaps a lower --lr"
             )
         skipped, scaler = state.skipped, state.scaler.state_dict()
@@ -213,7 +213,7 @@ class Run:
     ) -> None:
         """The picture of a validation, `pictures/<iteration>.png`; none without matplotlib.
 
-        One that cannot be written is told, and does not end the run.
+        One that cannot be written is reported, and does not end the run.
         """
         if self.processes.is_main and comparisons and self._can_draw:
             path = self.folder / PICTURES_NAME / f"{state.iteration:08d}.png"
@@ -233,12 +233,12 @@ class Run:
                 f"{', '.join(map(str, iterations.values()))}): give an --out that all machines see"
             )
 
-    def _tell_processes(self, state: TrainState) -> None:
+    def _report_processes(self, state: TrainState) -> None:
         before, now = state.num_processes, self.processes.num
         if before != now:
             self.say(
                 f"trained by {before} {'process' if before == 1 else 'processes'} to iteration "
-                f"{state.iteration}, now by {now}: the same examples, shared out anew, so that "
+                f"{state.iteration}, now by {now}: the same examples, shared differently, so that "
                 "results agree to rounding only"
             )
 
@@ -247,7 +247,7 @@ class Run:
 def open_run(
     folder: Path, arguments: dict[str, Any], processes: Processes, say: Callable[[str], None]
 ) -> Iterator[Run]:
-    """Makes or takes up the folder of a run and holds it for these processes alone.
+    """Creates or resumes the folder of a run and locks it for these processes alone.
 
     arguments: nested plain values, all that decides the run's results.
     What a killed run left half-written is cleared.
@@ -280,7 +280,7 @@ def read_arguments(folder: Path) -> dict[str, Any]:
 
 def _phase_ends(folder: Path, iterations: int) -> list[int]:
     """Those that a run recorded, and `iterations` where that is later; its last one is."""
-    if _newest_state(folder) is None:  # it starts anew
+    if _newest_state(folder) is None:  # it starts from the beginning
         return [iterations]
     recorded = read_arguments(folder)
     ends = recorded.get(PHASES, [recorded["loop"]["iterations"]])
@@ -293,14 +293,14 @@ def _check_is_run(folder: Path, arguments: dict[str, Any]) -> None:
             _check_same(read_arguments(folder), json.loads(json.dumps(arguments)), folder)
         elif _has_trained(folder):
             raise InputError(
-                f"{folder} was trained but has no {STATE_NAME} to go on from: restore it, or "
+                f"{folder} was trained but has no {STATE_NAME} to resume from: restore it, or "
                 "choose another --out"
             )
-        return  # a run that ended before its first checkpoint may start anew
+        return  # a run that ended before its first checkpoint may start over
     for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME):
         if (folder / name).exists():
             raise InputError(
-                f"{folder} has {name} but no {ARGUMENTS_NAME}, so it is no run to go on with and "
+                f"{folder} has {name} but no {ARGUMENTS_NAME}, so it is not a run to resume and "
                 "would be overwritten: choose another --out"
             )
 
@@ -327,11 +327,11 @@ def _put_damaged_aside(folder: Path, say: Callable[[str], None]) -> None:
         previous = folder / PREVIOUS_NAME
         if path == previous or not previous.is_file():
             raise InputError(
-                f"{error}, and there is no state before it: restore it, or start anew with "
+                f"{error}, and there is no state before it: restore it, or start over with "
                 "another --out"
             ) from None
         check_state(previous)
-        say(f"{error}; going on from {PREVIOUS_NAME}, the damaged file is kept as {DAMAGED_NAME}")
+        say(f"{error}; resuming from {PREVIOUS_NAME}, the damaged file is kept as {DAMAGED_NAME}")
         os.replace(path, folder / DAMAGED_NAME)
 
 

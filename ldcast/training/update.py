@@ -1,4 +1,4 @@
-"""What one update of the weights has seen, and whether it may be made."""
+"""The figures of one update of the weights, and whether it is made or skipped."""
 
 import time
 

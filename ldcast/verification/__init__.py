@@ -1,1 +1,1 @@
-"""How good forecasts are: the cases to judge them by, scores, and forecasts that cost nothing."""
+"""How good forecasts are: the cases to judge them by, scores, and baselines."""

@@ -1,4 +1,4 @@
-"""Forecasts that cost nothing and that a model has to beat.
+"""Baselines: simple forecasts that a model has to beat.
 
 past: (past_frames, H, W) mm/h, oldest first, NaN = no data. num_lead: future frames.
 Each returns one member, (1, num_lead, H, W) mm/h.
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def persistence(past: Tensor, num_lead: int) -> Tensor:
-    """The newest frame stays as it is; NaN where it is NaN."""
+    """The newest frame, unchanged; NaN where it is NaN."""
     return past[-1].repeat(1, num_lead, 1, 1)
 
 

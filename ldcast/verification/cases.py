@@ -1,4 +1,4 @@
-"""Which forecasts are judged: a small, reproducible set of crops that stands for all of them."""
+"""The cases to verify: a small, reproducible and representative set of crops."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

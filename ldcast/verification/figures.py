@@ -56,7 +56,7 @@ def draw_page(table: dict[str, Any], shown: Sequence[ShownCase], path: Path) -> 
 
 
 def make_page(table: dict[str, Any], shown: Sequence[ShownCase]) -> Figure:
-    """The page before it is written."""
+    """The figure, not written yet."""
     blocks = [_heading(table), *_score_blocks(table)]
     if shown:
         hint = "the radar, and what was forecast; a member is one way in which it could go"

@@ -1,4 +1,4 @@
-"""Whatever makes forecasts that can be scored, under one form, and forecasts kept on disk."""
+"""Forecasters, models and baselines with one calling form, and their forecasts kept on disk."""
 
 import hashlib
 import json
@@ -107,7 +107,7 @@ class TimedForecast(NamedTuple):
 
 
 class ForecastCache:
-    """Keeps forecasts in a folder, so that none is made twice and an interrupted run goes on.
+    """Keeps forecasts in a folder, so that none is made twice and an interrupted run resumes.
 
     A file's name is a digest of the past frames, the fields, the case's seed, pixel size and
     `frames`, and the forecaster's `identity`, its own code included. 16 members of 256 x 256 take

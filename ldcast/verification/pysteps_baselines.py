@@ -1,4 +1,4 @@
-"""The forecasts that weather services trust, made by pysteps: extrapolation and STEPS ensembles.
+"""Baselines by pysteps: extrapolation and STEPS ensembles, as weather services use them.
 
 Neither knows what comes from outside the domain: it is dry in the extrapolation, and in STEPS what
 is found by mirroring the rain at the edges. Pixels without data count as dry. Scores of the
@@ -154,7 +154,7 @@ def _steps_ensemble(
     # values", a singular matrix (LinAlgError is a ValueError), a nonstationary AR process.
     except (ValueError, RuntimeError):
         return None
-    # It also gives up without a word, all dry, where only the newest frame or an edge has rain.
+    # It also fails silently, all dry, where only the newest frame or an edge has rain.
     has_rain = any(frame.any() for frame in frames)
     return np.stack(frames, axis=1) if has_rain else None
 

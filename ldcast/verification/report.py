@@ -169,7 +169,7 @@ def warn_of_blocks(crop_size: int, block_size: int) -> list[str]:
 
 
 def describe_scores(table: dict[str, Any]) -> str:
-    """The most telling numbers of `scores_table` in three tables."""
+    """The most important numbers of `scores_table` in three tables."""
     return "\n".join([*_crps_lines(table), "", *_ensemble_lines(table), "", *_skill_lines(table)])
 
 

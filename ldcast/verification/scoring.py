@@ -31,7 +31,7 @@ from ldcast.verification.tally import Tally
 
 BLOCK_SIZES = (1, 8, 64)  # pixels
 SCALES = (1, 4, 16, 64)  # pixels
-MOTION_MARGIN = 128  # pixels around a crop that tell of its motion, too
+MOTION_MARGIN = 128  # pixels around a crop that its motion is estimated from, too
 
 
 def interior_scores() -> list[Score]:

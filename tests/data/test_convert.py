@@ -92,7 +92,7 @@ def test_frames_with_seconds_are_thinned_all_the_same(num_frames, seconds, tmp_p
 def test_minutes_that_the_frames_do_not_divide_are_refused(tmp_path, capsys):
     path, out = write(tmp_path / "a.npz", [0, 10, 20, 30]), tmp_path / "event.npz"
     for minutes in (5, 25):
-        message = f"frames are 10 minutes apart, expected {minutes} minutes or a part"
+        message = f"frames are 10 minutes apart, expected {minutes} minutes"
         refuse(capsys, message, path, "--minutes-per-frame", minutes, "--out", out)
     refuse(capsys, "minutes per frame", path, "--minutes-per-frame", 0, "--out", out)
     assert not out.exists()
@@ -111,7 +111,7 @@ def test_what_is_refused(tmp_path, capsys):
     other = tmp_path / "a.h5"
     other.write_bytes(b"")
     names = "expected --reader with one of mch, fmi, knmi, odim, xarray, npz"
-    refuse(capsys, f"suffix '.h5' does not tell the format, {names}", other, "--out", out)
+    refuse(capsys, f"suffix '.h5' .*{names}", other, "--out", out)
     refuse(capsys, f"suffix '.h5', '.npz' does .*{names}", path, other, "--out", out)
     refuse(capsys, "is one of the files to read", path, "--out", path)
     refuse(capsys, "missing, expected a file of radar rain", tmp_path / "b.npz", "--out", out)

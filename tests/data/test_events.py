@@ -368,7 +368,7 @@ def blank(event: RainEvent, *frames: int) -> RainEvent:
             blank(make_event(12), 11),
             50,
             "forecast from 2020-06-01T00:50, not from the 1 newer frame up to 2020-06-01T00:55: "
-            "they lack what a forecast starts from, with 2020-06-01T00:55 without data",
+            "no forecast can start from them, with 2020-06-01T00:55 without data",
         ),
         (blank(make_event(12), 9), 40, "with 2020-06-01T00:45 without data"),
         (

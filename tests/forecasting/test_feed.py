@@ -108,17 +108,17 @@ def test_a_repeated_frame_changes_nothing(feed) -> None:
     assert feed.look() == [3]
     assert feed.feed.event(START + 3 * STEP).rain_rate[-1, 0, 0] == 3
     assert feed.lines == [
-        "passed over again003.npz: all its frames, up to 2016-07-11T22:15, came before"
+        "skipped again003.npz: all its frames, up to 2016-07-11T22:15, came before"
     ]
 
 
-def test_a_broken_frame_is_said_once_and_taken_when_it_is_mended(feed) -> None:
+def test_a_broken_frame_is_said_once_and_taken_when_it_is_fixed(feed) -> None:
     feed.bring(*range(4))
     path = feed.folder / "frame003.npz"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert feed.look() == feed.look() == []
-    assert len(feed.lines) == 1 and feed.lines[0].startswith("passed over frame003.npz: ")
+    assert len(feed.lines) == 1 and feed.lines[0].startswith("skipped frame003.npz: ")
     path.write_bytes(whole)
     assert feed.look() == [3]
 
@@ -132,7 +132,7 @@ def test_whatever_a_reader_raises_is_passed_over(tmp_path) -> None:
     (tmp_path / "frame.h5").touch()
     feed.look()
     feed.look()
-    assert lines == ["passed over frame.h5: of a library"]
+    assert lines == ["skipped frame.h5: of a library"]
 
 
 def test_a_frame_from_the_future_does_not_make_the_others_old(feed) -> None:
@@ -341,7 +341,7 @@ def test_what_is_known_of_files_and_times_does_not_pile_up(tmp_path) -> None:
         (due, *_) = feed.look()
         feed.feed.drop(START + due * STEP)
     assert len(feed.feed._read) == len(feed.feed._seen) == 6
-    assert len(feed.feed._told) == 2
+    assert len(feed.feed._logged) == 2
     assert len(feed.feed._dropped) <= 2
 
 
@@ -390,9 +390,7 @@ def test_rolling_files_of_many_frames_hold_no_more_than_each_frame(feed) -> None
         assert frame.rain_rate.base is None, time
     feed.bring_as("roll3.npz", *range(3))
     feed.look()
-    assert feed.lines == [
-        "passed over roll3.npz: all its frames, up to 2016-07-11T22:10, came before"
-    ]
+    assert feed.lines == ["skipped roll3.npz: all its frames, up to 2016-07-11T22:10, came before"]
 
 
 def test_a_frame_of_no_use_gives_way_to_its_issue_from_another_file(feed) -> None:

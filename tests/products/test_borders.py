@@ -1,4 +1,4 @@
-"""Border lines: every kind of file, at the right pixels, and one line for each thing to mend."""
+"""Border lines: every kind of file, at the right pixels, and one line for each thing to fix."""
 
 import json
 import sys
@@ -242,7 +242,7 @@ def test_shapefiles_of_points_and_damaged_ones(tmp_path: Path) -> None:
         read_borders([path], SWISS, SHAPE)
 
 
-# ---- what a user can mend ------------------------------------------------------------------------
+# ---- what a user can fix -------------------------------------------------------------------------
 
 
 def refused(paths: list[Path], grid: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Frames that a file has room for but no rain: left out at its end, and said."""
+"""Frames that a file has room for but no rain yet: left out at its end, with a note."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,7 +49,7 @@ def without_unwritten_end(
 
 
 def without_empty_end(event: RainEvent, rain: "DataArray", written: Written | None) -> RainEvent:
-    """The event without frames at its end that hold nothing; its notes say so, and what is doubted.
+    """The event without frames at its end that hold nothing; notes name these, and doubtful ones.
 
     Such are frames without data, unless all are so; and those of exactly 0 that follow on a frame
     with rain, which does not end so suddenly, in the same chunk. Others, which may be dry, are

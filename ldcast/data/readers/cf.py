@@ -73,9 +73,7 @@ def oriented(rain: "DataArray", where: str) -> tuple["DataArray", dict[str, Any]
     _, y_axis, x_axis = rain.dims
     is_metric = {_units(rain, axis, where) in _METRES for axis in (x_axis, y_axis)}
     if len(is_metric) > 1:
-        raise InputError(
-            f"{where}: only one of {x_axis} and {y_axis} is in degrees; mend its units"
-        )
+        raise InputError(f"{where}: only one of {x_axis} and {y_axis} is in degrees; fix its units")
     x, y = _coordinate(rain, x_axis, where), _coordinate(rain, y_axis, where)
     if x[0] > x[-1]:
         rain = rain.isel({x_axis: slice(None, None, -1)})
@@ -130,7 +128,7 @@ def _units_of_mapping(mapping: dict[str, Any], where: str) -> str:
     if texts and not any(mapping.get(name) for name in _WKT_TEXTS):
         if metres_per_unit(texts[0]) != 1:
             return "km"
-        mapping = {"crs_wkt": texts[0]}  # pyproj tells one from the other
+        mapping = {"crs_wkt": texts[0]}  # pyproj recognises which it is
     crs = _flat(_crs(mapping, {}, where))
     return str(crs.axis_info[0].unit_name) if crs.axis_info else "none"
 
@@ -169,7 +167,7 @@ def _coordinate(rain: "DataArray", axis: Any, where: str) -> np.ndarray:
     """Centres of pixels, metres or degrees, float64."""
     values = rain[axis].to_numpy()
     if values.dtype.kind not in "fiu":
-        raise InputError(f"{where}: {axis} is {values.dtype}, expected numbers; mend its values")
+        raise InputError(f"{where}: {axis} is {values.dtype}, expected numbers; fix its values")
     values = values.astype(np.float64)
     steps = np.diff(values)
     if len(values) < 2 or not np.isfinite(values).all() or (mean := steps.mean()) == 0:
@@ -258,8 +256,8 @@ def _grid_mapping(rain: "DataArray") -> dict[str, Any] | None:
     name = _mapping_of(str(named), rain.dims[1:])
     if name in rain.coords:
         return rain[name].attrs
-    telling = {*_PROJ_TEXTS, *_WKT_TEXTS, "grid_mapping_name"}
-    found = [coord.attrs for coord in rain.coords.values() if telling & coord.attrs.keys()]
+    crs_names = {*_PROJ_TEXTS, *_WKT_TEXTS, "grid_mapping_name"}
+    found = [coord.attrs for coord in rain.coords.values() if crs_names & coord.attrs.keys()]
     return found[0] if len(found) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Which frames of a Zarr folder were written, told by the chunks that are there; no rain is read.
+"""Which frames of a Zarr folder were written, judged by the chunks that are there; no rain is read.
 
 zarr counts chunks, and a shard as one of them, but does not name what is inside a shard. So the two
 things that it takes are read here by the format's own rules: the names of chunks, and the index of
@@ -29,7 +29,7 @@ _NETCDF_FILL = {
 
 
 class Written(NamedTuple):
-    """What the chunks of an array tell of its frames.
+    """What the chunks of an array show about its frames.
 
     frames: (T,) bool, False where none of the chunks that hold a frame is there.
     chunk: (T,) int, which chunk of the time axis a frame is in.
@@ -67,7 +67,7 @@ def written_frames(store: Path, name: str, axis: int, num_frames: int) -> Writte
     """Which frames of an array have a chunk; in shards, an inner chunk.
 
     store: Zarr folder. name: of the array in it. axis: its time axis. None where this cannot be
-    told: not a Zarr folder, or a layout that is not known here.
+    known: not a Zarr folder, or a layout that is not known here.
     """
     document = _document(store / name)
     layout = document and _layout(document)

@@ -1,7 +1,7 @@
 """Rain from NetCDF, Zarr and xarray, found by its CF standard name and converted by its units.
 
 Rates and amounts with the standard names of `RATES` and `AMOUNTS` are read. An amount fell in the
-interval that the time bounds tell or, without them, an attribute or the spacing of the frames.
+interval that the time bounds give or, without them, an attribute or the spacing of the frames.
 Source: CF Conventions 1.11; CF Standard Name Table.
 """
 
@@ -53,7 +53,7 @@ AMOUNTS = (
     "rainfall_amount",
 )
 
-_MIN_SUMS = 4  # frames that tell whether they only grow
+_MIN_SUMS = 4  # frames that show whether they only grow
 _MINUTES = ("accutime",)  # attributes with the minutes of an amount: pysteps writes this one
 _DURATIONS = ("accumulation_period", "accumulation_time", "accumulation_interval")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -107,7 +107,7 @@ def _event(
     """The event, without frames at its end that hold nothing.
 
     where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame.
-    written: what the chunks of a store tell; None where nothing does.
+    written: what the chunks of a store show; None where nothing does.
     """
     whole, grid = oriented(with_axes(rain, where), where)
     rain, grid, notes = cut_unloaded(whole, grid, how, where)
@@ -211,14 +211,13 @@ def _open(path: Path) -> "Dataset":
     except Exception as why:  # of many kinds, from xarray and the packages beneath it
         said = " ".join(str(why).split())
         if "unable to decode time units" in said:
-            mend = "mend units and calendar of the time, such as minutes since 2020-01-01, standard"
+            fix = "fix units and calendar of the time, such as minutes since 2020-01-01, standard"
         else:
-            mend = looks_like(path, other_than="xarray") or (
+            fix = looks_like(path, other_than="xarray") or (
                 "fetch it again, or: pip install netCDF4 zarr"
             )
         raise InputError(
-            f"{path} is no NetCDF or Zarr that can be read ({type(why).__name__}: {said[:200]}); "
-            f"{mend}"
+            f"{path} is not a readable NetCDF or Zarr ({type(why).__name__}: {said[:200]}); {fix}"
         ) from why
 
 
@@ -285,7 +284,7 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarra
         if bounds.shape != shape or bounds.dtype.kind != "M":
             raise InputError(
                 f"{path}: {name}, the bounds of {coordinate.name}, has shape {bounds.shape} of "
-                f"{bounds.dtype}, expected {shape} of times, start and end of each; mend it or "
+                f"{bounds.dtype}, expected {shape} of times, start and end of each; fix it or "
                 "drop it"
             )
         return np.sort(rounded_to_seconds(bounds).reshape(-1, 2), axis=1)
@@ -330,7 +329,7 @@ def _factors(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(T,) float64, by which each frame is multiplied to be in mm/h; and `interval_start`.
 
-    Reflectivity stays as it is.
+    Reflectivity is left unchanged.
     """
     name, units = _text(rain, "standard_name"), _text(rain, "units")
     if _is_reflectivity(rain):
@@ -349,7 +348,7 @@ def _factors(
     if (name in AMOUNTS and rate is not None) or (name in RATES and amount is not None):
         raise InputError(
             f"{where}: {_describe(rain)} is {'a rate' if name in RATES else 'an amount'} by its "
-            "standard_name, but not by its units; mend the one that is wrong"
+            "standard_name, but not by its units; fix the one that is wrong"
         )
     if rate is not None:
         return np.full(len(time), rate), _mean_start(rain, time, bounds)
@@ -374,7 +373,7 @@ def _interval_start(
         if (bounds[:, 0] == bounds[:, 1]).any():
             raise InputError(
                 f"{where}: the time bounds of an amount of rain are equal, expected start and end "
-                "of the interval; mend them, or convert to mm h-1"
+                "of the interval; fix them, or convert to mm h-1"
             )
         return bounds[:, 0]
     if (stated := _stated_interval(rain)) is not None:
@@ -384,7 +383,7 @@ def _interval_start(
     if not is_even or (np.abs(np.diff(time) - spans) > JITTER).any():
         raise InputError(
             f"{where}: it has amounts of rain without time bounds, and {len(time)} frames that are "
-            "not evenly spaced tell no interval; add bounds to time, or convert to mm h-1"
+            "not evenly spaced give no interval; add bounds to time, or convert to mm h-1"
         )
     return time - max(spans[0], _sampled_every(rain) or spans[0])
 
@@ -458,8 +457,8 @@ def _without_invalid(values: np.ndarray, rain: "DataArray", where: str) -> np.nd
     given = [np.asarray(rain.attrs[name]) for name in names]
     if any(limits.dtype.kind not in "fiu" for limits in given) or given[-1].size > 2:
         raise InputError(
-            f"{where}: {' and '.join(names)} of {rain.name} are no numbers, expected the lowest "
-            "and the highest valid value; mend or drop them"
+            f"{where}: {' and '.join(names)} of {rain.name} are not numbers, expected the lowest "
+            "and the highest valid value; fix or drop them"
         )
     low, high = rain.attrs.get("valid_range", (-np.inf, np.inf))
     limits = np.float64([rain.attrs.get("valid_min", low), rain.attrs.get("valid_max", high)])

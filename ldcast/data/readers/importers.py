@@ -46,7 +46,7 @@ def read_mch(path: Path, how: Reading = AS_STATED) -> RainEvent:
         if not named:
             raise InputError(
                 f"{path}: expected a name such as AQC161932045V_00005.801.gif, with year, day of "
-                "the year, hour and minute (UTC), and 5 minutes' rain; give it its first name back"
+                "the year, hour and minute (UTC), and 5 minutes' rain; restore its original name"
             )
         amount, _, metadata = importers.import_mch_gif(
             str(path), product="AQC", unit="mm", accutime=5.0
@@ -225,7 +225,7 @@ def minutes_between(start: np.datetime64, end: np.datetime64, path: Path) -> flo
     if minutes <= 0:
         raise InputError(
             f"{path}: the rain is of {minutes:g} minutes, from {start} to {end}, expected more "
-            "than 0; mend its times"
+            "than 0; fix its times"
         )
     return minutes
 
@@ -242,7 +242,7 @@ def parse_digits(text: str, form: str, path: Path) -> np.datetime64:
             return parse_utc(text, form)
     raise InputError(
         f"{path}: its time is {text!r}, expected all digits of {digits} and a time that there is, "
-        f"such as {datetime(2024, 7, 11, 12, 30).strftime(form)!r}; mend it"
+        f"such as {datetime(2024, 7, 11, 12, 30).strftime(form)!r}; fix it"
     )
 
 

@@ -218,5 +218,5 @@ def _refuse_grid(
 ) -> None:
     raise InputError(
         f"{other.source} differs in {what} from {first.source}: got {got}, expected {expected}; "
-        "read files of different grids apart"
+        "read files of different grids separately"
     )
