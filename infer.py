@@ -58,7 +58,7 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     write_forecast(forecast, flags.out, flags.format)
     for note in [*notes_of([past]), *notes_of_unused([past], model.fields)]:
         print(f"note: {note}")
-    for warning in warn_of_few_steps(forecast.num_sampling_steps):
+    for warning in warn_of_few_steps(forecast.sampler, forecast.num_sampling_steps):
         print(warning)
     view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
     print(summarise(*view, past.grid, forecast.calibrated_chances))

@@ -1,6 +1,6 @@
 """DPM-Solver++: a deterministic sampler of second order that works on clean latents.
 
-It divides by no signal, so it may start where none is left, and few steps stay stable.
+It divides by no signal, so with a network that answers v or flow it may start where none is left.
 """
 
 import math

@@ -95,9 +95,12 @@ class PLMSSampler:
         return self.schedule.sampling_grid(self.num_sampling_steps, self.spacing)
 
 
-def warn_of_few_steps(num_sampling_steps: int) -> list[str]:
-    """A line where a forecast of so few steps of PLMS cannot be trusted; else none."""
-    if num_sampling_steps >= FEW_STEPS:
+def warn_of_few_steps(sampler: str, num_sampling_steps: int) -> list[str]:
+    """A line where a forecast of so few steps cannot be trusted; else none.
+
+    sampler: as the registry names it. Of other samplers than PLMS nothing is known.
+    """
+    if sampler != "plms" or num_sampling_steps >= FEW_STEPS:
         return []
     return [
         f"warning: {num_sampling_steps} sampling steps are too few to trust: members come out too "

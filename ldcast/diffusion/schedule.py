@@ -149,8 +149,8 @@ class NoiseSchedule:
         total = self.num_diffusion_steps
         if not 1 <= num <= total:
             raise InputError(f"got {num} sampling steps, expected 1 to {total}")
-        wanted = torch.linspace(noisiest, cleanest, num, dtype=torch.float64) * math.log(10)
-        nearest = torch.searchsorted(-self.log_snr, -wanted).tolist()
+        wanted = torch.linspace(noisiest, cleanest, num, dtype=torch.float64, device="cpu")
+        nearest = torch.searchsorted(-self.log_snr, -wanted * math.log(10)).tolist()
         grid, below = [], total
         for k in range(num):  # where the table is coarser than the grid, one after the other
             below = max(min(nearest[k], below - 1), num - 1 - k)

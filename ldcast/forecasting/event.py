@@ -60,6 +60,9 @@ def forecast_event(
     processes = processes or Processes(0, 1, model.device)
     frames, diffusion = model.frames, model.config.diffusion
     num_frames = num_frames_of(model, request)
+    if request.calibration:
+        calibration = request.calibration.until(int(frames.leads(num_frames)[-1]))
+        request = replace(request, calibration=calibration)
     past_rain = torch.from_numpy(past.rain_rate)
     members = processes.block(check_count("members", request.num_members))
     first_member = check_count("as first member", request.first_member, low=0)

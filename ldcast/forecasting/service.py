@@ -48,7 +48,8 @@ def watch(flags: argparse.Namespace, processes: Processes, log: Callable[[str], 
         read = reader_with(READERS.get(flags.reader, read_event), how)
         feed = FrameFeed(flags.watch, read, flags.frames, flags.keep, log, model.fields)
         log(f"watching {flags.watch}, forecasts go to {flags.out}")
-        for line in warn_of_few_steps(model.config.diffusion.num_sampling_steps):
+        diffusion = model.config.diffusion
+        for line in warn_of_few_steps(diffusion.sampler, diffusion.num_sampling_steps):
             log(line)
         newest = np.datetime64(0, "s")  # that a picture was drawn of
         said: set[str] = set()  # notes

@@ -23,11 +23,23 @@ class CosineAutoencoderConfig(AutoencoderConfig):
     channels: int = setting(8, "width at full resolution", low=1)
     latent_channels: int = setting(24, "channels of the latent z: cosines that are kept", low=1)
     coarse_channels: int = setting(64, "width on the latent grid", low=1)
-    kl_weight: float = setting(0.0, "not used here: the encoder is not trained", low=0)
+    kl_weight: float = setting(0.0, "0: the encoder is not trained", low=0)
     kind: str = setting("cosine", "which autoencoder, of ldcast/models/registry.py")
     rain_weight: float = setting(0.3, "weight of the error in mm/h in the loss", low=0)
     num_decoder_blocks: int = setting(2, "residual blocks of the decoder, coarse", low=0)
     noise: float = setting(0.1, "deviation of the latent's noise in training, model units", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        num_cosines = CosineAutoencoder.compression**3
+        if self.latent_channels > num_cosines:
+            raise InputError(
+                f"latent_channels: got {self.latent_channels}, expected at most {num_cosines}"
+            )
+        if self.kl_weight:
+            raise InputError(
+                f"kl_weight: got {self.kl_weight}, expected 0: the cosines are not trained"
+            )
 
 
 class CosineAutoencoder(nn.Module):
@@ -35,7 +47,8 @@ class CosineAutoencoder(nn.Module):
 
     Encoding is the discrete cosine transform of each patch (Ahmed et al. 1974), cut off: 64 numbers
     become C. `latent_scale` standardises them and knows how large each was. Decoding is the inverse
-    transform, plus a residual network of local convolutions, none of which spans latent frames.
+    transform, plus a residual network of local convolutions; those on the latent grid see one
+    latent frame each, so that the number of frames does not matter.
     Trained on noisy latents, so that small errors of a forecast latent are not amplified.
     """
 
@@ -48,8 +61,6 @@ class CosineAutoencoder(nn.Module):
         fine, coarse = self.config.level_channels
         latent, size = self.config.latent_channels, self.compression
         cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
-        if len(cosines) < latent:
-            raise InputError(f"latent_channels: got {latent}, expected at most {len(cosines)}")
         self.register_buffer("cosines", cosines)
         self.latent_scale = LatentScale(latent)
         self.details = nn.Sequential(
@@ -107,6 +118,8 @@ class CosineAutoencoder(nn.Module):
 class LatentScale(nn.Module):
     """Mean and deviation of each latent channel over training data; 0 and 1 until measured."""
 
+    LOWEST = 0.01  # model units, of the deviation: rain that never changes has channels without any
+
     def __init__(self, latent_channels: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent_channels))
@@ -123,7 +136,7 @@ class LatentScale(nn.Module):
     def measure(self, z: Tensor) -> None:
         """Takes mean and deviation of latents (C, latent cells) of training data."""
         self.mean.copy_(z.mean(1))
-        self.deviation.copy_(z.std(1))
+        self.deviation.copy_(z.std(1).clamp(min=self.LOWEST))
 
     def sizes(self) -> Tensor:
         """(C,) deviations of the channels, of mean square 1 over all of them."""

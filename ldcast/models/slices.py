@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ldcast.models.autoencoder import Autoencoder
 from ldcast.models.blocks import conv3d
@@ -157,7 +157,7 @@ def _kept(x: Columns) -> Columns:
 
 def _in_one_piece(function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A function that is not known here, of whole tensors; a field where a tensor of 5 axes is."""
-    fields = [x for x in (*args, *kwargs.values()) if isinstance(x, Columns)]
+    fields = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Columns)]
     num_columns = fields[0].num_columns if fields else 1
 
     def to_tensor(x: Any) -> Any:
@@ -178,6 +178,21 @@ def _pointwise(function: Callable) -> Callable:
         )
 
     return of_columns
+
+
+def _cat(fields: Any, dim: int = 0) -> Columns:
+    """Fields of one width beside each other, along their channels."""
+    if dim != 1 or not all(isinstance(field, Columns) for field in fields):
+        return NotImplemented
+    first = fields[0]
+    if any((*x.shape[:1], *x.shape[2:]) != (*first.shape[:1], *first.shape[2:]) for x in fields):
+        return NotImplemented
+    shape = (first.shape[0], sum(x.shape[1] for x in fields), *first.shape[2:])
+
+    def at(start: int, stop: int) -> Tensor:
+        return torch.cat([field.at(start, stop) for field in fields], dim=1)
+
+    return Columns(shape, at, min(field.num_columns for field in fields))
 
 
 def _of_two(function: Callable) -> Callable:
@@ -323,6 +338,7 @@ _KNOWN: dict[Callable, Callable] = {
     torch.conv3d: _conv3d,
     torch.conv_transpose3d: _conv_transpose3d,
     F.group_norm: _group_norm,
+    torch.cat: _cat,
     **{function: _pointwise(function) for function in POINTWISE},
     **{function: _of_two(function) for function in ARITHMETIC},
 }

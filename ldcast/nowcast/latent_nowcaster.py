@@ -44,6 +44,8 @@ class LatentNowcaster(nn.Module):
             raise ValueError("the two samplers must be built on one NoiseSchedule object")
         if prediction not in PREDICTIONS:
             raise ValueError(f"got prediction {prediction!r}, expected one of {PREDICTIONS}")
+        if channel_sizes is not None and prediction != "v":
+            raise ValueError(f"got channel_sizes with prediction {prediction!r}, expected 'v'")
         self.conditioner = conditioner
         self.denoiser = denoiser
         self.training_sampler = training_sampler

@@ -77,10 +77,10 @@ def model_forecaster(
     model = LDCast.from_pretrained(folder, device)
     model.use_sampler(sampler, num_sampling_steps)
     dtype, networks = amp_dtype(amp, device), model.networks().values()
-    num_sampling_steps = model.config.diffusion.num_sampling_steps
+    diffusion = model.config.diffusion
     notes = [
         *check_half_precision(networks, device, dtype, with_gradients=False),
-        *warn_of_few_steps(num_sampling_steps),
+        *warn_of_few_steps(diffusion.sampler, diffusion.num_sampling_steps),
     ]
 
     def forecast(past: Tensor, case: Case, fields: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -90,7 +90,7 @@ def model_forecaster(
         "weights": fingerprint(folder),
         "settings": to_dict(model.config),
         "num_members": num_members,
-        "num_sampling_steps": num_sampling_steps,
+        "num_sampling_steps": diffusion.num_sampling_steps,
         "precision": str(dtype),
         "device": device.type,
         "torch": torch.__version__,

@@ -1,8 +1,9 @@
 """A new sampler is a file and a line: registered, it is drawn with, saved, named and repeated."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import rain, tiny_config, tiny_model
@@ -136,6 +137,18 @@ def test_a_registered_sampler_and_its_settings_are_saved(model, tmp_path) -> Non
     assert torch.equal(
         LDCast.from_pretrained(tmp_path, device="cpu").predict(rain(), 1), model.predict(rain(), 1)
     )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_model_of_each_sampler_is_saved_and_loaded(name, tmp_path) -> None:
+    """Loading makes no tensors with content until there are weights for them."""
+    diffusion = DiffusionConfig(sampler=name, num_sampling_steps=3)
+    model = build(replace(tiny_config(), diffusion=diffusion)).eval()
+    model.save_pretrained(tmp_path)
+    loaded = LDCast.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config == model.config
+    past = rain(16, 16)
+    assert np.array_equal(loaded.predict(past, 1), model.predict(past, 1))
 
 
 def test_a_sampler_that_is_not_registered_forecasts_but_is_not_saved(tmp_path) -> None:

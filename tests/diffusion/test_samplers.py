@@ -211,7 +211,8 @@ def test_unknown_spacings_are_refused():
 
 
 def test_few_steps_are_warned_of():
-    assert [len(warn_of_few_steps(num)) for num in (1, 9, 10, 50)] == [1, 1, 0, 0]
+    assert [len(warn_of_few_steps("plms", num)) for num in (1, 9, 10, 50)] == [1, 1, 0, 0]
+    assert warn_of_few_steps("dpm_solver", 1) == []
 
 
 def test_plms_keeps_nothing_between_calls():

@@ -12,7 +12,7 @@ from tiny_models import rain, tiny_config
 from ldcast import LDCast
 from ldcast.config import ModelConfig
 from ldcast.errors import InputError
-from ldcast.models import autoencoder_loss
+from ldcast.models import autoencoder_loss, slices
 from ldcast.models.cosine_autoencoder import (
     CosineAutoencoder,
     CosineAutoencoderConfig,
@@ -79,8 +79,15 @@ def test_all_cosines_lose_nothing() -> None:
     network = CosineAutoencoder(replace(TINY, latent_channels=64)).requires_grad_(False)
     rain_norm = torch.randn(1, 1, 8, 12, 20)
     torch.testing.assert_close(network(rain_norm)[0], rain_norm)
-    with pytest.raises(InputError, match="65, expected at most 64"):
-        CosineAutoencoder(replace(TINY, latent_channels=65))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"latent_channels": 65}, "65, expected at most 64"), ({"kl_weight": 0.1}, "expected 0")],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(TINY, **changes)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +151,13 @@ def test_a_measured_scale_standardises_and_is_undone() -> None:
     torch.testing.assert_close(scale.undo(standard), field)
 
 
+def test_rain_that_never_changes_is_not_blown_up() -> None:
+    scale = LatentScale(2)
+    scale.measure(torch.stack([torch.randn(50), torch.full((50,), 3.0)]))
+    assert scale.deviation[1] == pytest.approx(0.01)
+    assert scale(torch.full((1, 2, 1, 1, 1), 3.0))[0, 1] == 0
+
+
 def test_sizes_of_channels_are_as_in_rain_and_of_unit_size_together() -> None:
     scale = LatentScale(2)
     scale.deviation.copy_(torch.tensor([3.0, 4.0]))
@@ -162,6 +176,17 @@ def test_slices_equal_one_piece(num_columns) -> None:
         (decode_in_slices(network, z, **sizes), decoded),
     ):
         torch.testing.assert_close(result, exact, rtol=0, atol=1e-5 * exact.abs().max().item())
+
+
+def test_slices_are_as_wide_as_asked_for(monkeypatch) -> None:
+    """A step of the decoder that is not known by slices would be made column by column."""
+    widths, conv3d = [], slices.conv3d
+    monkeypatch.setattr(
+        slices, "conv3d", lambda x, *rest: widths.append(x.shape[-1]) or conv3d(x, *rest)
+    )
+    z = torch.randn(1, 3, 2, 10, 13)
+    decode_in_slices(stirred(), z, whole_bytes=0, slice_bytes=26 * 4 * 2 * 2 * 8 * 40)
+    assert widths and min(widths) > 5
 
 
 def test_every_parameter_gets_a_gradient_after_an_update() -> None:
