@@ -1,6 +1,7 @@
 """Keeps test runs from fighting for cores; what the tests of training start from."""
 
 import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_models import tiny_model
 import train_autoenc
 from ldcast.data.event import RainEvent
 from ldcast.data.event_files import write_event
+from ldcast.data.readers import specs
 from ldcast.data.synthetic import synthetic_event
 from ldcast.machine import half_precision
 from ldcast.training.run import Run
@@ -28,6 +30,12 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(Run, "draw", lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut is nothing that a test can see, and flushing takes a third of a tiny training."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 MEASURED = functools.cache(half_precision.measure)
 
 
@@ -35,6 +43,13 @@ MEASURED = functools.cache(half_precision.measure)
 def half_precision_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For all trainings of a test run: it takes as long as they do."""
     monkeypatch.setattr(half_precision, "measure", MEASURED)
+
+
+@pytest.fixture
+def small_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `synthetic:SEED` names is of 32 x 32 pixels: 256 x 256 take seconds."""
+    small = functools.partial(synthetic_event, height=32, width=32)
+    monkeypatch.setattr(specs, "synthetic_event", small)
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ def test_the_file_says_what_was_forecast_and_how(call, event, model_folder) -> N
     assert forecast["num_sampling_steps"] == 1
 
 
+@pytest.mark.core
 def test_the_forecast_is_that_of_predict(call, event, model_folder) -> None:
     assert call("--seed", "3") == 0
     model = LDCast.from_pretrained(model_folder, device="cpu")
@@ -124,7 +125,7 @@ def test_without_data_the_seed_makes_the_rain() -> None:
     past = past_of(parse_flags("", ["--seed", "7"]))
     assert past.name == "synthetic:7"
     assert past.rain_rate.shape == (4, 256, 256)
-    assert past.time.tolist() == synthetic_event(7).time[-4:].tolist()
+    assert past.time.tolist() == synthetic_event(7, height=16, width=16).time[-4:].tolist()
 
 
 def test_the_summary_is_printed(call, capsys) -> None:

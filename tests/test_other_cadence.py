@@ -121,7 +121,7 @@ def test_forecasts_reach_as_far_as_the_model_and_beyond(runs, ten_path, tmp_path
     assert longer.is_second_hand.tolist() == [False] * 12 + [True] * 3
 
 
-def test_synthetic_rain_has_the_models_minutes(tmp_path) -> None:
+def test_synthetic_rain_has_the_models_minutes(tmp_path, small_synthetic) -> None:
     tiny_model(frames=FrameConfig(minutes_per_frame=6)).save_pretrained(tmp_path)
     past = past_of(parse_flags("", ["--model", str(tmp_path)]))
     assert (np.diff(past.time) == np.timedelta64(360, "s")).all() and past.notes == ()

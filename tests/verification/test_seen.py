@@ -9,6 +9,8 @@ from tiny_models import tiny_model
 from ldcast.data.synthetic import synthetic_event
 from ldcast.verification.seen import is_trained_on, warn_of_training
 
+pytestmark = pytest.mark.usefixtures("small_synthetic")
+
 
 @pytest.mark.parametrize(
     ("trained_on", "expected"),
