@@ -34,7 +34,10 @@ def test_the_bundled_model_follows_the_rain_it_sees() -> None:
     assert far < 5 * wet_past[-1].mean()
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5, 7, 10, 14, 19, 21, 23, 25])
+OTHERS = [pytest.param(num, marks=pytest.mark.slow) for num in (3, 5, 7, 10, 14, 19, 21, 23, 25)]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4, *OTHERS])
 def test_no_number_of_steps_makes_more_rain_of_a_dry_past_than_the_default(
     num_steps: int, default_of_dry: np.ndarray
 ) -> None:

@@ -19,6 +19,8 @@ from ldcast.errors import InputError
 from ldcast.models import ConditionerConfig, DenoiserConfig
 from ldcast.settings import from_dict, leaves, to_dict
 
+pytestmark = pytest.mark.core
+
 PRESETS = ["tiny", "small", "paper", "paper_256"]
 
 

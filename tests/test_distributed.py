@@ -26,6 +26,7 @@ def start(stage: Stage, out: Path, iterations: int, *more: str) -> subprocess.Po
     return start_two(script, *stage.arguments(out, iterations, *more))
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path) -> None:
     two = start(stage, tmp_path / "two", 1, *FOUR)
     output, _ = two.communicate(timeout=300)
@@ -47,6 +48,7 @@ def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path
     )
 
 
+@pytest.mark.slow
 def test_a_change_of_the_number_of_processes_is_said(
     event_path: Path, autoencoder_run: Path, tmp_path: Path
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_change_of_the_number_of_processes_is_said(
     assert output.count("now by 2") == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_with_the_reason(
     event_path: Path, autoencoder_run: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +121,7 @@ for time in range(40):
 """
 
 
+@pytest.mark.slow
 def test_processes_end_although_a_thread_still_holds_tensors(tmp_path: Path) -> None:
     script = tmp_path / "ends.py"
     script.write_text(ENDS)

@@ -11,6 +11,8 @@ from ldcast.frames import FrameConfig, nearest_leads
 from ldcast.nowcast.ldcast import build
 from ldcast.settings import from_dict
 
+pytestmark = pytest.mark.core
+
 
 def test_the_defaults_are_the_published_ones():
     frames = from_dict(FrameConfig, {})

@@ -236,6 +236,7 @@ def run_together(
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.slow
 def test_processes_share_members_and_keep_their_order(call, model_folder, tmp_path) -> None:
     arguments = ["--model", str(model_folder), "--data", "event.npz", "--steps", "2"]
     arguments += ["--members", "5", "--lead-minutes", "105"]
@@ -249,6 +250,7 @@ def test_processes_share_members_and_keep_their_order(call, model_folder, tmp_pa
     assert not np.allclose(two[0], two[1], atol=0.1, equal_nan=True)  # or order could not be told
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_the_other(call, model_folder, tmp_path) -> None:
     """The second one finds no data: it has a folder of its own to work in."""
     script = tmp_path / "infer_apart.py"
@@ -305,6 +307,7 @@ def wait_until(is_so) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_service_keeps_so_many_forecasts_and_ends_cleanly(service, event) -> None:
     write_event(event, "incoming/first.npz")
     process = service("--keep", "2", "--lead-minutes", "10")
@@ -325,6 +328,7 @@ def test_the_service_keeps_so_many_forecasts_and_ends_cleanly(service, event) ->
     np.testing.assert_allclose(forecast.rain_rate, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_services_do_not_share_a_folder(service, event) -> None:
     first = service()
     wait_until(lambda: "watching" in first.stdout.readline())

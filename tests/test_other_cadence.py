@@ -417,9 +417,9 @@ def test_no_less_is_held_out_than_an_example_takes(ten_path) -> None:
     [
         (8, 20, 52, 24),
         (8, 24, 60, 0),  # 28 held out would overlap what stage 1 trained on
-        (8, 24, 145, 29),
-        (32, 20, 56, 0),  # all of which stage 1 trained on
-        (32, 20, 64, 32),
+        pytest.param(8, 24, 145, 29, marks=pytest.mark.slow),
+        pytest.param(32, 20, 56, 0, marks=pytest.mark.slow),  # all of which stage 1 trained on
+        pytest.param(32, 20, 64, 32, marks=pytest.mark.slow),
     ],
 )
 def test_stage_2_validates_on_nothing_that_stage_1_trained_on(

@@ -16,6 +16,8 @@ from ldcast.rain import (
     valid_mask,
 )
 
+pytestmark = pytest.mark.core
+
 ARRAYS = load("forecast_e2e")
 UNITS = load("units")
 SCALE = RainScale()

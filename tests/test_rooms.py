@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.core
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("train_autoenc", "train_diffusion", "infer")
 # Each knows those before it, and none after it. What lies in a room is in it, unless it is named.

@@ -7,6 +7,8 @@ from ldcast import seeds
 from ldcast.errors import InputError
 from ldcast.seeds import draw_noise, keyed_generator, keyed_rng
 
+pytestmark = pytest.mark.core
+
 
 def first_draw(*key: int) -> int:
     return int(keyed_rng(*key).integers(2**62))

@@ -9,6 +9,8 @@ import pytest
 from ldcast.errors import InputError
 from ldcast.settings import Settings, add_flags, from_dict, override, setting, to_dict
 
+pytestmark = pytest.mark.core
+
 
 @dataclass(frozen=True)
 class Inner(Settings):

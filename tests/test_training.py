@@ -36,6 +36,7 @@ from train_diffusion import latent_grid, training_loss
 # ---- a run and what it leaves --------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_the_scripts_chain_without_repeated_arguments(
     event_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_run_folder_holds_a_fixed_set_of_files(stage: Stage, tmp_path: Path) -
     assert {path.name for path in (out / "pictures").iterdir()} == {"00000000.png", "00000001.png"}
 
 
+@pytest.mark.core
 def test_validation_names_raw_and_averaged_weights_apart(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 3)
     last = [line for line in read_metrics(out) if "val_loss" in line][-1]
@@ -163,7 +165,10 @@ def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
     assert not same_tensors(state(first), state(second))
 
 
-@pytest.mark.parametrize("more", [(), ("--amp", "bf16", "--loop.num-micro-batches", "2")])
+HALVED = ("--amp", "bf16", "--loop.num-micro-batches", "2")
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(HALVED, marks=pytest.mark.slow)], ids=str)
 def test_a_run_stopped_by_ctrl_c_resumes_exactly(
     stage: Stage,
     tmp_path: Path,
@@ -192,6 +197,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_exactly(
     assert read_metrics(broken) == read_metrics(unbroken)
 
 
+@pytest.mark.core
 def test_more_iterations_extend_a_run(stage: Stage, tmp_path: Path) -> None:
     whole = stage.reference(4)
     parts = stage.run(stage.run(tmp_path / "parts", 2), 4)
@@ -354,11 +360,13 @@ def usual_states(event_path: Path, autoencoder_run: Path) -> dict[str, dict[str,
     return {name: state(stage.reference(2)) for name, stage in stages.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "option"),
-    [(name, option) for name in SCRIPTS for option in (*BOTH, *ONLY[name])],
-    ids=str,
-)
+# An option of both scripts is one piece of code: one of them is quick.
+OPTIONS = [(name, option) for name in SCRIPTS for option in ONLY[name]]
+OPTIONS += [("autoencoder", option) for option in BOTH]
+OPTIONS += [pytest.param("diffusion", option, marks=pytest.mark.slow) for option in BOTH]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS, ids=str)
 def test_an_option_changes_the_run(
     name: str,
     option: tuple[str, str],

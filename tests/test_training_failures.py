@@ -393,6 +393,7 @@ def test_only_a_second_ctrl_c_interrupts_at_once() -> None:
             send(signal.SIGINT)()
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_with_nobody_reading_saves_as_well(
     event_path: Path, autoencoder_run: Path, tmp_path: Path
 ) -> None:

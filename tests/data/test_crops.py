@@ -22,6 +22,8 @@ from ldcast.data.tiles import CLASS_EDGES, TILE, tile_classes, tile_valid_share
 from ldcast.errors import InputError
 from ldcast.seeds import keyed_rng
 
+pytestmark = pytest.mark.core
+
 HEIGHT, WIDTH = 112, 150  # neither square nor multiples of a tile: 3 x 4 full tiles
 FIVE_MINUTES = np.timedelta64(300, "s")
 

@@ -12,6 +12,8 @@ from ldcast.diffusion.dpm_solver import CLEANEST, NOISIEST, DPMSolverSampler
 from ldcast.diffusion.schedule import SCHEDULES
 from ldcast.errors import InputError
 
+pytestmark = pytest.mark.core
+
 SHAPE = (2, 3, 2, 4, 6)
 
 

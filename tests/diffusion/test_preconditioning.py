@@ -7,6 +7,8 @@ from torch import Tensor
 from ldcast.diffusion import NoiseSchedule
 from ldcast.diffusion.preconditioning import preconditioned_v
 
+pytestmark = pytest.mark.core
+
 SCHEDULE = NoiseSchedule.cosine()
 DEVIATION = torch.tensor([4.0, 1.0, 0.1])
 

@@ -74,6 +74,7 @@ class Euler:
             z = self.schedule.add_noise(prediction.z, prediction.noise, there)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("num", [1, 4, 10])
 def test_flow_matching_is_a_schedule_and_a_sampler(monkeypatch, num) -> None:
     """It begins where no signal is left, at which noise alone would say nothing of the latent."""
@@ -110,6 +111,7 @@ def model(restless) -> LDCast:
     return model
 
 
+@pytest.mark.core
 def test_a_stochastic_forecast_repeats_and_member_2_is_the_same_alone(model) -> None:
     together = model.predict(rain(), num_members=3, seed=4)
     assert torch.equal(model.predict(rain(), num_members=3, seed=4), together)
@@ -128,6 +130,7 @@ def test_what_a_sampler_draws_does_not_depend_on_given_noise_and_differs_by_stre
     assert torch.equal(model.predict(rain(), 2, noise=noise, lead_minutes=200), members)
 
 
+@pytest.mark.core
 def test_a_registered_sampler_and_its_settings_are_saved(model, tmp_path) -> None:
     sampler = Restless(model.latent_nowcaster.inference_sampler.schedule, 3, share=0.25)
     model.latent_nowcaster.inference_sampler = sampler

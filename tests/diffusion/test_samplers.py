@@ -32,6 +32,8 @@ from ldcast.nowcast.ldcast import build
 from ldcast.published.names import conditioner_name, denoiser_name
 from ldcast.seeds import keyed_generators
 
+pytestmark = pytest.mark.core
+
 PLMS = load("plms")
 UNITS = load("units")
 SCHEDULE = NoiseSchedule.sqrt_linear()

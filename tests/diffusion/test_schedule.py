@@ -13,6 +13,8 @@ from golden_arrays import assert_close, load
 from ldcast.diffusion import NoiseSchedule
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 
+pytestmark = pytest.mark.core
+
 TABLES = load("schedule")
 UNITS = load("units")
 PUBLISHED_NAME = {"sqrt_linear": "linear", "cosine": "cosine"}

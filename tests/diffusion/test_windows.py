@@ -9,6 +9,8 @@ from torch import Tensor
 from ldcast.diffusion import NoiseSchedule, PLMSSampler, Prediction
 from ldcast.diffusion.windows import OVERLAP, LatentWindow, cover, denoise_together
 
+pytestmark = pytest.mark.core
+
 SCHEDULE = NoiseSchedule.sqrt_linear()
 SIZES = [(40, 52, 16), (16, 100, 16), (17, 33, 16), (8, 12, 16), (64, 64, 12)]
 

@@ -296,6 +296,7 @@ sys.exit(run_script(lambda: train_autoenc.main(sys.argv[1:])))
 """
 
 
+@pytest.mark.slow
 def test_all_processes_stop_where_one_computes_garbage(
     event_path: Path, autoencoder_run: Path, tmp_path: Path
 ) -> None:

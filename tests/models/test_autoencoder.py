@@ -23,6 +23,8 @@ from ldcast.published.names import autoencoder_name
 from ldcast.rain import from_model_units, to_model_units
 from train_autoenc import training_loss
 
+pytestmark = pytest.mark.core
+
 ARRAYS = load("autoencoder")
 UNITS = load("units")
 TINY = AutoencoderConfig(channels=6, latent_channels=3)

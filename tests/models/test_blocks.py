@@ -18,6 +18,8 @@ from ldcast.models.blocks import (
     store_channels_last,
 )
 
+pytestmark = pytest.mark.core
+
 GRIDS = range(3)  # of the published arrays: 5 x 12 x 10, 3 x 6 x 13 (wide), 1 x 8 x 8
 WIDE_GRID = 1
 UNITS = load("units")

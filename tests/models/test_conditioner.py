@@ -17,6 +17,8 @@ from ldcast.models import AFNOConditioner, AutoencoderKL, ConditionerConfig
 from ldcast.models.conditioner import TemporalTransformer
 from ldcast.published.names import conditioner_name
 
+pytestmark = pytest.mark.core
+
 ARRAYS = load("conditioner")
 UNITS = load("units")
 TINY = {

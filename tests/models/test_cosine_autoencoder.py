@@ -24,6 +24,8 @@ from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.model_folder import load_weights, read_description
 
+pytestmark = pytest.mark.core
+
 TINY = CosineAutoencoderConfig(channels=2, latent_channels=3, coarse_channels=6)
 REACH = 5  # latent cells: two blocks of two convolutions of 3 x 3, and seams at full resolution
 

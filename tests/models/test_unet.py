@@ -23,6 +23,8 @@ from ldcast.models.unet import (
 )
 from ldcast.published.names import denoiser_name
 
+pytestmark = pytest.mark.core
+
 ARRAYS = load("unet")
 UNITS = load("units")
 TINY = {

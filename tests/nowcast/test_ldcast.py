@@ -21,6 +21,8 @@ from ldcast.nowcast.request import pad_to_multiple
 from ldcast.rain import to_model_units
 from ldcast.seeds import draw_noise, keyed_generator, keyed_generators
 
+pytestmark = pytest.mark.core
+
 ARRAYS = load("forecast_e2e")
 # Members in other batches agree to rounding, which the diffusion and 10^x magnify.
 REBATCHED = 1e-4

@@ -63,6 +63,7 @@ def refusal(folder) -> str:
     return message
 
 
+@pytest.mark.core
 def test_a_saved_model_forecasts_the_same_to_the_bit(saved):
     expected = tiny_model().predict(rain(), num_members=2, seed=3)
     model = LDCast.from_pretrained(saved, device="cpu")
@@ -75,6 +76,7 @@ def test_folders_are_named_by_text_or_path(saved, as_type):
     assert LDCast.from_pretrained(as_type(saved), device="cpu").device == torch.device("cpu")
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     "config",
     [
@@ -183,6 +185,7 @@ def test_a_file_without_a_checksum_is_not_compared(tmp_path):
         check_checksum(tmp_path / "t.safetensors", is_required=True)
 
 
+@pytest.mark.core
 def test_weights_that_changed_on_disk_are_not_loaded(tmp_path):
     network = torch.nn.Linear(3, 2)
     write_weights(tmp_path, network=network)
@@ -238,6 +241,7 @@ def test_newer_format_is_refused(copied):
     assert "has format 2, this code reads 1: update ldcast" in refusal(copied)
 
 
+@pytest.mark.core
 def test_unknown_setting_is_refused_with_the_nearest_name(copied):
     change_config(copied, model={"denoiser": {"chanels": 8}})
     with pytest.raises(InputError, match=r"denoiser\.chanels: did you mean denoiser\.channels"):

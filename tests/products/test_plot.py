@@ -408,9 +408,12 @@ def test_what_the_radar_did_not_see_is_dotted(
         assert elsewhere < dotted / 4
 
 
+THIN = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 64), (64, 1), (3, 1000))]
+
+
 @needs_matplotlib
 @pytest.mark.parametrize("suffix", [".png", ".gif"])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (64, 1), (3, 1000)])
+@pytest.mark.parametrize("shape", [(1, 1), *THIN])
 def test_thin_domains_are_drawn(tmp_path: Path, shape: tuple[int, int], suffix: str) -> None:
     quality = np.ones((2, *shape), np.uint8)
     plot(tmp_path / f"a{suffix}", np.zeros((4, *shape)), np.zeros((2, 2, *shape)), quality=quality)

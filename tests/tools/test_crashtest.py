@@ -20,6 +20,7 @@ def killed_and_compared(stage: Stage, num_kills: int, iterations: int) -> None:
     assert main(["--kills", str(num_kills), str(script), *run]) == 0
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_the_unbroken_one(
     event_path: Path, autoencoder_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ def test_the_verdict_names_what_is_lost_doubled_or_wrong(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.slow
 def test_the_service_loses_and_doubles_nothing(tmp_path: Path, capsys) -> None:
     tiny_model().save_pretrained(tmp_path)
     arguments = ["--frames", "14", "--pace", "0.1", "--model", str(tmp_path), "--seed", "6"]

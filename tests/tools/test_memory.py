@@ -17,7 +17,12 @@ def test_sizes_are_measured_and_larger_ones_reckoned(monkeypatch, capsys) -> Non
 
 
 @pytest.mark.parametrize(
-    "settings", [["--window", "64"], ["--calls", "1"], ["--lead-minutes", "105"]]
+    "settings",
+    [
+        ["--window", "64"],
+        pytest.param(["--calls", "1"], marks=pytest.mark.slow),
+        pytest.param(["--lead-minutes", "105"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_forecast_is_measured_in_a_process_of_its_own(settings, capsys) -> None:
     arguments = ["--preset", "tiny", "--sizes", "64x80", "--device", "cpu", *settings]

@@ -7,6 +7,8 @@ from torch import nn
 
 from ldcast.training.ema import EMA
 
+pytestmark = pytest.mark.core
+
 ARRAYS = below(load("units"), "ema.")
 
 

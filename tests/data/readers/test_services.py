@@ -699,6 +699,7 @@ def test_missing_packages_are_named_before_files_are_read(name, monkeypatch):
 INFER = Path(__file__).parents[3] / "infer.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
