@@ -130,7 +130,6 @@ def test_what_a_sampler_draws_does_not_depend_on_given_noise_and_differs_by_stre
     assert torch.equal(model.predict(rain(), 2, noise=noise, lead_minutes=200), members)
 
 
-@pytest.mark.core
 def test_a_registered_sampler_and_its_settings_are_saved(model, tmp_path) -> None:
     sampler = Restless(model.latent_nowcaster.inference_sampler.schedule, 3, share=0.25)
     model.latent_nowcaster.inference_sampler = sampler

@@ -24,8 +24,6 @@ from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.model_folder import load_weights, read_description
 
-pytestmark = pytest.mark.core
-
 TINY = CosineAutoencoderConfig(channels=2, latent_channels=3, coarse_channels=6)
 REACH = 5  # latent cells: two blocks of two convolutions of 3 x 3, and seams at full resolution
 
@@ -41,6 +39,7 @@ def stirred(config: CosineAutoencoderConfig = TINY) -> CosineAutoencoder:
     return network
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("channels", [2, 5])
 @pytest.mark.parametrize("latent_channels", [3, 64])
 @pytest.mark.parametrize("num_decoder_blocks", [0, 1])
@@ -56,6 +55,7 @@ def test_sizes_follow_the_settings(channels, latent_channels, num_decoder_blocks
     assert network.details[0].out_channels == 6
 
 
+@pytest.mark.core
 def test_cosines_are_orthonormal_and_the_lowest_come_first() -> None:
     cosines = patch_cosines(4)
     flat = cosines.flatten(1).double()
@@ -65,6 +65,7 @@ def test_cosines_are_orthonormal_and_the_lowest_come_first() -> None:
     assert changes == [True, False, False]  # the next lowest is in time
 
 
+@pytest.mark.core
 def test_it_starts_as_the_projection_on_the_lowest_cosines() -> None:
     network = CosineAutoencoder(TINY).requires_grad_(False)
     lowest = patch_cosines(4)[:3]
@@ -77,6 +78,7 @@ def test_it_starts_as_the_projection_on_the_lowest_cosines() -> None:
     torch.testing.assert_close(network(rain_norm + higher)[0], rain_norm)
 
 
+@pytest.mark.core
 def test_all_cosines_lose_nothing() -> None:
     network = CosineAutoencoder(replace(TINY, latent_channels=64)).requires_grad_(False)
     rain_norm = torch.randn(1, 1, 8, 12, 20)
@@ -92,6 +94,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message) -> None:
         replace(TINY, **changes)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     "shape", [(1, 1, 5, 8, 8), (1, 1, 4, 10, 8), (1, 1, 4, 8, 9), (1, 2, 4, 8, 8), (1, 4, 8, 8)]
 )
@@ -102,6 +105,7 @@ def test_rain_that_does_not_fit_is_refused(shape) -> None:
             call(torch.zeros(shape))
 
 
+@pytest.mark.core
 def test_a_crop_of_an_encoded_field_is_the_encoded_crop() -> None:
     network = stirred()
     rain_norm = torch.randn(1, 1, 8, 96, 112)
@@ -115,6 +119,7 @@ def test_a_crop_of_an_encoded_field_is_the_encoded_crop() -> None:
     assert (made_crop - made[..., 16:80, 20:100]).abs().max() > 1e-3  # the blocks do look around
 
 
+@pytest.mark.core
 def test_the_number_of_latent_frames_does_not_matter() -> None:
     """It is trained on two, and decodes five: but for the seams a frame is made from its own."""
     network = stirred()
@@ -141,6 +146,7 @@ def test_noise_is_in_model_units_and_is_standardised_with_the_latent() -> None:
     torch.testing.assert_close(silent(rain_norm, noise)[0], silent(rain_norm)[0])
 
 
+@pytest.mark.core
 def test_a_measured_scale_standardises_and_is_undone() -> None:
     scale = LatentScale(3)
     z = torch.tensor([2.0, 5.0, 1.0])[:, None] * torch.randn(3, 4000) + 7
@@ -191,6 +197,7 @@ def test_slices_are_as_wide_as_asked_for(monkeypatch) -> None:
     assert widths and min(widths) > 5
 
 
+@pytest.mark.core
 def test_every_parameter_gets_a_gradient_after_an_update() -> None:
     torch.manual_seed(0)
     network = CosineAutoencoder(TINY)

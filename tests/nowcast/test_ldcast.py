@@ -21,8 +21,6 @@ from ldcast.nowcast.request import pad_to_multiple
 from ldcast.rain import to_model_units
 from ldcast.seeds import draw_noise, keyed_generator, keyed_generators
 
-pytestmark = pytest.mark.core
-
 ARRAYS = load("forecast_e2e")
 # Members in other batches agree to rounding, which the diffusion and 10^x magnify.
 REBATCHED = 1e-4
@@ -43,6 +41,7 @@ def count_calls(module: nn.Module) -> list:
 # ---- as published
 
 
+@pytest.mark.core
 @torch.no_grad()
 def test_context_is_as_published():
     published = nowcaster()
@@ -53,6 +52,7 @@ def test_context_is_as_published():
         assert_close(level, ARRAYS[f"cascade.{size}"])
 
 
+@pytest.mark.core
 def test_forecast_is_as_published(monkeypatch):
     """Ten steps from the same noise. Negative rain, here an error, was taken for dry there."""
     published = nowcaster()
@@ -82,6 +82,7 @@ def test_forecast_is_as_published(monkeypatch):
 # ---- members and noise
 
 
+@pytest.mark.core
 def test_members_have_their_own_noise_whatever_their_number_and_batches():
     model = tiny_model()
     asked = count_calls(model.latent_nowcaster.denoiser)
@@ -101,6 +102,7 @@ def test_forecasts_of_a_member_agree_in_any_batch(model):
         assert_close(got, expected[:num_members], REBATCHED)
 
 
+@pytest.mark.core
 def test_seed_decides_the_forecast(model):
     first, same, other = (model.predict(rain(), num_members=2, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first, same)
@@ -108,6 +110,7 @@ def test_seed_decides_the_forecast(model):
         assert relative_error(forecast, first) > 0.05
 
 
+@pytest.mark.core
 def test_global_random_state_is_neither_used_nor_changed(model):
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -124,6 +127,7 @@ def test_noise_given_repeats_the_forecast(model):
     assert torch.equal(model.predict(rain(), num_members=2, noise=noise.double()), expected)
 
 
+@pytest.mark.core
 def test_context_is_computed_once_and_the_denoiser_called_once_per_step_and_once_more():
     model = tiny_model()
     of_conditioner = count_calls(model.latent_nowcaster.conditioner)
@@ -155,6 +159,7 @@ def test_number_of_steps_is_the_models_unless_asked_for(model):
 # ---- input and output
 
 
+@pytest.mark.core
 def test_an_array_gives_an_array_and_a_tensor_a_tensor(model):
     from_tensor = model.predict(rain(), num_members=2)
     from_array = model.predict(rain().numpy(), num_members=2)
@@ -174,6 +179,7 @@ def test_any_float_type_is_taken(model, dtype):
     assert_close(forecast, expected, REBATCHED)  # float64 is transformed in float64
 
 
+@pytest.mark.core
 def test_past_is_left_alone(model):
     past = rain(33, 50)
     past[:, :3] = torch.nan
@@ -183,6 +189,7 @@ def test_past_is_left_alone(model):
     np.testing.assert_array_equal(array, before)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("size", [(33, 50), (16, 16), (1, 100), (48, 40)])
 def test_any_size_comes_back_in_its_size(model, size):
     forecast = model.predict(rain(*size), num_members=1)
@@ -204,6 +211,7 @@ def test_padding_is_no_data_at_the_bottom_and_right():
     assert padded[:, :17].isfinite().all() and padded[:, 17:].isnan().all()
 
 
+@pytest.mark.core
 def test_no_data_in_the_newest_frame_alone_leaves_no_forecast(model):
     past = rain()
     past[-1, 3:7, 10:20] = torch.nan
@@ -214,11 +222,13 @@ def test_no_data_in_the_newest_frame_alone_leaves_no_forecast(model):
     assert torch.equal(torch.isnan(forecast), is_missing.expand_as(forecast))
 
 
+@pytest.mark.core
 def test_frames_are_used_in_order(model):
     expected = model.predict(rain(), num_members=1)
     assert relative_error(model.predict(rain().flip(0), num_members=1), expected) > 1e-3
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("past", [torch.zeros(4, 32, 32), torch.full((4, 32, 32), 300.0)])
 @pytest.mark.parametrize("prediction", ["noise", "v"])
 def test_all_dry_and_all_drowned_give_finite_forecasts(past, prediction):
@@ -258,6 +268,7 @@ def test_impossible_rain_is_refused(model, past, message):
         model.predict(past, num_members=1)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
@@ -403,6 +414,7 @@ def point_nowcaster(prediction: str, num_sampling_steps: int = 20) -> LatentNowc
     )
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_one_sampler_serves_networks_that_predict_noise_and_velocity(prediction):
     z_past = torch.randn(2, 3, 1, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -413,6 +425,7 @@ def test_one_sampler_serves_networks_that_predict_noise_and_velocity(prediction)
     assert (z_future - z_past).abs().max() < 0.05
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_perfect_denoiser_has_no_loss_with_either_prediction(prediction):
     z_past = torch.randn(2, 3, 1, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -445,6 +458,7 @@ def test_nowcaster_refuses_two_schedules_and_unknown_predictions():
         LatentNowcaster(*parts, PLMSSampler(SCHEDULE), "flow", channel_sizes=lambda: torch.ones(3))
 
 
+@pytest.mark.core
 def test_schedule_is_in_no_state_dict(model):
     prefixes = {".".join(name.split(".")[:2]) for name in model.state_dict()}
     assert {p for p in prefixes if p.startswith("latent_nowcaster")} == {
@@ -454,6 +468,7 @@ def test_schedule_is_in_no_state_dict(model):
     assert not any("beta" in name or "alpha" in name for name in model.state_dict())
 
 
+@pytest.mark.core
 def test_every_parameter_gets_a_gradient_within_three_updates():
     """Convolutions that start at zero hold the others back.
 
