@@ -4,8 +4,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent
-PATHS = sorted(TESTS.rglob("test_*.py"))
 # The seams that a change of an idea touches, each with its core tests.
 SEAMS = (
     *("diffusion/test_schedule.py", "diffusion/test_samplers.py"),
@@ -43,21 +44,26 @@ def functions_of(path: Path) -> Iterator[set[str]]:
             yield of_file | marks_of(node)
 
 
-MARKS = {path.relative_to(TESTS).as_posix(): list(functions_of(path)) for path in PATHS}
+@pytest.fixture(scope="module")
+def marks() -> dict[str, list[set[str]]]:
+    """Of the test functions of each file, as `diffusion/test_schedule.py`."""
+    paths = sorted(TESTS.rglob("test_*.py"))
+    return {path.relative_to(TESTS).as_posix(): list(functions_of(path)) for path in paths}
 
 
-def test_every_file_has_a_quick_test() -> None:
-    all_slow = [name for name, tests in MARKS.items() if all("slow" in marks for marks in tests)]
-    assert not all_slow
+def test_every_file_has_a_quick_test(marks: dict[str, list[set[str]]]) -> None:
+    assert not [name for name, of_file in marks.items() if all("slow" in of for of in of_file)]
 
 
-def test_most_tests_are_quick() -> None:
-    slow = sum("slow" in marks for tests in MARKS.values() for marks in tests)
-    assert 0 < slow < 50
+def test_few_tests_are_slow(marks: dict[str, list[set[str]]]) -> None:
+    slow = [of for of_file in marks.values() for of in of_file if "slow" in of]
+    assert 0 < len(slow) < 50
 
 
-def test_core_tests_are_some_hundreds_at_every_seam_and_none_is_slow() -> None:
-    core = [(name, marks) for name, tests in MARKS.items() for marks in tests if "core" in marks]
+def test_core_tests_are_some_hundreds_at_every_seam_and_none_is_slow(
+    marks: dict[str, list[set[str]]],
+) -> None:
+    core = [(name, of) for name, of_file in marks.items() for of in of_file if "core" in of]
     assert 150 <= len(core) <= 400
     assert {name for name, _ in core} >= set(SEAMS)
-    assert not [name for name, marks in core if marks & {"slow", "gpu"}]
+    assert not [name for name, of in core if of & {"slow", "gpu"}]
