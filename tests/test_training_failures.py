@@ -98,7 +98,10 @@ def test_a_bad_update_is_skipped_and_counted(
     assert state(out)["optimizer.0.step"] == 2
 
 
-@pytest.mark.parametrize("value", [torch.inf, -torch.inf, -1.0, 501.0])
+@pytest.mark.parametrize(
+    "value",
+    [torch.inf, 501.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (-torch.inf, -1))],
+)
 def test_impossible_rain_is_skipped_and_counted(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
@@ -421,7 +424,14 @@ def test_a_signal_to_all_processes_with_nobody_reading_saves_as_well(
     assert read_counters(out)["iteration"] >= 5
 
 
-@pytest.mark.parametrize("kind", ["truncated", "flipped", "missing", "empty"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "flipped",
+        "missing",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("truncated", "empty")),
+    ],
+)
 def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:

@@ -292,7 +292,7 @@ def test_nothing_known_leaves_the_texts(tmp_path: Path) -> None:
     ("forecasters", "num_rain", "num_chance"),
     [
         ({"persistence": 1, "dry": 1, "extrapolation": 1, "steps": 3, "a": 3}, 5, 3),
-        ({"persistence": 1, "dry": 1, "a": 3, "b": 3}, 4, 3),
+        pytest.param({"persistence": 1, "dry": 1, "a": 3, "b": 3}, 4, 3, marks=pytest.mark.slow),
         ({"persistence": 1, "dry": 1, "a": 1}, 3, 0),
     ],
 )
@@ -313,7 +313,10 @@ def test_maps_of_a_case(forecasters: dict[str, int], num_rain: int, num_chance: 
     assert not any("dry" in axes.get_ylabel() for axes in maps_in(fig))
 
 
-@pytest.mark.parametrize(("shape", "leads"), [((10, 40), SHOWN_LEADS), ((40, 10), (60,))])
+@pytest.mark.parametrize(
+    ("shape", "leads"),
+    [((10, 40), SHOWN_LEADS), pytest.param((40, 10), (60,), marks=pytest.mark.slow)],
+)
 def test_nothing_overlaps(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], leads: tuple[int, ...]
 ) -> None:
