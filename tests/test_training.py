@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,10 @@ def test_a_run_folder_holds_a_fixed_set_of_files(stage: Stage, tmp_path: Path) -
     out = stage.run(tmp_path / "run", 1)
     names = {path.name for path in out.iterdir()}
     expected = "config.json metrics.jsonl model.safetensors state.json"
-    states = "state.safetensors state.previous.safetensors pictures"
-    assert names == {*expected.split(), *states.split()}
-    assert {path.name for path in (out / "pictures").iterdir()} == {"00000000.png", "00000001.png"}
+    states = "state.safetensors state.previous.safetensors"
+    assert names - {"pictures"} == {*expected.split(), *states.split()}
+    drawn = {"00000000.png", "00000001.png"} if find_spec("matplotlib") else set()
+    assert {path.name for path in out.glob("pictures/*")} == drawn
 
 
 @pytest.mark.core
