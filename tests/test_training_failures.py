@@ -79,6 +79,12 @@ def send(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
+@pytest.fixture(params=["autoencoder", pytest.param("diffusion", marks=pytest.mark.slow)])
+def stage(request: pytest.FixtureRequest, event_path: Path, autoencoder_run: Path) -> Stage:
+    """What goes wrong is handled by code of both scripts: the faster one is quick."""
+    return Stage(request.param, event_path, autoencoder_run)
+
+
 # ---- numbers that go wrong -----------------------------------------------------------------------
 
 
