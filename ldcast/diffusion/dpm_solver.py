@@ -1,4 +1,4 @@
-"""DPM-Solver++: a deterministic sampler of second order that works on clean latents.
+"""DPM-Solver++: a sampler of second order that works on clean latents, with or without fresh noise.
 
 It divides by no signal, so with a network that answers v or flow it may start where none is left.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ldcast.diffusion.sampler import Denoiser
 from ldcast.diffusion.schedule import NoiseSchedule
+from ldcast.seeds import draw_noise
 
 # log10 of SNR where sampling begins and ends. The mean over a domain of 256 pixels shows through
 # noise down to about -4; begun later, all members have nearly the same mean, and too little rain.
@@ -21,16 +22,22 @@ NOISIEST, CLEANEST = -5.0, 3.4
 
 @dataclass(frozen=True)
 class DPMSolverSampler:
-    """DPM-Solver++ (2M) of Lu et al. 2022 (arXiv:2211.01095, algorithm 2); draws nothing.
+    """DPM-Solver++ (2M) of Lu et al. 2022 (arXiv:2211.01095, algorithm 2).
 
     One denoiser call per step; the steps are evenly spaced in the logarithm of SNR. The clean
     latent of the last call is the result, as if that step had no noise.
+    eta: how much of the noise is drawn anew along the way. 0: none, as in algorithm 2; 1: as in the
+        reverse diffusion, their SDE-DPM-Solver++ (2M), which forgets errors of earlier steps; more
+        is possible. It is the tau of Xue et al. 2023 (SA-Solver, arXiv:2309.05019).
     """
 
     schedule: NoiseSchedule
     num_sampling_steps: int = 20
+    eta: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (0 <= self.eta < math.inf):
+            raise ValueError(f"got eta {self.eta}, expected 0 (no fresh noise) or more, such as 1")
         self._grid()  # raises for impossible numbers
 
     @property
@@ -52,7 +59,12 @@ class DPMSolverSampler:
         for step, next_step in pairwise(grid):
             length = half_log_snr[next_step] - half_log_snr[step]  # h in the paper
             along = z_clean + length / 2 * change if math.isfinite(length) else z_clean  # D there
-            z = sigma[next_step] / sigma[step] * z - signal[next_step] * math.expm1(-length) * along
+            old_noise = math.exp(-(self.eta**2) * length) if self.eta else 1.0  # share that is kept
+            z = sigma[next_step] / sigma[step] * old_noise * z
+            z -= signal[next_step] * math.expm1(-(1 + self.eta**2) * length) * along
+            if self.eta:
+                new_noise = sigma[next_step] * math.sqrt(1 - old_noise**2)
+                z += new_noise * draw_noise(z.shape, generators, z.device)
             z_next = _clean(denoiser, z, next_step)
             z_clean, change = z_next, (z_next - z_clean) / length
         return z_clean

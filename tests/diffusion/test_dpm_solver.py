@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
 from ldcast.diffusion.dpm_solver import CLEANEST, NOISIEST, DPMSolverSampler
+from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import SCHEDULES
 from ldcast.errors import InputError
+from ldcast.seeds import keyed_generators
 
 pytestmark = pytest.mark.core
 
@@ -42,6 +44,18 @@ def gain(schedule: NoiseSchedule, deviation: float, num: int) -> float:
     return ratio.mean().item()
 
 
+def gain_with_fresh_noise(monkeypatch, schedule, deviation: float, num: int, eta: float) -> float:
+    """The deviation of samples of Gaussian data, which are a sum of independent draws.
+
+    Example b is given 1 as its b-th draw and 0 as all others, so it ends as the weight of that one.
+    """
+    draws = torch.eye(num).double()
+    calls = iter(draws.T[1:])
+    monkeypatch.setattr("ldcast.diffusion.dpm_solver.draw_noise", lambda *_: next(calls))
+    denoiser = of_gaussian(schedule, deviation)
+    return DPMSolverSampler(schedule, num, eta)(denoiser, draws[0]).norm().item()
+
+
 def exact_gain(schedule: NoiseSchedule, deviation: float) -> float:
     """Of infinitely many steps: z_noisy over its own deviation stays what it was."""
     grid = schedule.log_snr_grid(20, NOISIEST, CLEANEST)
@@ -69,6 +83,35 @@ def test_few_steps_give_gaussian_data_their_deviation(name, deviation, num, tole
     assert gain(SCHEDULES[name](), deviation, num) == pytest.approx(deviation, rel=tolerance)
 
 
+@pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("deviation", [0.5, 3.0])
+def test_fresh_noise_leaves_gaussian_data_their_deviation(monkeypatch, deviation, eta) -> None:
+    schedule = NoiseSchedule.cosine(num=100_000)
+    errors = [
+        gain_with_fresh_noise(monkeypatch, schedule, deviation, num, eta) / deviation - 1
+        for num in (25, 100, 400)
+    ]
+    assert abs(errors[-1]) < 0.004 < abs(errors[0]) < 0.2, errors
+    assert abs(errors[1]) < abs(errors[0]) / 2.5, errors
+
+
+def test_fresh_noise_is_of_the_member_alone() -> None:
+    schedule = NoiseSchedule.cosine()
+    sampler = DPMSolverSampler(schedule, 12, eta=1.0)
+    denoiser = of_gaussian(schedule, 1.0)
+    both = sampler(denoiser, normal(), keyed_generators(3, indices=range(2)))
+    alone = sampler(denoiser, normal()[1:], keyed_generators(3, indices=[1]))
+    torch.testing.assert_close(both[1:], alone, rtol=0, atol=0)
+    ratio = both / normal()
+    assert ratio.std() > 0.1  # without it all latents are one multiple of their noise
+
+
+@pytest.mark.parametrize("eta", [-0.1, math.nan, math.inf])
+def test_impossible_shares_of_fresh_noise_are_refused(eta) -> None:
+    with pytest.raises(InputError, match=r"got eta .*, expected 0"):
+        build_sampler("dpm_solver", NoiseSchedule.cosine(), 12, {"eta": eta})
+
+
 @pytest.mark.parametrize("num", [1, 2, 5, 20, 1000])
 def test_each_step_calls_the_denoiser_once_noisiest_first(num) -> None:
     schedule, asked = NoiseSchedule.cosine(), []
@@ -92,8 +135,10 @@ def test_the_point_that_is_all_the_data_is_found_wherever_it_starts(num) -> None
         def denoise(z_noisy: Tensor, _step: Tensor) -> Prediction:
             return Prediction(point, z_noisy, point)
 
-        sampler = DPMSolverSampler(schedule, min(num, schedule.num_diffusion_steps))
-        torch.testing.assert_close(sampler(denoise, normal()), point)
+        num_steps = min(num, schedule.num_diffusion_steps)
+        for eta in (0.0, 1.0):
+            sampler = DPMSolverSampler(schedule, num_steps, eta)
+            torch.testing.assert_close(sampler(denoise, normal()), point)
 
 
 @pytest.mark.parametrize("num", [0, 1001])
