@@ -29,15 +29,28 @@ class DPMSolverSampler:
     eta: how much of the noise is drawn anew along the way. 0: none, as in algorithm 2; 1: as in the
         reverse diffusion, their SDE-DPM-Solver++ (2M), which forgets errors of earlier steps; more
         is possible. It is the tau of Xue et al. 2023 (SA-Solver, arXiv:2309.05019).
+    fresh_noise_scale: deviation of that noise. A network says less of the future than there is to
+        say, and members are too alike; a little more than 1 makes up for it (the S_noise of Karras
+        et al. 2022, arXiv:2206.00364). Without fresh noise it has no effect, so it must be 1.
     """
 
     schedule: NoiseSchedule
     num_sampling_steps: int = 20
     eta: float = 0.0
+    fresh_noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not (0 <= self.eta < math.inf):
             raise ValueError(f"got eta {self.eta}, expected 0 (no fresh noise) or more, such as 1")
+        if not (0 < self.fresh_noise_scale < math.inf):
+            raise ValueError(
+                f"got fresh_noise_scale {self.fresh_noise_scale}, expected more than 0, such as 1.1"
+            )
+        if self.eta == 0 and self.fresh_noise_scale != 1:
+            raise ValueError(
+                f"got fresh_noise_scale {self.fresh_noise_scale} with eta 0, which draws no fresh "
+                "noise: expected 1, or an eta above 0"
+            )
         self._grid()  # raises for impossible numbers
 
     @property
@@ -63,7 +76,7 @@ class DPMSolverSampler:
             z = sigma[next_step] / sigma[step] * old_noise * z
             z -= signal[next_step] * math.expm1(-(1 + self.eta**2) * length) * along
             if self.eta:
-                new_noise = sigma[next_step] * math.sqrt(1 - old_noise**2)
+                new_noise = self.fresh_noise_scale * sigma[next_step] * math.sqrt(1 - old_noise**2)
                 z += new_noise * draw_noise(z.shape, generators, z.device)
             z_next = _clean(denoiser, z, next_step)
             z_clean, change = z_next, (z_next - z_clean) / length

@@ -106,10 +106,33 @@ def test_fresh_noise_is_of_the_member_alone() -> None:
     assert ratio.std() > 0.1  # without it all latents are one multiple of their noise
 
 
-@pytest.mark.parametrize("eta", [-0.1, math.nan, math.inf])
-def test_impossible_shares_of_fresh_noise_are_refused(eta) -> None:
-    with pytest.raises(InputError, match=r"got eta .*, expected 0"):
-        build_sampler("dpm_solver", NoiseSchedule.cosine(), 12, {"eta": eta})
+def test_larger_fresh_noise_makes_members_differ_more() -> None:
+    schedule = NoiseSchedule.cosine()
+    denoiser = of_gaussian(schedule, 1.0)
+    noise = torch.randn(1, 1, 1, 200, 200, generator=torch.Generator().manual_seed(0))
+    generators = keyed_generators(3, indices=[0])
+    deviations = [
+        DPMSolverSampler(schedule, 25, 1.0, scale)(denoiser, noise, generators).std().item()
+        for scale in (1.0, 1.1)
+    ]
+    assert deviations[0] == pytest.approx(1, abs=0.05)
+    # All of the noise of the start is forgotten, so samples are a sum of fresh noise alone.
+    assert deviations[1] / deviations[0] == pytest.approx(1.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eta": -0.1}, "got eta -0.1, expected 0"),
+        ({"eta": math.nan}, "got eta nan, expected 0"),
+        ({"eta": math.inf}, "got eta inf, expected 0"),
+        ({"eta": 1.0, "fresh_noise_scale": 0.0}, "got fresh_noise_scale 0.0, expected more than 0"),
+        ({"fresh_noise_scale": 1.1}, "with eta 0, which draws no fresh noise"),
+    ],
+)
+def test_impossible_settings_of_fresh_noise_are_refused(settings, message) -> None:
+    with pytest.raises(InputError, match=message):
+        build_sampler("dpm_solver", NoiseSchedule.cosine(), 12, settings)
 
 
 @pytest.mark.parametrize("num", [1, 2, 5, 20, 1000])
