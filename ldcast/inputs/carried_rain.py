@@ -1,7 +1,7 @@
 """An input: the newest rain carried along its motion to all lead times.
 
 Networks that see it need not learn advection; they learn what differs from it.
-Sources: semi-Lagrangian advection as in motion/carrying.py; advected rain as a network's input:
+Sources: motion and semi-Lagrangian advection as in motion/; advected rain as a network's input:
 Ritvanen et al. 2023 (L-CNN, IEEE JSTARS 16), Zhang et al. 2023 (NowcastNet, Nature 619).
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.inputs.known import LatentGrid, Observed
-from ldcast.motion import carry_through, motion_field
+from ldcast.motion import carry_through, motion_field, refine_motion
 from ldcast.rain import valid_mask
 
 
@@ -37,12 +37,12 @@ class CarriedRain:
     def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:
         """Future (T, H, W) mm/h of one domain."""
         with torch.autocast(past.device.type, enabled=False):
-            motion = _motion_of_known(past, grid.frames.minutes_per_frame)
+            motion = motion_of_known(past, grid.frames.minutes_per_frame)
             return carry_through(past[-1], motion, grid.frames.future_frames, observed.margin)
 
 
-def _motion_of_known(past: Tensor, minutes: int) -> Tensor:
-    """Motion (2, H, W) in pixels per frame, as if the domain ended where its data do.
+def motion_of_known(past: Tensor, minutes: int) -> Tensor:
+    """Motion (2, H, W) in pixels per frame of past (T, H, W), as if it ended where its data do.
 
     So it is the same whether a domain is padded, or a margin not known, or not. Zero where nothing
     can be followed: such rain stands still.
@@ -50,9 +50,11 @@ def _motion_of_known(past: Tensor, minutes: int) -> Tensor:
     height, width = past.shape[1:]
     has_data = valid_mask(past).any(dim=0)
     (top, bottom), (left, right) = (_ends(has_data.any(dim=axis)) for axis in (1, 0))
-    motion = motion_field(past[:, top:bottom, left:right], minutes)
+    known = past[:, top:bottom, left:right]
+    motion = motion_field(known, minutes)
     if motion is None:
         return torch.zeros(2, height, width, device=past.device)
+    motion = refine_motion(known, motion)
     beyond = (left, width - right, top, height - bottom)
     return nn.functional.pad(motion[None], beyond, mode="replicate")[0]
 

@@ -3,6 +3,7 @@
 from ldcast.motion.carrying import carry, carry_through
 from ldcast.motion.field import mean_motion, motion_field
 from ldcast.motion.gaps import fill_gaps
+from ldcast.motion.optical_flow import refine_motion
 from ldcast.motion.quality import (
     MIN_INTERIOR_SHARE,
     NO_FORECAST,
@@ -28,4 +29,5 @@ __all__ = [
     "interior_mask",
     "mean_motion",
     "motion_field",
+    "refine_motion",
 ]

@@ -50,23 +50,27 @@ def carry(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
     upstream = positions_upstream(motion * direction)
     for _ in range(abs(num_frames)):
         position = next(upstream)
-    return _rain_at(position[None], rain_rate)[0]
+    return rain_at(position[None], rain_rate)[0]
 
 
-def carry_through(rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0) -> Tensor:
-    """Rain (num_frames, H, W) mm/h as it is 1, 2, ... frames later, as `carry` gives each.
+def carry_through(
+    rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0, every: int = 1
+) -> Tensor:
+    """Rain (num_frames / every, H, W) mm/h as it is 1, 2, ... times `every` frames later, up to
+    num_frames, as `carry` gives each.
 
     border: pixels on all sides of which only rain comes in; they are left out of the result.
     """
     upstream = positions_upstream(motion, border)
-    return _rain_at(torch.stack(list(islice(upstream, num_frames))), rain_rate)
+    positions = list(islice(upstream, every - 1, num_frames, every))
+    return rain_at(torch.stack(positions), rain_rate)
 
 
-def _rain_at(positions: Tensor, rain_rate: Tensor) -> Tensor:
-    """(N, H, W) mm/h at positions (N, 2, H, W), rows first, of rain (H, W); NaN where unknown."""
+def rain_at(positions: Tensor, rain_rate: Tensor) -> Tensor:
+    """(N, h, w) mm/h at positions (N, 2, h, w), rows first, of rain (H, W); NaN where unknown."""
     height, width = rain_rate.shape
     last = positions.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
-    grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, H, W, 2): x, y in -1..1
+    grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, h, w, 2): x, y in -1..1
     is_valid = valid_mask(rain_rate)
     fields = torch.stack([rain_rate.float().nan_to_num(nan=0.0), is_valid.float()])
     total, weight = nn.functional.grid_sample(

@@ -22,6 +22,7 @@ from ldcast.diffusion.windows import cover
 from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
+from ldcast.inputs.carried_past import CarriedPast
 from ldcast.inputs.carried_rain import CarriedRain
 from ldcast.inputs.known import (
     FieldKind,
@@ -559,3 +560,32 @@ def test_a_feed_with_seconds_takes_fields_of_whole_minutes(shift, tmp_path) -> N
     times = past.time[-1] + np.timedelta64(5, "m") * np.arange(-3, 21)
     found = fields_at(past, {"wind": FieldNeed(2, 24)}, times)["wind"]
     np.testing.assert_allclose(found, event.fields["wind"].values[1:25])
+
+
+def test_the_carried_past_is_the_rain_to_come_where_all_of_it_moves_alike() -> None:
+    rain_rate = moving_rain()
+    grid = LatentGrid(as_it_is, 4, FrameConfig())
+    known = known_at_issue_time(Observed(rain_rate[:, :4]), grid, {"carried_past": CarriedPast()})
+    given = known.future["carried_past"]
+    assert given.shape == (1, 2, 5, 24, 24)
+    is_known, truth = given[:, 1:] == 1, as_it_is(rain_rate[:, None, 4:])
+    assert 0.4 < is_known.float().mean() < 0.9
+    error = (given[:, :1] - truth)[is_known].abs().mean() / truth[is_known].mean()
+    assert error < 0.02
+
+
+def test_the_carried_past_grows_where_the_past_did() -> None:
+    """Resting rain that doubles from image to image is, carried, what it was, image by image."""
+    past = torch.full((1, 4, 32, 32), 1.0) * 2.0 ** torch.arange(4)[None, :, None, None]
+
+    def images(rain_rate: Tensor) -> Tensor:
+        """Each of 4 images as a channel of its own: (B, 4, L, h, w)."""
+        cells = rain_rate.nan_to_num(nan=0.0).unflatten(2, (-1, 4))[:, 0].transpose(1, 2)
+        return torch.nn.functional.avg_pool3d(cells, (1, 4, 4))
+
+    inputs = {"carried_past": CarriedPast(), "carried_rain": CarriedRain()}
+    known = known_at_issue_time(Observed(past), LatentGrid(images, 4, FrameConfig()), inputs)
+    carried, newest = (known.future[name][0, :4, :, 4, 4] for name in inputs)
+    expected = torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None].expand(4, 5)
+    torch.testing.assert_close(carried, expected)
+    torch.testing.assert_close(newest, torch.full((4, 5), 8.0))
