@@ -210,6 +210,11 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
 
 # Settings that came after calibrations had been fitted, newest first, and what they were before.
 _LATER_SETTINGS = (
+    {
+        "denoiser.linear_path_scales": (),
+        "diffusion.sampler_settings.eta": 0.0,
+        "diffusion.sampler_settings.fresh_noise_scale": 1.0,
+    },
     {"denoiser.use_linear_path": False, "diffusion.channel_sizes": "unit"},
     {
         "frames": to_dict(FrameConfig()),
@@ -237,6 +242,8 @@ def model_fingerprints(folder: str | Path) -> list[str]:
             table = settings
             for parent in parents:
                 table = table[parent]
+            if leaf not in table:  # of another sampler
+                continue
             if table[leaf] != before:
                 return found
             del table[leaf]

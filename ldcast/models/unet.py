@@ -1,5 +1,6 @@
 """The denoiser: a 3-D UNet that sees the context through AFNO cross-attention."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,17 @@ class DenoiserConfig(Settings):
     num_afno_blocks: int = setting(8, "channel groups of the AFNO filter", low=1)
     drop_wide_modes: bool = setting(False, "lose Fourier modes on wide grids, as published")
     use_linear_path: bool = setting(False, "a linear path from what it sees to its answer")
+    linear_path_scales: tuple[int, ...] = setting(
+        (), "latent cells over which further such paths see averages, such as 4,16", low=2
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.linear_path_scales and not self.use_linear_path:
+            raise InputError(
+                f"linear_path_scales: got {self.linear_path_scales} without use_linear_path; "
+                "expected none, or use_linear_path true"
+            )
         num_levels = len(self.channel_multipliers)
         if not num_levels:
             raise InputError("channel_multipliers: got none, expected one for each level")
@@ -61,7 +70,8 @@ class DenoiserUNet(nn.Module):
     input_channels: of further inputs that follow the noisy latents' channels.
     `enter[k]` leads into level k on the way down, `leave[k]` out of the k-th level on the way up.
     `linear_path` goes from what it sees to its answer: the blocks need not carry through their
-    width what is merely to be weighted, such as the noise itself.
+    width what is merely to be weighted, such as the noise itself. `coarse_paths` do so for averages
+    over many cells: where noise hides each cell, it is they that say where there is more rain.
     Source: Leinonen et al. 2023, section 3; the UNet of Rombach et al. 2022 in 3-D.
     """
 
@@ -118,10 +128,13 @@ class DenoiserUNet(nn.Module):
             self.up.append(res_blocks(inputs, width, level_context[level], config))
             is_finest = level == 0
             self.leave.append(output(width, latent_channels) if is_finest else upsample(width))
-        self.linear_path = None
+        self.linear_path, self.coarse_paths = None, nn.ModuleList()
         if config.use_linear_path:
             seen = latent_channels + input_channels
             self.linear_path = LinearPath(seen, latent_channels, config)
+            self.coarse_paths.extend(
+                LinearPath(seen, latent_channels, config) for _ in config.linear_path_scales
+            )
         store_channels_last(self)
 
     def forward(
@@ -154,7 +167,11 @@ class DenoiserUNet(nn.Module):
             for block in blocks:
                 x = block(torch.cat([x, skips.pop()], dim=1), embedding, level_context)
             x = leave(x)
-        return x if self.linear_path is None else x + self.linear_path(seen, embedding)
+        if self.linear_path is not None:
+            x = x + self.linear_path(seen, embedding)
+        for scale, path in zip(self.config.linear_path_scales, self.coarse_paths, strict=True):
+            x = x + coarse(path, seen, embedding, scale)
+        return x
 
 
 class LinearPath(nn.Module):
@@ -185,6 +202,19 @@ class LinearPath(nn.Module):
         gains = 1 + self.to_gains(mixed)[:, :, None, None]  # (B, L, 1, 1, in_channels)
         summed = self.proj(gains * rearrange(seen, "b c l h w -> b l h w c"))
         return rearrange(summed, "b l h w c -> b c l h w")
+
+
+def coarse(path: LinearPath, seen: Tensor, embedding: Tensor, scale: int) -> Tensor:
+    """The answer of a path that sees averages over `scale` x `scale` cells, (B, C, L, h, w).
+
+    Of such averages noise has the size 1 / scale and rain about 1; both are brought nearer to 1.
+    """
+    frames, (height, width) = seen.shape[2], seen.shape[3:]
+    cells = (frames, -(-height // scale), -(-width // scale))
+    averages = math.sqrt(scale) * nn.functional.adaptive_avg_pool3d(seen, cells)
+    answer = rearrange(path(averages, embedding), "b c l h w -> b (c l) h w")
+    answer = nn.functional.interpolate(answer, (height, width), mode="bilinear")
+    return rearrange(answer, "b (c l) h w -> b c l h w", l=frames)
 
 
 def conv(in_channels: int, out_channels: int) -> Conv3d:

@@ -18,6 +18,7 @@ from ldcast.models.unet import (
     AFNOCrossAttention,
     ContextResBlock,
     LinearPath,
+    coarse,
     downsample,
     upsample,
 )
@@ -185,9 +186,49 @@ def test_linear_path_weighs_channels_by_step_and_latent_frame():
     assert not torch.allclose(path(seen, embedding + 1), answer)
 
 
-@pytest.mark.parametrize("use_linear_path", [False, True])
-def test_fresh_denoiser_answers_zero(use_linear_path):
-    config = DenoiserConfig(**TINY, use_linear_path=use_linear_path)
+@torch.no_grad()
+def test_coarse_paths_see_averages_over_many_cells():
+    """What is alike in all cells passes as it is; single cells hardly count."""
+    torch.manual_seed(0)
+    config = DenoiserConfig(**TINY)
+    path = LinearPath(4, 3, config)
+    path.proj.weight += torch.randn_like(path.proj.weight)
+    embedding = torch.randn(2, config.step_channels)
+    alike = torch.randn(2, 4, 5, 1, 1).expand(-1, -1, -1, 8, 12)
+    answer = coarse(path, alike, embedding, 4)
+    torch.testing.assert_close(answer, path(2.0 * alike, embedding))  # sqrt(4)
+    noise = torch.randn(2, 4, 5, 64, 64)
+    sizes = [
+        f(noise).std()
+        for f in (lambda x: path(x, embedding), lambda x: coarse(path, x, embedding, 8))
+    ]
+    assert 0.1 < sizes[1] / sizes[0] < 8**-0.5
+    odd = coarse(path, noise[..., :10, :7], embedding, 4)
+    assert odd.shape == (2, 3, 5, 10, 7) and torch.isfinite(odd).all()
+
+
+@torch.no_grad()
+def test_the_denoiser_adds_each_coarse_path_once():
+    torch.manual_seed(0)
+    config = DenoiserConfig(**TINY, use_linear_path=True, linear_path_scales=(2, 4))
+    network = DenoiserUNet(config, 3, context_channels=(8, 16))
+    z, step = torch.randn(1, 3, 5, 4, 8), torch.tensor([10])
+    context = [torch.randn(1, 8, 5, 4, 8), torch.randn(1, 16, 5, 2, 4)]
+    for path in network.coarse_paths:
+        path.proj.bias += 1.0
+    torch.testing.assert_close(network(z, step, context), torch.full_like(z, 2.0))
+
+
+def test_coarse_paths_without_the_fine_one_are_refused():
+    with pytest.raises(InputError, match="without use_linear_path"):
+        DenoiserConfig(**TINY, linear_path_scales=(4,))
+
+
+@pytest.mark.parametrize(
+    "paths", [{}, {"use_linear_path": True}, {"use_linear_path": True, "linear_path_scales": (2,)}]
+)
+def test_fresh_denoiser_answers_zero(paths):
+    config = DenoiserConfig(**TINY, **paths)
     network = DenoiserUNet(config, 3, context_channels=(8, 16))
     context = [torch.randn(1, 8, 5, 4, 8), torch.randn(1, 16, 5, 2, 4)]
     assert not network(torch.randn(1, 3, 5, 4, 8), torch.tensor([10]), context).any()
