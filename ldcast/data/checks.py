@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,13 +47,32 @@ def _match(units: str) -> re.Match[str] | None:
     return _UNITS.fullmatch(text)
 
 
+class PossibleRain(NamedTuple):
+    """Rates of rain without those that cannot be, and how many these were and how high."""
+
+    rain_rate: np.ndarray
+    num_impossible: int
+    highest: float
+
+
 def checked_rain_rate(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
+    """`rain_rate` as `possible_rain_rate` leaves it.
+
+    Raises InputError as that does, and where over 1 in 1000 of the pixels with data are above
+    500 mm/h, as they are in wrong units.
+    """
+    rain_rate, num_impossible, highest = possible_rain_rate(rain_rate, path)
+    if num_impossible:
+        _check_is_clutter(rain_rate, num_impossible, highest, path)
+    return rain_rate
+
+
+def possible_rain_rate(rain_rate: np.ndarray, path: Path | str) -> PossibleRain:
     """`rain_rate` with rounding below zero set to 0, and NaN above 500 mm/h, which is clutter.
 
-    path: named in messages. Returns (T, H, W) float16 or float32, changed in place; float64 becomes
-        float32.
-    Raises InputError unless it is three-dimensional, floating point, finite or NaN, not negative;
-    and where over 1 in 1000 of the pixels with data are above 500 mm/h, as they are in wrong units.
+    path: named in messages. rain_rate: (T, H, W) float16 or float32, changed in place; float64
+        becomes float32.
+    Raises InputError unless it is three-dimensional, floating point, finite or NaN, not negative.
     """
     if rain_rate.ndim != 3 or rain_rate.size == 0:
         raise InputError(
@@ -85,9 +105,7 @@ def checked_rain_rate(rain_rate: np.ndarray, path: Path | str) -> np.ndarray:
             num_impossible += np.count_nonzero(is_impossible)
             frame[is_impossible] = np.nan
             highest = max(highest, high)
-    if num_impossible:
-        _check_is_clutter(rain_rate, num_impossible, highest, path)
-    return rain_rate
+    return PossibleRain(rain_rate, num_impossible, highest)
 
 
 def _check_is_clutter(

@@ -20,7 +20,7 @@ _SUDDEN = 0.01  # of the pixels: rain on more does not end everywhere within one
 
 
 def without_unwritten_end(
-    dataset: "Dataset", rain: "DataArray", time_axis: Any, store: Path
+    dataset: "Dataset", rain: "DataArray", time_axis: Any, store: Path | str
 ) -> tuple["Dataset", Written | None, list[str]]:
     """What was written of a Zarr folder that was allocated ahead.
 

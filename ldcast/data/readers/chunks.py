@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ldcast.data.addresses import is_remote, read_bytes, within
+
 if TYPE_CHECKING:  # an extra, imported where it is used
     from xarray import Dataset
 
@@ -63,12 +65,14 @@ class _Layout(NamedTuple):
     shard_index: _ShardIndex | None
 
 
-def written_frames(store: Path, name: str, axis: int, num_frames: int) -> Written | None:
+def written_frames(store: Path | str, name: str, axis: int, num_frames: int) -> Written | None:
     """Which frames of an array have a chunk; in shards, an inner chunk.
 
     store: Zarr folder. name: of the array in it. axis: its time axis. None where this cannot be
-    known: not a Zarr folder, or a layout that is not known here.
+    known: not a Zarr folder, one behind an address, or a layout that is not known here.
     """
+    if is_remote(store):  # whose chunks would be listed one by one
+        return None
     document = _document(store / name)
     layout = document and _layout(document)
     if not layout:
@@ -83,7 +87,7 @@ def written_frames(store: Path, name: str, axis: int, num_frames: int) -> Writte
     return Written(is_written, np.arange(num_frames) // per_chunk)
 
 
-def zero_is_a_value(raw: "Dataset", store: Path) -> "Dataset":
+def zero_is_a_value(raw: "Dataset", store: Path | str) -> "Dataset":
     """`raw`, not decoded yet, where a fill that stands for 0 is no longer taken for no data.
 
     In Zarr 2, `fill_value` is what an unwritten chunk reads as, 0 unless its writer chose another,
@@ -92,10 +96,10 @@ def zero_is_a_value(raw: "Dataset", store: Path) -> "Dataset":
     it is unpacked.
     """
     for name, variable in raw.variables.items():
-        document = _document(store / str(name))
+        document = _document(within(store, str(name)))
         if not document or document["zarr_format"] != 2 or document["fill_value"] != 0:
             continue
-        stated = _json(store / str(name) / ".zattrs") or {}
+        stated = _json(within(store, str(name), ".zattrs")) or {}
         if "_FillValue" in stated:
             variable.attrs["_FillValue"] = variable.dtype.type(stated["_FillValue"])
         elif float(stated.get("add_offset", 0)) == 0:
@@ -143,15 +147,15 @@ def _chunk_files(folder: Path, layout: _Layout) -> Iterator[tuple[Path, tuple[in
                 yield path, tuple(map(int, found.groups()))
 
 
-def _document(folder: Path) -> dict[str, Any] | None:
+def _document(folder: Path | str) -> dict[str, Any] | None:
     """What describes an array of either version; None if there is none."""
-    found = _json(folder / "zarr.json") or _json(folder / ".zarray")
+    found = _json(within(folder, "zarr.json")) or _json(within(folder, ".zarray"))
     return found if found and "shape" in found else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(address: Path | str) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_bytes(address))
     except (OSError, ValueError):
         return None
 

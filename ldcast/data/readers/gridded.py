@@ -7,14 +7,13 @@ Source: CF Conventions 1.11; CF Standard Name Table.
 
 import itertools
 import re
-import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldcast.data.addresses import absolute, is_remote, stem
 from ldcast.data.cadence import rounded_times
 from ldcast.data.checks import (
     FROM_DBZ,
@@ -26,6 +25,7 @@ from ldcast.data.checks import (
     has_overlap,
     millimetres,
     mm_per_hour,
+    possible_rain_rate,
     rounded_to_seconds,
 )
 from ldcast.data.event import RainEvent
@@ -33,13 +33,14 @@ from ldcast.data.formats import looks_like
 from ldcast.data.pieces import cut_unloaded
 from ldcast.data.readers.allocated import without_empty_end, without_unwritten_end
 from ldcast.data.readers.cf import oriented, time_dimension, with_axes
-from ldcast.data.readers.chunks import Written, unwritten_is_no_data, zero_is_a_value
+from ldcast.data.readers.chunks import Written
 from ldcast.data.readers.importers import relation_text
+from ldcast.data.readers.opening import open_dataset
 from ldcast.data.readers.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.data.spans import frames_in_span
 from ldcast.errors import InputError
-from ldcast.rain import MAX_RAIN_RATE
+from ldcast.rain import MAX_RAIN_RATE, as_float32
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     from xarray import DataArray, Dataset
@@ -62,9 +63,11 @@ _DURATION = re.compile(
 )
 
 
-def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str = "") -> RainEvent:
-    """The event in a NetCDF file or a Zarr folder; only the frames of the span and the
-    piece that `how` asks for are loaded.
+def read_gridded(
+    path: Path | str, how: Reading = AS_STATED, start: str = "", end: str = ""
+) -> RainEvent:
+    """The event in a NetCDF file or a Zarr store, perhaps behind an address; only the frames of the
+    span and the piece that `how` asks for are loaded.
 
     start, end: ISO times as in PATH@START/END, end not included; empty for no bound.
     Returns what `event_from_dataarray` does, of the one variable with a standard name of rain. Its
@@ -72,16 +75,15 @@ def read_gridded(path: Path, how: Reading = AS_STATED, start: str = "", end: str
     Raises InputError for a file that cannot be read, for none or several such variables, and as
     `event_from_dataarray` does.
     """
-    with _open(path) as dataset:
+    with open_dataset(path) as dataset:
         rain = _rain_variable(dataset, path, how.zr)
         written, notes = None, []
         if (time_axis := time_dimension(rain)) is not None:
             dataset, written, notes = without_unwritten_end(dataset, rain, time_axis, path)
-            rain = dataset[rain.name]
-        bounds = _time_bounds(dataset, rain, path)
-        event = _event(rain, str(path), bounds, (start, end), how, written)
+        rain, bounds = find_rain(dataset, path, how)
+        event = _event(describe_rain(rain, str(path), bounds, how), (start, end), written)
     notes += event.notes
-    return replace(event, name=path.stem, source=str(path.resolve()), notes=tuple(notes))
+    return replace(event, name=stem(path), source=absolute(path), notes=tuple(notes))
 
 
 def event_from_dataarray(rain: "DataArray", how: Reading = AS_STATED) -> RainEvent:
@@ -93,21 +95,76 @@ def event_from_dataarray(rain: "DataArray", how: Reading = AS_STATED) -> RainEve
     The grid is that of `oriented` in ldcast/data/readers/cf.py. Above 500 mm/h counts as no data.
     Raises InputError, naming what is missing or wrong.
     """
-    return _event(rain, "the DataArray", how=how)
+    return _event(describe_rain(rain, "the DataArray", how=how))
 
 
-def _event(
-    rain: "DataArray",
-    where: str,
-    bounds: np.ndarray | None = None,
-    span: tuple[str, str] = ("", ""),
-    how: Reading = AS_STATED,
-    written: Written | None = None,
-) -> RainEvent:
-    """The event, without frames at its end that hold nothing.
+@dataclass(frozen=True)
+class GriddedRain:
+    """Rain that was found, placed and checked by what its file says of it, but not loaded.
+
+    rain: (time, y, x), the piece that was asked for, row 0 = north. whole: what it was cut out of.
+    where: named in messages. grid: as an event has it.
+    time: (T,) datetime64[s]. factors: (T,), by which frames become mm/h.
+    interval_start: as an event has it. bounds: (T, 2), start and end of each frame; None without.
+    """
+
+    rain: "DataArray"
+    whole: "DataArray"
+    where: str
+    grid: dict[str, Any]
+    time: np.ndarray
+    factors: np.ndarray
+    interval_start: np.ndarray | None
+    bounds: np.ndarray | None
+    notes: tuple[str, ...]
+    how: Reading
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.rain.shape
+
+    def select(self, frames: slice) -> "GriddedRain":
+        """Some of its frames."""
+        time_axis = self.rain.dims[0]
+        rain, whole = (field.isel({time_axis: frames}) for field in (self.rain, self.whole))
+        parts = (self.interval_start, self.bounds)
+        start, bounds = (None if part is None else part[frames] for part in parts)
+        return replace(
+            self,
+            rain=rain,
+            whole=whole,
+            time=self.time[frames],
+            factors=self.factors[frames],
+            interval_start=start,
+            bounds=bounds,
+        )
+
+    def read(self, frames: slice, rows: slice, columns: slice) -> np.ndarray:
+        """(T, H, W) float32 mm/h of a part, NaN for no data and above 500 mm/h.
+
+        Raises InputError for values that cannot be loaded or are no rates of rain.
+        """
+        return possible_rain_rate(self._values(frames, rows, columns), self.where).rain_rate
+
+    def load(self) -> np.ndarray:
+        """All of it as `read` does, where not too much of it is above 500 mm/h."""
+        everything = slice(None)
+        return checked_rain_rate(self._values(everything, everything, everything), self.where)
+
+    def _values(self, frames: slice, rows: slice, columns: slice) -> np.ndarray:
+        part = self.rain[frames, rows, columns]
+        rain_rate = _load(part, self.factors[frames], self.where)
+        if not _is_reflectivity(part):
+            return rain_rate
+        return rain_from_reflectivity(rain_rate, _text(part, "units"), self.how.zr, self.where)
+
+
+def describe_rain(
+    rain: "DataArray", where: str, bounds: np.ndarray | None = None, how: Reading = AS_STATED
+) -> GriddedRain:
+    """What is known of a DataArray of rain before it is loaded; see `event_from_dataarray`.
 
     where: named in messages. bounds: (T, 2) datetime64[s], start and end of each frame.
-    written: what the chunks of a store show; None where nothing does.
     """
     whole, grid = oriented(with_axes(rain, where), where)
     rain, grid, notes = cut_unloaded(whole, grid, how, where)
@@ -116,42 +173,51 @@ def _event(
     time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
     time = checked_time(time, rain.sizes[time_axis], where)
     factors, start = _factors(rain, time, bounds, where, how)
-    if any(span):
-        frames = slice(*frames_in_span(rounded_times(time, how.minutes), *span, where))
-        rain, whole = (field.isel({time_axis: frames}) for field in (rain, whole))
-        time, factors = time[frames], factors[frames]
-        start, bounds = (None if part is None else part[frames] for part in (start, bounds))
-        written = written and written.select(frames)
-    if start is not None:
-        check_apart_in_time(start, time, where, how.minutes)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
-    rain_rate, by = _load(rain, factors, where), ""
-    if _is_reflectivity(rain):
-        rain_rate = rain_from_reflectivity(rain_rate, _text(rain, "units"), how.zr, where)
-        by = f" by {relation_text(how.zr)}"
-    rain_rate = checked_rain_rate(rain_rate, where)
+    by = f" by {relation_text(how.zr)}" if _is_reflectivity(rain) else ""
+    made = f"{what} to mm/h{by}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h"
+    grid = {**grid, "processing": made}
+    return GriddedRain(rain, whole, where, grid, time, factors, start, bounds, notes, how)
+
+
+def find_rain(
+    dataset: "Dataset", address: Path | str, how: Reading = AS_STATED
+) -> tuple["DataArray", np.ndarray | None]:
+    """The variable of rain of an open dataset, and its time bounds (T, 2) datetime64[s] if any.
+
+    Raises InputError where there is none, or several.
+    """
+    rain = _rain_variable(dataset, address, how.zr)
+    return rain, _time_bounds(dataset, rain, address)
+
+
+def _event(
+    found: GriddedRain, span: tuple[str, str] = ("", ""), written: Written | None = None
+) -> RainEvent:
+    """The event, loaded, without frames at its end that hold nothing.
+
+    written: what the chunks of a store show; None where nothing does.
+    """
+    minutes = found.how.minutes
+    if any(span):
+        frames = slice(*frames_in_span(rounded_times(found.time, minutes), *span, found.where))
+        found, written = found.select(frames), written and written.select(frames)
+    if found.interval_start is not None:
+        check_apart_in_time(found.interval_start, found.time, found.where, minutes)
+    rain_rate = found.load()
     event = RainEvent(
         rain_rate=rain_rate,
-        time=time,
-        grid={
-            **grid,
-            "processing": f"{what} to mm/h{by}; NaN for no data and above {MAX_RAIN_RATE:g} mm/h",
-        },
-        name=str(rain.name or "rain"),
-        interval_start=start,
-        notes=(*notes, *_notes(rain, rain_rate, time, start, bounds, how.minutes)),
+        time=found.time,
+        grid=found.grid,
+        name=str(found.rain.name or "rain"),
+        interval_start=found.interval_start,
+        notes=(*found.notes, *_notes(found, rain_rate)),
     )
-    return without_empty_end(event, whole, written)
+    return without_empty_end(event, found.whole, written)
 
 
-def _notes(
-    rain: "DataArray",
-    rain_rate: np.ndarray,
-    time: np.ndarray,
-    start: np.ndarray | None,
-    bounds: np.ndarray | None,
-    minutes: int,
-) -> tuple[str, ...]:
+def _notes(found: GriddedRain, rain_rate: np.ndarray) -> tuple[str, ...]:
+    rain, time, start, bounds = found.rain, found.time, found.interval_start, found.bounds
     if start is not None and _is_amount(rain):
         note = amounts_note(start, time)
         if bounds is None and _stated_interval(rain) is None:
@@ -161,7 +227,11 @@ def _notes(
             if _only_grows(rain_rate):
                 note += "; none ever decreases: if they are sums since a start, take differences"
         return (note,)
-    if start is None and bounds is not None and has_overlap(bounds[:, 0], time, minutes).any():
+    if (
+        start is None
+        and bounds is not None
+        and has_overlap(bounds[:, 0], time, found.how.minutes).any()
+    ):
         return (
             "the time bounds of its rain rates overlap, but no cell_methods say that they are "
             "means; they are taken for those of an instant",
@@ -179,49 +249,12 @@ def _only_grows(rain_rate: np.ndarray) -> bool:
     )
 
 
-# ---- files ---------------------------------------------------------------------------------------
+# ---- variables -----------------------------------------------------------------------------------
 
 
-def require_xarray() -> ModuleType:
-    """xarray. Raises InputError where it is missing."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise InputError(
-            f"NetCDF and Zarr need xarray ({error}); install it with: pip install xarray netCDF4 "
-            "zarr"
-        ) from error
-    return xarray
-
-
-def _open(path: Path) -> "Dataset":
-    if not path.exists():
-        raise InputError(f"{path} is missing, expected a NetCDF file or a Zarr folder")
-    xarray = require_xarray()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
-            engine = "zarr" if path.is_dir() else None
-            raw = xarray.open_dataset(path, engine=engine, decode_cf=False, cache=False)
-            return xarray.decode_cf(
-                zero_is_a_value(raw, path) if path.is_dir() else unwritten_is_no_data(raw),
-                decode_coords="all",  # grid mappings, too, become coordinates
-                decode_timedelta=False,
-            )
-    except Exception as why:  # of many kinds, from xarray and the packages beneath it
-        said = " ".join(str(why).split())
-        if "unable to decode time units" in said:
-            fix = "fix units and calendar of the time, such as minutes since 2020-01-01, standard"
-        else:
-            fix = looks_like(path, other_than="xarray") or (
-                "fetch it again, or: pip install netCDF4 zarr"
-            )
-        raise InputError(
-            f"{path} is not a readable NetCDF or Zarr ({type(why).__name__}: {said[:200]}); {fix}"
-        ) from why
-
-
-def _rain_variable(dataset: "Dataset", path: Path, zr: tuple[float, float] | None) -> "DataArray":
+def _rain_variable(
+    dataset: "Dataset", path: Path | str, zr: tuple[float, float] | None
+) -> "DataArray":
     """The variable of rain; where a relation is named, that of reflectivity if there is one."""
     fields = [field for field in dataset.data_vars.values() if field.ndim >= 2]
     rain = [field for field in fields if _text(field, "standard_name") in RATES + AMOUNTS]
@@ -242,10 +275,11 @@ def _rain_variable(dataset: "Dataset", path: Path, zr: tuple[float, float] | Non
     )
 
 
-def _name_it(fields: "list[DataArray]", reflectivity: "list[DataArray]", path: Path) -> str:
+def _name_it(fields: "list[DataArray]", reflectivity: "list[DataArray]", path: Path | str) -> str:
     """What to do about a variable of rain that is not called so."""
     if not fields:
-        return looks_like(path, other_than="xarray") or "name a file that has rain (time, y, x)"
+        seen = "" if is_remote(path) else looks_like(path, other_than="xarray")
+        return seen or "name a file that has rain (time, y, x)"
     rates = [field for field in fields if mm_per_hour(_text(field, "units"))]
     if reflectivity and not rates:
         return BY_ZR
@@ -274,7 +308,7 @@ def _is_reflectivity(field: "DataArray") -> bool:
     return is_named or "dbz" in units.lower() or is_reflectivity_unit(units)
 
 
-def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path) -> np.ndarray | None:
+def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path | str) -> np.ndarray | None:
     """(T, 2) datetime64[s], start and end of each frame; None if the file has none."""
     for coordinate in rain.coords.values():
         name = _bounds_name(coordinate)
@@ -442,10 +476,11 @@ def _load(rain: "DataArray", factors: np.ndarray, where: str) -> np.ndarray:
         ) from why
     if values.dtype.kind not in "fiu":
         raise InputError(f"{where}: {rain.name} is {values.dtype}, expected numbers")
-    values = _without_invalid(values, rain, where)
+    values, is_half = _without_invalid(values, rain, where), values.dtype == np.float16
     rain_rate = np.empty(values.shape, np.float32)
     for frame, factor, out in zip(values, factors, rain_rate, strict=True):
-        out[...] = frame * factor  # in float64, since factors are
+        # Halves as they are read elsewhere; all else in float64, since factors are.
+        out[...] = as_float32(frame) if is_half and factor == 1 else frame * factor
     return rain_rate
 
 

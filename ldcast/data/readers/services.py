@@ -24,7 +24,7 @@ from ldcast.data.event import PER_FRAME, RainEvent
 from ldcast.data.event_files import read_event_file
 from ldcast.data.fields import joined_fields
 from ldcast.data.pieces import cut
-from ldcast.data.readers.gridded import GRIDDED_SUFFIXES, read_gridded, require_xarray
+from ldcast.data.readers.gridded import GRIDDED_SUFFIXES, read_gridded
 from ldcast.data.readers.importers import (
     read_fmi,
     read_knmi,
@@ -33,6 +33,7 @@ from ldcast.data.readers.importers import (
     require_importers,
 )
 from ldcast.data.readers.odim import read_odim
+from ldcast.data.readers.opening import require_xarray
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError
 

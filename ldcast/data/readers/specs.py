@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from ldcast.data.addresses import is_remote, located
 from ldcast.data.cadence import round_event
 from ldcast.data.event import RainEvent
 from ldcast.data.event_files import read_event_file
@@ -36,8 +37,8 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     source, start, end = _split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
         event = cut(_synthetic_event(synthetic["seed"], how.minutes), how)
-    elif _is_gridded(Path(source)):
-        event = read_gridded(Path(source), how, start, end)
+    elif _is_gridded(source):
+        event = read_gridded(located(source), how, start, end)
     else:
         event = cut(read_event_file(Path(source), how), how)
     event = round_event(event, how.minutes)
@@ -52,7 +53,7 @@ def spec_source(spec: str) -> str:
 def absolute_spec(spec: str) -> str:
     """The same data from any working folder."""
     source, start, end = _split_span(spec)
-    if not _SYNTHETIC.fullmatch(source):
+    if not _SYNTHETIC.fullmatch(source) and not is_remote(source):
         source = os.path.abspath(source)
     return f"{source}@{start}/{end}" if start or end else source
 
@@ -64,7 +65,7 @@ def _split_span(spec: str) -> tuple[str, str, str]:
     if match := _SPAN.fullmatch(spec):
         return match["path"], match["start"], match["end"]
     source, _, span = spec.rpartition("@")
-    if Path(source).is_file() or _is_gridded(Path(source)) or _SYNTHETIC.fullmatch(source):
+    if Path(source).is_file() or _is_gridded(source) or _SYNTHETIC.fullmatch(source):
         raise InputError(
             f"span '{span}' of {source}: expected START/END with ISO times, either may be empty, "
             "such as @2016-07-11T21:00/2016-07-11T23:00 or @/2016-07-11T23:00"
@@ -72,8 +73,8 @@ def _split_span(spec: str) -> tuple[str, str, str]:
     return spec, "", ""
 
 
-def _is_gridded(path: Path) -> bool:
-    return path.suffix.lower() in GRIDDED_SUFFIXES
+def _is_gridded(source: str) -> bool:
+    return is_remote(source) or Path(source).suffix.lower() in GRIDDED_SUFFIXES
 
 
 def _synthetic_event(seed: str | None, minutes: int) -> RainEvent:
