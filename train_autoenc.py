@@ -27,6 +27,7 @@ from ldcast.config import (
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops, driest_first, wet_share
 from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import notes_of_unused
+from ldcast.data.picking import describe_draws
 from ldcast.errors import run_script
 from ldcast.frames import FrameConfig, check_divisible
 from ldcast.machine.device import amp_dtype, autocast, choose_device
@@ -51,7 +52,11 @@ from ldcast.seeds import (
 )
 from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
+    SPLIT_NAME,
+    day_split,
+    describe_split,
     held_out_frames,
+    names_of,
     parse_train_arguments,
     read_split_events,
     run_arguments,
@@ -242,9 +247,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments["held_out_frames"] = num_held_out
 
     # ---- data
+    split = day_split(flags.init, flags)
     train_events, validation_events = read_split_events(
-        flags.data, flags.validation_data, minutes, num_frames, num_held_out
+        flags.data, flags.validation_data, minutes, num_frames, num_held_out, split
     )
+    arguments[SPLIT_NAME] = describe_split(split, train_events)
     crops = training_crops(train_events, settings, seed)
     if validation_events:
         fixed_crops = validation_crops(validation_events, settings, seed)
@@ -270,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(networks, EMA(networks, loop.ema_decay), optimizer, scaler)
 
-    about = {"data": [event.name for event in train_events], "batch_size": loop.batch_size}
+    about = {"data": names_of(train_events), "batch_size": loop.batch_size}
 
     # ---- loop
     with (
@@ -285,6 +292,8 @@ def main(argv: list[str] | None = None) -> int:
         events = train_events + validation_events
         for note in [*notes_of(events), *notes_of_unused(events), *precision_notes]:
             run.say(f"note: {note}")
+        if processes.is_main:
+            run.say(describe_draws(crops.picker, train_events, num_frames, data.crop_size))
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration
@@ -302,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
             save_model(state, settings, about, out)  # a model folder from the start
 
         batches.restart(state.attempt, state.iteration)
-        while not (must_stop := processes.any(stop.is_set)):
+        while not (must_stop := processes.any(stop.is_set or not batches.read())):
             bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
             if state.is_validation_due(loop.validation_interval, is_done):
@@ -340,7 +349,7 @@ def main(argv: list[str] | None = None) -> int:
                 with summing_gradients(trained, is_last):
                     with autocast(device, dtype):
                         loss = training_loss(trained, settings, rain_rate, generators)
-                    loss = loss.sum() / loop.batch_size
+                    loss = (example.draw_weight.to(device) * loss).sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
                 update.add(loss, wet_share(rain_rate), num_impossible)
             scaler.unscale_(optimizer)
@@ -362,6 +371,8 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, "training", lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
+        if batches.error:
+            raise batches.error
         if must_stop:
             run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to resume")
     return stop.status if must_stop else 0

@@ -33,6 +33,7 @@ from ldcast.config import (
 from ldcast.data.crops import Example, TrainingCrops, ValidationCrops
 from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import notes_of_unused
+from ldcast.data.picking import describe_draws
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of
 from ldcast.inputs.registry import build_inputs
@@ -54,7 +55,11 @@ from ldcast.seeds import STREAM_NOISE, STREAM_VALIDATION, keyed_generator, keyed
 from ldcast.settings import override, to_dict
 from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
+    SPLIT_NAME,
+    day_split,
+    describe_split,
     held_out_frames,
+    names_of,
     parse_train_arguments,
     read_split_events,
     run_arguments,
@@ -309,13 +314,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = all_arguments(settings, flags)
 
     # ---- data
+    split = day_split(flags.autoencoder, flags)
     train_events, validation_events = read_split_events(
         flags.data,
         flags.validation_data,
         frames.minutes_per_frame,
         frames.num_frames,
         arguments["held_out_frames"],
+        split,
     )
+    arguments[SPLIT_NAME] = describe_split(split, train_events)
     crops = training_crops(train_events, settings, config, seed)
     if validation_events:
         fixed_crops = validation_crops(validation_events, settings, config, seed)
@@ -327,7 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(seed)
     model = build(config, loss_norm=settings.loss_norm, noise_levels=settings.noise_levels)
     model.trained_on = {
-        "data": [event.name for event in train_events],
+        "data": names_of(train_events),
         "batch_size": loop.batch_size,
         "autoencoder": first_stage.trained_on,
     }
@@ -363,6 +371,8 @@ def main(argv: list[str] | None = None) -> int:
         notes += warn_of_training(str(flags.autoencoder), validation_events)
         for note in [*notes, *(cases.notes if validation_events else [])]:
             run.say(f"note: {note}")
+        if processes.is_main:
+            run.say(describe_draws(crops.picker, train_events, frames.num_frames, data.crop_size))
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
         bar.initial = state.iteration
@@ -387,7 +397,7 @@ def main(argv: list[str] | None = None) -> int:
                 pool = make_pool(out / POOL_NAME, crops, about, *work)
             batches = Batches(pool, loop, data.num_workers, processes)
         batches.restart(state.attempt, state.iteration)
-        while not (must_stop := processes.any(stop.is_set)):
+        while not (must_stop := processes.any(stop.is_set or not batches.read())):
             bar.update(state.iteration - bar.n)
             is_done = state.iteration == loop.iterations
             if state.is_validation_due(loop.validation_interval, is_done):
@@ -422,7 +432,7 @@ def main(argv: list[str] | None = None) -> int:
                 with summing_gradients(trained, is_last):
                     with autocast(device, dtype):
                         loss = training_loss(trained, latents, generators)
-                    loss = loss.sum() / loop.batch_size
+                    loss = (latents.draw_weight * loss).sum() / loop.batch_size
                     scaler.scale(loss * processes.num).backward()  # they are averaged, not summed
                 update.add(loss, latents.wet_share, latents.num_impossible.sum())
             scaler.unscale_(optimizer)
@@ -444,6 +454,8 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, "training", lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
+        if batches.error:
+            raise batches.error
         if must_stop:
             run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to resume")
     return stop.status if must_stop else 0

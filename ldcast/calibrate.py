@@ -25,16 +25,17 @@ from ldcast.calibration import CALIBRATION_NAME, write_calibration
 from ldcast.calibration.fit import CaseReader, ScoredCase, fit
 from ldcast.calibration.judge import describe, draw_reliability, judge, record
 from ldcast.calibration.maps import check_not_bundled, model_fingerprint
+from ldcast.data.archive.events import read_events
 from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
-from ldcast.data.readers.reading_flags import read_events, reading_of
+from ldcast.data.readers.reading_flags import reading_of
 from ldcast.errors import InputError, run_script
 from ldcast.machine.device import choose_device
 from ldcast.machine.folders import check_output_path, check_writable
 from ldcast.nowcast.model_folder import locate
 from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask
-from ldcast.verification.arguments import case_parser, frames_of, parse
+from ldcast.verification.arguments import case_parser, frames_of, parse, split_of
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster, model_forecaster
 from ldcast.verification.scoring import read_case
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     path = locate(flags.model) / CALIBRATION_NAME
     check_output_path(path, (".json",))
-    events = read_events(flags.data, how)
+    events = read_events(flags.data, how, frames.num_frames, split_of(flags))
     cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, print)
     names = name_files(cases)
     lone = ""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ldcast.data.picking import PICKERS
 from ldcast.diffusion.registry import all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
@@ -122,9 +123,7 @@ class DataConfig(Settings):
     """How training examples are cut from events."""
 
     crop_size: int = setting(128, "pixels, height and width of a crop", low=1)
-    crop_picker: str = setting(
-        "equal_frequency", "how crops are drawn", choices=("uniform", "wet", "equal_frequency")
-    )
+    crop_picker: str = setting("equal_frequency", "how crops are drawn", choices=PICKERS)
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
     max_rain_rate: float = setting(
         MAX_RAIN_RATE, "mm/h; a batch with more is taken for faulty", low=1

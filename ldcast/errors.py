@@ -19,6 +19,10 @@ class NonFiniteError(InputError):
     """Networks that give infinite values or NaN for sound input."""
 
 
+class UnreadableError(InputError):
+    """Data that cannot be read, perhaps for a while: a disk or server that is away, a bad chunk."""
+
+
 def check_count(what: str, number: int, low: int = 1) -> int:
     """The number as an int; raises InputError unless it is a whole number of at least `low`."""
     try:

@@ -26,6 +26,7 @@ STREAM_TIES = 6  # the ranks of observations that equal members
 STREAM_EVENTS = 7  # which events a bootstrap draws again
 STREAM_SAMPLER = 8  # what a stochastic sampler draws for an ensemble member
 STREAM_POOL = 9  # which example of a pool is trained on
+STREAM_SHOWN = 10  # windows that describe what a picker draws
 
 KEY_LIMIT = 2**64
 

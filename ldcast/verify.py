@@ -30,9 +30,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ldcast.data.archive.events import read_events
 from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
-from ldcast.data.readers.reading_flags import read_events, reading_of
+from ldcast.data.readers.reading_flags import reading_of
 from ldcast.errors import InputError, run_script
 from ldcast.frames import nearest_leads
 from ldcast.machine.device import choose_device
@@ -41,7 +42,7 @@ from ldcast.machine.folders import check_writable
 from ldcast.products.plot import require_matplotlib
 from ldcast.products.summary import SHOWN_LEADS, readable_time
 from ldcast.rain import valid_mask
-from ldcast.verification.arguments import case_parser, frames_of, parse
+from ldcast.verification.arguments import case_parser, frames_of, parse, split_of
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.figures import ShownCase, draw_page
 from ldcast.verification.forecasters import (
@@ -174,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     how = reading_of(flags, frames.minutes_per_frame)
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
-    events = read_events(flags.data, how)
+    events = read_events(flags.data, how, frames.num_frames, split_of(flags))
     cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, notes.append)
     fields = needed_fields(forecasters)
     check_fields(events, fields)

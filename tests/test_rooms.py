@@ -16,10 +16,17 @@ SCRIPTS = ("train_autoenc", "train_diffusion", "infer")
 ROOMS = (
     *("errors", "settings", "seeds", "frames", "rain"),  # vocabulary
     *("machine", "motion", "models", "diffusion"),
-    *("data", "data.readers", "products"),
+    *("data", "data.readers", "data.archive", "products"),
     *("inputs", "config", "nowcast"),
     *("verification", "calibration", "training", "published", "forecasting"),
-    *("data.convert", "verify", "calibrate", "pysteps_plugin", ""),  # doors; "" is the package
+    *(
+        "data.convert",
+        "data.index",
+        "verify",
+        "calibrate",
+        "pysteps_plugin",
+        "",
+    ),  # doors; "" is the package
     "tools",
     *SCRIPTS,
 )

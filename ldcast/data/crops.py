@@ -21,7 +21,8 @@ from torch.utils.data import Dataset, Subset
 
 from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed, check_fields, fields_at
-from ldcast.data.pickers import PICKERS, Picker, UniformPicker, Window
+from ldcast.data.pickers import Picker, Window
+from ldcast.data.picking import build_picker
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.rain import WET_THRESHOLD, as_float32, drop_impossible_rain, is_wet
@@ -35,20 +36,22 @@ class Example(NamedTuple):
         pixels on all sides are not of the crop itself.
     fields: name -> (F, c, H, W) float32, of as many frames as are needed, or F = 1 of what does not
         change; c is 2 for a vector, down and right. NaN = not known.
+    draw_weight: by which its loss is multiplied, see `Window`; (B,) of a batch.
     """
 
     rain_rate: Tensor
     fields: dict[str, Tensor]
+    draw_weight: Tensor = torch.tensor(1.0)
 
     def to(self, device: torch.device) -> "Example":
         fields = {name: field.to(device) for name, field in self.fields.items()}
-        return Example(self.rain_rate.to(device), fields)
+        return Example(self.rain_rate.to(device), fields, self.draw_weight.to(device))
 
 
 class TrainingCrops(Dataset):
     """Training examples, each made from its key alone; to be used with `BatchKeys`.
 
-    picker: of `PICKERS`.
+    picker: a name of ldcast/data/picking.py.
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
     fields: what is needed besides rain, by name.
     margin: pixels that are read around the crop. Each example knows a part of them, from none to
@@ -70,9 +73,8 @@ class TrainingCrops(Dataset):
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
     ):
-        if picker not in PICKERS:
-            raise InputError(f"crop picker '{picker}': expected {' or '.join(PICKERS)}")
-        self.picker: Picker = PICKERS[picker](events, num_frames, crop_size, minutes, multiple)
+        read = num_frames, crop_size, minutes, multiple
+        self.picker: Picker = build_picker(picker, events, *read)
         check_fields(events, fields or {})
         self._events = events
         self._num_frames = num_frames
@@ -90,7 +92,11 @@ class TrainingCrops(Dataset):
         for event in self._events:
             fields = [event.fields[name] for name in self._fields]
             times = [field.time for field in fields if field.time is not None]
-            arrays = [event.rain_rate, event.time, *(field.values for field in fields), *times]
+            rain_rate = event.rain_rate
+            if event.is_stored:
+                digest.update(f"{rain_rate.store.fingerprint} {rain_rate.frames}".encode())
+                rain_rate = np.empty(0)
+            arrays = [rain_rate, event.time, *(field.values for field in fields), *times]
             for array in arrays:
                 digest.update(f"{array.shape} {array.dtype}".encode())
                 digest.update(np.ascontiguousarray(array).view(np.uint8))
@@ -104,6 +110,7 @@ class TrainingCrops(Dataset):
         example = with_border(
             read_window(self._events, window, *read, margin), self._margin - margin
         )
+        example = example._replace(draw_weight=torch.tensor(window.weight))
         return augment(example, rng) if self._use_augmentation else example
 
 
@@ -112,7 +119,8 @@ class ValidationCrops(Dataset):
 
     max_rain_rate: mm/h; pixels above it count as no data. fields: as for `TrainingCrops`.
     Item index: `Example` of crop_size pixels, without a margin: a forecast has none either.
-    Raises InputError as `UniformPicker` and `check_fields` do.
+    Crops of stored events are kept once they are read. Raises InputError as the picker and
+    `check_fields` do.
     """
 
     def __init__(
@@ -128,22 +136,28 @@ class ValidationCrops(Dataset):
         multiple: int = 1,
     ):
         check_fields(events, fields or {})
-        picker = UniformPicker(events, num_frames, crop_size, minutes, multiple)
+        picker = build_picker("uniform", events, num_frames, crop_size, minutes, multiple)
         self.windows = validation_windows(picker, num_examples, seed)
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
         self._max_rain_rate = max_rain_rate
         self._fields = fields
+        self._kept: dict[int, Example] = {}
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> Example:
+        if index in self._kept:
+            return self._kept[index]
         read = self._num_frames, self._crop_size, self._fields
         example = read_window(self._events, self.windows[index], *read)
         rain_rate, _ = drop_impossible_rain(example.rain_rate, self._max_rain_rate)
-        return example._replace(rain_rate=rain_rate)
+        example = example._replace(rain_rate=rain_rate)
+        if self._events[self.windows[index].event].is_stored:
+            self._kept[index] = example
+        return example
 
 
 def driest_first(crops: ValidationCrops) -> Subset:
@@ -198,7 +212,7 @@ class BatchKeys:
                 yield [(self._attempt, iteration, index) for index in indices]
 
 
-def validation_windows(picker: UniformPicker, num_examples: int, seed: int) -> list[Window]:
+def validation_windows(picker: Picker, num_examples: int, seed: int) -> list[Window]:
     """The windows of the validation set: uniform, and fixed by the seed for a whole run."""
     return [picker(keyed_rng(seed, STREAM_VALIDATION, index)) for index in range(num_examples)]
 
@@ -239,7 +253,8 @@ def with_border(example: Example, width: int) -> Example:
         return example
     border = (width,) * 4
     fields = {name: F.pad(field, border, value=torch.nan) for name, field in example.fields.items()}
-    return Example(F.pad(example.rain_rate, border, value=torch.nan), fields)
+    rain_rate = F.pad(example.rain_rate, border, value=torch.nan)
+    return example._replace(rain_rate=rain_rate, fields=fields)
 
 
 def augment(example: Example, rng: np.random.Generator) -> Example:
@@ -259,13 +274,11 @@ def augment(example: Example, rng: np.random.Generator) -> Example:
         field = turn(field) * sign[:, None, None]
         return field.flip(-3) if is_transposed else field
 
-    return Example(
-        turn(example.rain_rate),
-        {
-            name: turn_vector(field) if field.shape[-3] == 2 else turn(field)
-            for name, field in example.fields.items()
-        },
-    )
+    fields = {
+        name: turn_vector(field) if field.shape[-3] == 2 else turn(field)
+        for name, field in example.fields.items()
+    }
+    return example._replace(rain_rate=turn(example.rain_rate), fields=fields)
 
 
 def wet_share(rain_rate: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ldcast.data.checks import format_time
+from ldcast.data.stored import StoredRain
 from ldcast.errors import InputError
 
 MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
@@ -75,7 +76,8 @@ class Field:
 class RainEvent:
     """A stretch of radar images on one domain, in order of time.
 
-    rain_rate: (T, H, W) float16 or float32, mm/h, row 0 = north, NaN = no data.
+    rain_rate: (T, H, W) float16 or float32, mm/h, row 0 = north, NaN = no data; an array, or frames
+        of a store, which are read when they are sliced by frames, rows and columns.
     time: (T,) datetime64[s] UTC, the time of each frame, strictly increasing.
     grid: what the file says of its grid (`pixel_size_m`, `projection`, `x1 y1 x2 y2`, ...), to be
         copied into forecasts.
@@ -89,7 +91,7 @@ class RainEvent:
     fields: what it carries besides rain, by name, on the same pixels but with times of their own.
     """
 
-    rain_rate: np.ndarray
+    rain_rate: np.ndarray | StoredRain
     time: np.ndarray
     grid: dict[str, Any] = field(default_factory=dict)
     name: str = "event"
@@ -100,12 +102,21 @@ class RainEvent:
     fields: dict[str, Field] = field(default_factory=dict)
 
     def select(self, frames: slice | np.ndarray) -> "RainEvent":
-        """Some of the frames, by a slice (then as views) or by their indices."""
-        per_frame = {
-            name: None if getattr(self, name) is None else getattr(self, name)[frames]
-            for name in PER_FRAME
+        """Some of the frames, by a slice (then as views, unread) or by their indices."""
+        arrays = {name: getattr(self, name) for name in PER_FRAME}
+        parts = {
+            name: None if of is None else of[frames]
+            for name, of in arrays.items()
+            if name != "rain_rate"
         }
-        return replace(self, **per_frame)
+        is_unread = self.is_stored and isinstance(frames, slice)
+        rain_rate = self.rain_rate.select(frames) if is_unread else self.rain_rate[frames]
+        return replace(self, rain_rate=rain_rate, **parts)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its rain is read only when it is sliced."""
+        return isinstance(self.rain_rate, StoredRain)
 
 
 def notes_of(events: list[RainEvent]) -> list[str]:
@@ -116,25 +127,35 @@ def notes_of(events: list[RainEvent]) -> list[str]:
 
 def check_apart(train: list[RainEvent], validation: list[RainEvent]) -> None:
     """Raises InputError where a training and a validation event share a frame."""
-    for first in train:
-        for second in validation:
-            _check_no_shared_frame(first, second, "training and validation")
+    of_source = _times_by_source(validation)
+    for source, times in _times_by_source(train).items():
+        _refuse_shared(
+            np.intersect1d(times, of_source.get(source, times[:0])),
+            source,
+            "training and validation",
+        )
 
 
 def check_distinct(events: list[RainEvent]) -> None:
     """Raises InputError where two of the events share a frame."""
-    for index, first in enumerate(events):
-        for second in events[index + 1 :]:
-            _check_no_shared_frame(first, second, "two of the events")
+    for source, times in _times_by_source(events).items():
+        found, counts = np.unique(times, return_counts=True)
+        _refuse_shared(found[counts > 1], source, "two of the events")
 
 
-def _check_no_shared_frame(first: RainEvent, second: RainEvent, which: str) -> None:
-    if not first.source or first.source != second.source:
-        return
-    shared = np.intersect1d(first.time, second.time)
+def _times_by_source(events: list[RainEvent]) -> dict[str, np.ndarray]:
+    """Of those that were read: archives have thousands of events."""
+    times: dict[str, list[np.ndarray]] = {}
+    for event in events:
+        if event.source:
+            times.setdefault(event.source, []).append(event.time)
+    return {source: np.concatenate(parts) for source, parts in times.items()}
+
+
+def _refuse_shared(shared: np.ndarray, source: str, which: str) -> None:
     if len(shared):
         raise InputError(
-            f"{which} share {len(shared)} frames of {first.source}, from "
+            f"{which} share {len(shared)} frames of {source}, from "
             f"{format_time(shared[0])} to {format_time(shared[-1])}: choose other spans"
         )
 

@@ -27,12 +27,16 @@ from ldcast.frames import FrameConfig
 
 @dataclass(frozen=True)
 class Window:
-    """Where a crop starts: index of its event, first frame, and first row and column."""
+    """Where a crop starts: index of its event, first frame, and first row and column.
+
+    weight: by which its loss is multiplied, so that the mean over draws is that over all windows.
+    """
 
     event: int
     first_frame: int
     y: int
     x: int
+    weight: float = 1.0
 
 
 Picker = Callable[[np.random.Generator], Window]
@@ -200,9 +204,6 @@ class EqualFrequencyPicker:
         tile_in_event = tile - self._last_tile[event] + np.prod(self._table_shapes[event])
         frame, row, column = np.unravel_index(tile_in_event, self._table_shapes[event])
         return event, int(frame), int(row), int(column)
-
-
-PICKERS = {"uniform": UniformPicker, "wet": WetPicker, "equal_frequency": EqualFrequencyPicker}
 
 
 def check_events(

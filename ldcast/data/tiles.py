@@ -67,12 +67,12 @@ def _classes_of_frame(rain_rate: np.ndarray) -> np.ndarray:
     classes = np.full((num_rows, num_columns), -1, dtype=np.int8)
     counts = num_valid >= MIN_VALID_SHARE * TILE**2
     pixels = np.where(has_data, pixels, -1.0)[counts]  # no data sorts below all rain
-    percentile = _percentile_99(pixels, num_valid[counts])
+    percentile = percentile_99(pixels, num_valid[counts])
     classes[counts] = np.searchsorted(CLASS_EDGES, percentile, side="right")
     return classes
 
 
-def _percentile_99(pixels: np.ndarray, num_valid: np.ndarray) -> np.ndarray:
+def percentile_99(pixels: np.ndarray, num_valid: np.ndarray) -> np.ndarray:
     """(N,) smallest value that at least 99 % of the `num_valid` (N,) largest of `pixels` (N, P) do
     not exceed. Only the largest hundredth needs sorting."""
     num_above = num_valid // 100  # values that may exceed the percentile

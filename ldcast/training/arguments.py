@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ldcast.data.archive.days import PARTS, RULE, DaySplit, check_days_apart
+from ldcast.data.archive.events import check_found, find_archive
 from ldcast.data.cadence import check_cadence
 from ldcast.data.event import RainEvent, check_apart
 from ldcast.data.readers.specs import absolute_spec, read_event
@@ -20,6 +22,7 @@ from ldcast.settings import Settings, add_flags, leaves, override, to_dict
 from ldcast.training.run import ARGUMENTS_NAME, read_arguments
 
 MIN_HELD_OUT = 24  # frames
+SPLIT_NAME = "split_days"  # of a run's arguments
 COMMON = {
     "iterations": ("loop.iterations", "updates in all; a larger number extends a finished run"),
     "batch_size": ("loop.batch_size", "examples per update"),
@@ -68,8 +71,25 @@ def parse_train_arguments(
     )
     add = parser.add_argument
     add("--preset", choices=presets, default="small", help="sizes and recipe (%(default)s)")
-    add("--data", nargs="+", metavar="PATH[@START/END]", help="event files, or synthetic:SEED")
-    add("--validation-data", nargs="+", metavar="PATH[@START/END]", help="default: ends of events")
+    add(
+        "--data",
+        nargs="+",
+        metavar="PATH[@START/END]",
+        help="event files, archives, or synthetic:SEED",
+    )
+    add(
+        "--validation-data",
+        nargs="+",
+        metavar="PATH[@START/END]",
+        help="default: ends of events, days of archives",
+    )
+    add(
+        "--split-days",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATE", "TEST"),
+        help="shares of an archive's days, by the calendar (0.8 0.1 0.1); event files have none",
+    )
     add("--out", type=Path, default=Path(default_out), help="the run's folder (%(default)s)")
     add("--init", type=Path, metavar="DIR", help="start from this model folder's weights")
     add("--seed", type=int, default=0, help="of weights, crops and noise (%(default)s)")
@@ -124,28 +144,86 @@ def held_out_frames(start: Path | None, arguments: dict[str, Any], num_frames: i
     return max(MIN_HELD_OUT, num_frames)
 
 
+def day_split(start: Path | None, flags: argparse.Namespace) -> DaySplit:
+    """Which days of archives train and validate: as flagged, else as a run before did it, which
+    trained the weights in `start`; else as by default.
+
+    Raises InputError where both --split-days and --validation-data are given.
+    """
+    if flags.split_days:
+        if flags.validation_data:
+            raise InputError(
+                "got --split-days and --validation-data, expected one of them: leave one out"
+            )
+        return DaySplit(tuple(flags.split_days))
+    if start and (start / ARGUMENTS_NAME).is_file():
+        before = read_arguments(start).get(SPLIT_NAME)
+        if before:
+            return DaySplit(tuple(before["shares"]))
+    return DaySplit()
+
+
+def describe_split(split: DaySplit, events: list[RainEvent]) -> dict[str, Any] | None:
+    """For the run's folder; None where no day was split."""
+    if not any("#" in event.name for event in events):
+        return None
+    return {"shares": list(split.shares), "rule": RULE}
+
+
 def read_split_events(
     data: list[str],
     validation_data: list[str] | None,
     minutes: int,
     num_frames: int,
     num_held_out: int,
+    split: DaySplit | None = None,
 ) -> tuple[list[RainEvent], list[RainEvent]]:
-    """Training and validation events; without validation_data the ends of long events are held out.
+    """Training and validation events; without validation_data the ends of long events are held out,
+    and the days of archives are split.
 
     minutes: how far apart the frames are. num_frames: of an example. num_held_out: see `hold_out`.
-    Raises InputError where an event cannot be read, frames are of another cadence or shared.
+    Of an archive each run of frames is an event.
+    Raises InputError where an event cannot be read, frames are of another cadence or shared, or
+    archives share a day.
     """
-    how = Reading(minutes=minutes)
-    events = [read_event(spec, how) for spec in data]
-    if validation_data:
-        train, validation = events, [read_event(spec, how) for spec in validation_data]
-    else:
-        train, validation = hold_out(events, minutes, num_held_out, num_frames)
+    how, split = Reading(minutes=minutes), split or DaySplit()
+    files: list[RainEvent] = []
+    train: list[RainEvent] = []
+    validation: list[RainEvent] = []
+    for spec in data:
+        archive = find_archive(spec, how)
+        if archive is None:
+            files.append(read_event(spec, how))
+        elif validation_data:
+            train += check_found(archive.events(num_frames, minutes), archive)
+        else:
+            trained, held_out = (
+                archive.events(num_frames, minutes, part, split) for part in PARTS[:2]
+            )
+            train += check_found(trained, archive)
+            validation += held_out
+    for spec in validation_data or []:
+        archive = find_archive(spec, how)
+        if archive is None:
+            validation.append(read_event(spec, how))
+        else:
+            validation += check_found(archive.events(num_frames, minutes), archive)
+    kept, held_out = files, []
+    if not validation_data:
+        kept, held_out = hold_out(files, minutes, num_held_out, num_frames)
+    train, validation = kept + train, held_out + validation
     check_apart(train, validation)
+    check_days_apart(
+        *([event.time for event in of if event.is_stored] for of in (train, validation))
+    )
     for event in train + validation:
         check_cadence(event, minutes, "--frames.minutes-per-frame")
     return train, validation
+
+
+def names_of(events: list[RainEvent]) -> list[str]:
+    """Each name once: the runs of an archive share theirs."""
+    return list(dict.fromkeys(event.name for event in events))
 
 
 def run_arguments(settings: Settings, flags: argparse.Namespace) -> dict[str, Any]:

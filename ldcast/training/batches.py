@@ -1,13 +1,15 @@
 """The micro-batches that one process computes, from any attempt and iteration on."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ldcast.config import LoopConfig
 from ldcast.data.crops import BatchKeys
+from ldcast.errors import UnreadableError
 from ldcast.machine.processes import Processes
 from ldcast.machine.stopping import outlive_signals
 
@@ -19,8 +21,11 @@ class Batches:
 
     examples: items by the keys of `BatchKeys`, as `TrainingCrops` has them.
     num_workers: processes that read ahead; 0 reads in this one.
+    error: why an example of the next batch cannot be read; None as long as all can.
     Raises InputError if a batch cannot be shared out evenly.
     """
+
+    error: UnreadableError | None = None
 
     def __init__(
         self, examples: Dataset, loop: LoopConfig, num_workers: int, processes: Processes
@@ -35,24 +40,36 @@ class Batches:
         keys = self._keys(attempt, iteration)
         self._batches: Iterator[tuple[Any, list[Key]]] = zip(
             DataLoader(
-                self._examples,
+                _Caught(self._examples),
                 batch_sampler=keys,
                 num_workers=self._num_workers,
                 worker_init_fn=outlive_signals,
+                collate_fn=_collate,
             ),
             keys,
             strict=True,
         )
+        self._read: list[tuple[Any, list[Key]]] = []
+
+    def read(self) -> bool:
+        """Reads the next batch, all micro-batches of it; False where one cannot be read.
+
+        So the loop learns between two updates that a store is away, when its state can be saved.
+        """
+        start = time.perf_counter()
+        missing = self._loop.num_micro_batches - len(self._read)
+        self._read += itertools.islice(self._batches, missing)  # fewer at the end of the run
+        self._wait_seconds += time.perf_counter() - start
+        errors = [batch for batch, _ in self._read if isinstance(batch, UnreadableError)]
+        self.error = errors[0] if errors else None
+        return self.error is None
 
     def take(self) -> tuple[Any, list[Key]]:
-        """The next micro-batch of examples, collated, and their keys."""
-        start = time.perf_counter()
-        batch = next(self._batches)
-        self._wait_seconds += time.perf_counter() - start
-        return batch
+        """The next micro-batch of examples that was read, collated, and their keys."""
+        return self._read.pop(0)
 
     def take_wait_seconds(self) -> float:
-        """Seconds that `take` has needed since the last call of this."""
+        """Seconds that `read` has needed since the last call of this."""
         seconds, self._wait_seconds = self._wait_seconds, 0.0
         return seconds
 
@@ -66,3 +83,22 @@ class Batches:
             self._processes.rank,
             self._processes.num,
         )
+
+
+class _Caught(Dataset):
+    """Examples, or the error of one that cannot be read: workers add their trace to what they
+    raise."""
+
+    def __init__(self, examples: Dataset) -> None:
+        self._examples = examples
+
+    def __getitem__(self, key: Key) -> Any:
+        try:
+            return self._examples[key]
+        except UnreadableError as error:
+            return UnreadableError(str(error))
+
+
+def _collate(examples: list[Any]) -> Any:
+    errors = [example for example in examples if isinstance(example, UnreadableError)]
+    return errors[0] if errors else default_collate(examples)

@@ -11,6 +11,7 @@ from ldcast.config import DataConfig, ForecastScoreConfig
 from ldcast.data.crops import read_window
 from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed
+from ldcast.data.pickers import Window
 from ldcast.errors import InputError, NonFiniteError
 from ldcast.frames import FrameConfig, nearest_leads
 from ldcast.machine.processes import Processes
@@ -83,6 +84,7 @@ class FixedCases:
         self.cases = [*spread_over(candidates, num_others), wettest]
         self._events, self._data, self._frames = events, data, frames
         self._settings, self._amp = settings, amp
+        self._kept: dict[Window, Tensor] = {}  # rain of stored events
 
     def wettest(self) -> "FixedCases":
         """The wettest case alone."""
@@ -95,8 +97,12 @@ class FixedCases:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rain (T, H, W) of a case, mm/h, NaN for no data and for impossible values; and fields."""
         num_frames, crop_size = self._frames.num_frames, self._data.crop_size
+        if case.window in self._kept:
+            return self._kept[case.window], {}
         example = read_window(self._events, case.window, num_frames, crop_size, fields)
         rain_rate, _ = drop_impossible_rain(example.rain_rate[0], self._data.max_rain_rate)
+        if self._events[case.window.event].is_stored:  # which carries no fields
+            self._kept[case.window] = rain_rate
         return rain_rate, example.fields
 
     def score(self, model: LDCast, processes: Processes, stop: StopRequest) -> CaseScores:

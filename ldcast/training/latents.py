@@ -20,6 +20,7 @@ class LatentExample(NamedTuple):
     weight: (B, 1, L_future, h, w), share of each cell's pixels that have data.
     num_wet, num_valid, num_impossible: (B,) pixels with 0.1 mm/h or more, with data, and with rain
         that cannot be, of all frames of the crop itself.
+    draw_weight: (B,) by which the loss of each is multiplied, see `Window`.
     """
 
     z_past: Tensor
@@ -30,6 +31,7 @@ class LatentExample(NamedTuple):
     num_wet: Tensor
     num_valid: Tensor
     num_impossible: Tensor
+    draw_weight: Tensor
 
     @property
     def known(self) -> Known:
@@ -87,6 +89,7 @@ def encode_example(
         is_wet(rain_rate, WET_THRESHOLD).flatten(1).sum(1).float(),
         is_valid.flatten(1).sum(1).float(),
         (num_given - is_valid.flatten(1).sum(1)).float(),
+        example.draw_weight.expand(len(rain_rate)),
     )
 
 

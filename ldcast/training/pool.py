@@ -30,7 +30,8 @@ _MARK = "pool.json"
 _ARGUMENTS = ("frames", "rain", "inputs", "encoder_dtype", "autoencoder_sha256", "pool")
 _PACKAGE = Path(__file__).parents[1]
 _CODE = (
-    *("models", "motion", "inputs", "data/crops.py", "data/pickers.py", "data/tiles.py"),
+    *("models", "motion", "inputs", "data/crops.py", "data/pickers.py", "data/index_pickers.py"),
+    *("data/tiles.py", "data/tile_index.py"),
     *("training/latents.py", "rain.py", "seeds.py"),
 )
 _CHUNK = 8  # examples that are encoded at once

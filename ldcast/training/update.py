@@ -31,7 +31,8 @@ class Update:
     ) -> bool:
         """Counts the update in `state` as made or as skipped; True where it is to be made.
 
-        grad_norm: before clipping. wait_seconds: for data. max_loss_ratio: see `find_problem`.
+        grad_norm: before clipping. wait_seconds: for data, before the clock ran.
+        max_loss_ratio: see `find_problem`.
         """
         loss, wet_share, num_impossible = self._processes.sum(self._totals).tolist()
         problem = find_problem(
@@ -49,7 +50,7 @@ class Update:
             loss=loss,
             grad_norm=grad_norm,
             wet_share=wet_share,
-            seconds=time.perf_counter() - self._start,
+            seconds=time.perf_counter() - self._start + wait_seconds,
             wait_seconds=wait_seconds,
         )
         return True

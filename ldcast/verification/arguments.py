@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from ldcast.data.archive.days import DaySplit
 from ldcast.data.readers.reading_flags import add_reading_flags
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
@@ -22,7 +23,16 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files")
+    add(
+        "--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files, archives"
+    )
+    add(
+        "--split-days",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATE", "TEST"),
+        help="of archives, only the days that a training with these shares left for testing",
+    )
     add_reading_flags(add)
     add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
     add("--cases", type=int, default=32, metavar="N", help="forecasts per model (%(default)s)")
@@ -44,6 +54,11 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} {value}: expected at least {low}")
     return flags
+
+
+def split_of(flags: argparse.Namespace) -> DaySplit | None:
+    """The split whose days for testing are asked for; None for all days."""
+    return DaySplit(tuple(flags.split_days)) if flags.split_days else None
 
 
 def frames_of(folders: Sequence[str], crop_size: int) -> FrameConfig:

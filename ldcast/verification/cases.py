@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ldcast.data.archive.days import name_without_part
 from ldcast.data.crops import read_window, wet_share
 from ldcast.data.event import RainEvent, check_distinct
-from ldcast.data.pickers import UniformPicker, Window
+from ldcast.data.pickers import Window
+from ldcast.data.picking import build_picker
 from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
@@ -24,6 +26,7 @@ class Case:
 
     window: the crop's place among the events; its frames are past, then future.
     event: name of the event. source: where that was read from, the same for all spans of a file.
+        Of an archive, each day is an event.
     issue_time: UTC, the time of the newest past frame.
     wet_share: of the valid pixels of all frames, past and future, the share with 0.1 mm/h or more.
     seed: for the noise of this case's forecasts, different for each case.
@@ -85,10 +88,11 @@ def draw_candidates(
     Dropped are repeated windows and those of which a past frame lacks more than half of its data,
     after `fill_gaps`, so there may be fewer cases than draws.
     say: takes a line on how many were dropped for their gaps, if any were.
-    Raises InputError for events that share a frame or that `UniformPicker` refuses.
+    Raises InputError for events that share a frame or that the uniform picker refuses.
     """
     check_distinct(events)
-    picker = UniformPicker(events, frames.num_frames, crop_size, frames.minutes_per_frame)
+    minutes = frames.minutes_per_frame
+    picker = build_picker("uniform", events, frames.num_frames, crop_size, minutes)
     candidates: dict[Window, Case] = {}
     num_dropped = 0
     for index in range(num_draws):
@@ -100,14 +104,19 @@ def draw_candidates(
             num_dropped += 1
             continue
         event = events[window.event]
+        issue_time = event.time[window.first_frame + frames.past_frames - 1]
+        name, source = event.name, event.source or event.name
+        if event.is_stored:  # each day of an archive counts as an event of its own
+            day = np.datetime_as_string(issue_time, "D")
+            name, source = (f"{of}@{day}" for of in (name_without_part(name), source))
         candidates[window] = Case(
             window,
-            event.name,
-            issue_time=event.time[window.first_frame + frames.past_frames - 1],
+            name,
+            issue_time=issue_time,
             wet_share=wet_share(rain_rate).item(),
             seed=int(rng.integers(2**31)),
             pixel_km=float(event.grid.get("pixel_size_m", 1000.0)) / 1000,
-            source=event.source or event.name,
+            source=source,
             frames=frames,
         )
     if num_dropped and say is not None:

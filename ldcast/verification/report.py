@@ -145,13 +145,15 @@ def to_plain(value: Any) -> Any:
 
 
 def describe_cases(events: list[RainEvent], cases: list[Case], crop_size: int) -> str:
-    """A line for each event: its cases and how wet they are."""
+    """A line for each event, an archive being one: its cases and how wet they are."""
     lines = []
-    for index, event in enumerate(events):
-        wet = [f"{100 * case.wet_share:.0f}" for case in cases if case.window.event == index]
+    names = [events[case.window.event].name for case in cases]
+    for name in dict.fromkeys(event.name for event in events):
+        of_event = [case for case, its in zip(cases, names, strict=True) if its == name]
+        wet = [f"{100 * case.wet_share:.0f}" for case in of_event]
         wetness = f", {' to '.join(dict.fromkeys([wet[0], wet[-1]]))} % wet" if wet else ""
         count = f"{len(wet)} case" if len(wet) == 1 else f"{len(wet)} cases"
-        lines.append(f"{event.name}: {count} of {crop_size} x {crop_size} pixels{wetness}")
+        lines.append(f"{name}: {count} of {crop_size} x {crop_size} pixels{wetness}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ldcast.data.archive.days import is_of_part, name_without_part
 from ldcast.data.event import RainEvent
 from ldcast.data.spans import parse_time
 from ldcast.errors import InputError
@@ -11,7 +12,7 @@ from ldcast.nowcast.model_folder import read_description
 def warn_of_training(folder: str, events: list[RainEvent]) -> list[str]:
     """A line where the model in a folder says that it was trained on some of the events."""
     trained_on = read_description(folder).trained_on
-    seen = [event.name for event in events if is_trained_on(event, trained_on)]
+    seen = dict.fromkeys(event.name for event in events if is_trained_on(event, trained_on))
     if not seen:
         return []
     return [f"{folder} was trained on rain of {', '.join(seen)}: give rain that it has not seen"]
@@ -35,14 +36,15 @@ def _data_names(trained_on: Any) -> set[str]:
 
 
 def _shares_frame(event: RainEvent, name: str) -> bool:
-    """name: of an event, `FILE` or `FILE@START/END`."""
-    file, _, span = name.partition("@")
-    if file != event.name.partition("@")[0]:
+    """name: of an event, `FILE` or `FILE@START/END`, perhaps of a part of its days."""
+    file, _, span = name_without_part(name).partition("@")
+    if file != name_without_part(event.name).partition("@")[0]:
         return False
-    if not span:
-        return True
-    start, _, end = span.partition("/")
     try:
-        return bool(((event.time >= parse_time(start)) & (event.time < parse_time(end))).any())
+        is_shared = is_of_part(name, event.time)
+        if span:
+            start, _, end = span.partition("/")
+            is_shared &= (event.time >= parse_time(start)) & (event.time < parse_time(end))
     except InputError:  # `trained_on` is free text
         return False
+    return bool(is_shared.any())

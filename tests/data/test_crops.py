@@ -263,7 +263,7 @@ def test_training_and_validation_share_no_frame():
     crops_seen = [trained[(0, 0, index)].rain_rate for index in range(60)]
     seen = {float(value) for crop in crops_seen for value in crop[0, :, 0, 0]}
     held_out = ValidationCrops(validation, 24, 64, num_examples=20, seed=0)
-    validated = {float(value) for crop, _ in held_out for value in crop[0, :, 0, 0]}
+    validated = {float(value) for crop in held_out for value in crop.rain_rate[0, :, 0, 0]}
     assert seen == set(range(36)) and validated == set(range(36, 60))
 
 
@@ -274,7 +274,7 @@ def test_validation_is_fixed_by_its_seed_and_not_turned():
     assert one.windows == same.windows != other.windows
     longer = ValidationCrops([event], 4, 32, 9, 3)
     assert longer.windows[:6] == one.windows
-    for crop, _ in one:
+    for crop in (example.rain_rate for example in one):
         assert (crop.diff(dim=-1) == 1).all() and (crop.diff(dim=-2) == 70).all()
 
 

@@ -39,7 +39,7 @@ from ldcast.data.readers.opening import open_dataset
 from ldcast.data.readers.reflectivity import BY_ZR, is_reflectivity_unit, rain_from_reflectivity
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.data.spans import frames_in_span
-from ldcast.errors import InputError
+from ldcast.errors import InputError, UnreadableError
 from ldcast.rain import MAX_RAIN_RATE, as_float32
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -471,7 +471,7 @@ def _load(rain: "DataArray", factors: np.ndarray, where: str) -> np.ndarray:
     try:
         values = rain.to_numpy()
     except Exception as why:  # of many kinds, from the packages beneath xarray
-        raise InputError(
+        raise UnreadableError(
             f"{where}: {rain.name} cannot be loaded ({type(why).__name__}: {why}); fetch it again"
         ) from why
     if values.dtype.kind not in "fiu":

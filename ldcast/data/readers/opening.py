@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ldcast.data.addresses import is_remote, require_fsspec
 from ldcast.data.formats import looks_like
 from ldcast.data.readers.chunks import unwritten_is_no_data, zero_is_a_value
-from ldcast.errors import InputError
+from ldcast.errors import InputError, UnreadableError
 
 if TYPE_CHECKING:  # an extra, imported where it is used
     from xarray import Dataset
@@ -29,13 +29,13 @@ def require_xarray() -> ModuleType:
 def open_dataset(address: Path | str) -> "Dataset":
     """What is at a path, or at an address of a Zarr store, decoded by the CF conventions.
 
-    Values are not loaded. Raises InputError where it is missing or cannot be read.
+    Values are not loaded. Raises UnreadableError where it is missing or cannot be read.
     """
     is_store = is_remote(address) or address.is_dir()
     if is_remote(address):
         require_fsspec(address)
     elif not address.exists():
-        raise InputError(f"{address} is missing, expected a NetCDF file or a Zarr folder")
+        raise UnreadableError(f"{address} is missing, expected a NetCDF file or a Zarr folder")
     xarray = require_xarray()
     try:
         with warnings.catch_warnings():
@@ -57,7 +57,7 @@ def open_dataset(address: Path | str) -> "Dataset":
             fix = looks_like(address, other_than="xarray") or (
                 "fetch it again, or: pip install netCDF4 zarr"
             )
-        raise InputError(
+        raise UnreadableError(
             f"{address} is not a readable NetCDF or Zarr ({type(why).__name__}: {said[:200]}); "
             f"{fix}"
         ) from why

@@ -8,7 +8,6 @@ from pathlib import Path
 from ldcast.data.event import RainEvent
 from ldcast.data.readers.importers import relation_text
 from ldcast.data.readers.reflectivity import check_relation
-from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError
 
@@ -89,13 +88,6 @@ def reader_with(reader: Callable[..., RainEvent], how: Reading) -> Callable[...,
         return event
 
     return read
-
-
-def read_events(specs: Sequence[str], how: Reading) -> list[RainEvent]:
-    """What the `--data` arguments name. Raises InputError as `read_event` and `check_used` do."""
-    events = [read_event(spec, how) for spec in specs]
-    check_used(how, events)
-    return events
 
 
 def check_used(how: Reading, events: Sequence[RainEvent]) -> None:

@@ -34,7 +34,7 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     are rounded to it; START and END choose by those.
     Raises InputError if the file or the span is not what is described here.
     """
-    source, start, end = _split_span(str(spec))
+    source, start, end = split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
         event = cut(_synthetic_event(synthetic["seed"], how.minutes), how)
     elif _is_gridded(source):
@@ -47,18 +47,18 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
 
 def spec_source(spec: str) -> str:
     """The path, or `synthetic...`, of a spec, without its span."""
-    return _split_span(spec)[0]
+    return split_span(spec)[0]
 
 
 def absolute_spec(spec: str) -> str:
     """The same data from any working folder."""
-    source, start, end = _split_span(spec)
+    source, start, end = split_span(spec)
     if not _SYNTHETIC.fullmatch(source) and not is_remote(source):
         source = os.path.abspath(source)
     return f"{source}@{start}/{end}" if start or end else source
 
 
-def _split_span(spec: str) -> tuple[str, str, str]:
+def split_span(spec: str) -> tuple[str, str, str]:
     """(path or `synthetic...`, START, END) of a spec; an empty text where there is no bound."""
     if Path(spec).exists():  # a path may contain @
         return spec, "", ""

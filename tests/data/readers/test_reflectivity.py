@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ldcast.data.archive.events import read_events
 from ldcast.data.convert import main
-from ldcast.data.readers.reading_flags import add_reading_flags, check_used, read_events, reading_of
+from ldcast.data.readers.reading_flags import add_reading_flags, check_used, reading_of
 from ldcast.data.readers.reflectivity import check_relation, rain_from_reflectivity
 from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import Reading
@@ -160,8 +161,8 @@ def test_a_relation_that_nothing_needs_is_refused(tmp_path):
     rain, dbz = save(tmp_path / "rain.nc", RATE), save(tmp_path / "dbz.nc", REFLECTIVITY)
     message = "--zr 200 1.6 is for reflectivity, but rain holds rain; leave it out"
     with pytest.raises(InputError, match=message):
-        read_events([str(rain)], BY_ZR)
-    assert len(read_events([str(rain), str(dbz)], BY_ZR)) == 2
+        read_events([str(rain)], BY_ZR, 24)
+    assert len(read_events([str(rain), str(dbz)], BY_ZR, 24)) == 2
     check_used(Reading(), [read_event(rain)])
 
 

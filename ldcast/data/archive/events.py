@@ -1,0 +1,188 @@
+"""What `--data` names, archives included: events whose rain is in memory, or read in place."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ldcast.data.addresses import absolute, is_remote, located, stem
+from ldcast.data.archive.days import PARTS, DaySplit, part_name
+from ldcast.data.archive.runs import describe_lost, find_runs
+from ldcast.data.archive.sidecar import (
+    StoredTiles,
+    index_address,
+    open_group,
+    read_about,
+)
+from ldcast.data.archive.store import ArchiveStore, describe_archive
+from ldcast.data.cadence import rounded_times
+from ldcast.data.checks import format_time
+from ldcast.data.event import RainEvent
+from ldcast.data.formats import is_zarr
+from ldcast.data.readers.gridded import GriddedRain
+from ldcast.data.readers.reading_flags import check_used
+from ldcast.data.readers.specs import read_event, split_span
+from ldcast.data.reading import Reading
+from ldcast.data.spans import frames_in_span
+from ldcast.data.stored import StoredRain
+from ldcast.errors import InputError
+
+_MAX_IN_MEMORY = 4e9  # bytes of rain that a store without an index may have
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive with its index, or a span of it.
+
+    time, state: (T,) of all its indexed frames. is_in_span: (T,) bool.
+    name: with the span. source: its path or address.
+    """
+
+    store: ArchiveStore
+    time: np.ndarray
+    state: np.ndarray
+    is_in_span: np.ndarray
+    grid: dict
+    name: str
+    source: str
+
+    def events(
+        self, num_frames: int, minutes: int, part: str = "", split: DaySplit | None = None
+    ) -> list[RainEvent]:
+        """Its runs of at least `num_frames` frames, `minutes` apart, each an event; or those of the
+        days of one of `PARTS`.
+
+        Each has a note on what is lost, the same for all. There are none where no run is so long.
+        """
+        is_of_part, name = self.is_in_span, self.name
+        if split is not None:
+            is_of_part = is_of_part & (split.part_of(self.time) == PARTS.index(part))
+            name = part_name(name, part, split)
+        runs = find_runs(self.time, self.state, is_of_part, num_frames, minutes)
+        notes = (describe_lost(runs),)
+        return [
+            RainEvent(
+                rain_rate=StoredRain(self.store, range(first, stop)),
+                time=self.time[first:stop],
+                grid=self.grid,
+                name=name,
+                source=self.source,
+                notes=notes,
+            )
+            for first, stop in runs.bounds.tolist()
+        ]
+
+
+def find_archive(spec: str, how: Reading) -> Archive | None:
+    """The archive that a `--data` argument names, PATH, an address or that of its index, each with
+    @START/END if wanted; None for anything else, such as a store without an index.
+
+    how: of a piece of the domain nothing is indexed, so such a store is no archive.
+    Raises InputError for an index that is older than its archive, a store that is too large to be
+    read without one, and as `describe_archive` does.
+    """
+    source, start, end = split_span(spec)
+    if not source.rstrip("/").endswith(".zarr") or how.crop is not None or how.box is not None:
+        return None
+    address = located(source)
+    index = next((at for at in (address, index_address(address)) if open_group(at)), None)
+    if index is None:
+        _check_fits_into_memory(address, how)
+        return None
+    return _open_archive(index, address, how, (start, end))
+
+
+def read_events(
+    specs: Sequence[str], how: Reading, num_frames: int, split: DaySplit | None = None
+) -> list[RainEvent]:
+    """What the `--data` arguments of verify and calibrate name: of archives, runs of `num_frames`
+    or more, of the days for testing where `split` is given.
+
+    Raises InputError as `read_event` and `find_archive` do, and where an archive has no such run.
+    """
+    events: list[RainEvent] = []
+    for spec in specs:
+        archive = find_archive(spec, how)
+        if archive is None:
+            events.append(read_event(spec, how))
+            continue
+        part = "test" if split is not None else ""
+        events += check_found(archive.events(num_frames, how.minutes, part, split), archive)
+    if files := [event for event in events if not event.is_stored]:
+        check_used(how, files)
+    return events
+
+
+def check_found(events: list[RainEvent], archive: Archive) -> list[RainEvent]:
+    """The events. Raises InputError if there are none."""
+    if events:
+        return events
+    raise InputError(
+        f"{archive.name} has no run of frames that is long enough for an example, expected one; "
+        "choose other data, or look at it by python -m ldcast.data.index"
+    )
+
+
+def _open_archive(
+    index: str | Path, address: str | Path, how: Reading, span: tuple[str, str]
+) -> Archive:
+    group = open_group(index)
+    assert group is not None, index
+    about = read_about(group)
+    archive = located(about.archive) if index == address else address
+    if how.zr not in (None, about.zr):
+        raise InputError(
+            f"got --zr {how.zr[0]:g} {how.zr[1]:g} for {archive}, whose index was made with "
+            f"{about.zr or 'none'}: leave it out, or remove the index and make it again"
+        )
+    how = Reading(zr=about.zr, minutes=how.minutes)
+    found = describe_archive(archive, how)
+    time, state = group["time"][:].astype("M8[s]"), group["state"][:]
+    _check_not_older(found, time, about.num_times, archive, index)
+    time = rounded_times(time, how.minutes)
+    name, is_in_span = stem(archive), np.ones(len(time), bool)
+    if any(span):
+        first, stop = frames_in_span(time, *span, name)
+        is_in_span[:first] = is_in_span[stop:] = False
+        end = time[stop - 1] + np.timedelta64(60 * how.minutes, "s")
+        name = f"{name}@{format_time(time[first])}/{format_time(end)}"
+    tiles = StoredTiles(index)
+    fingerprint = _fingerprint(group, time)
+    store = ArchiveStore(archive, (len(time), *found.shape[1:]), tiles, fingerprint, how)
+    return Archive(store, time, state, is_in_span, found.grid, name, absolute(archive))
+
+
+def _check_not_older(
+    found: GriddedRain, time: np.ndarray, num_times: int, archive: str | Path, index: str | Path
+) -> None:
+    again = f"bring it up to date by python -m ldcast.data.index {archive}"
+    if len(found.time) != num_times:
+        raise InputError(
+            f"{index} is older than its archive, which has {len(found.time)} frames, expected "
+            f"{num_times}; {again}"
+        )
+    if (found.time[: len(time)] != time).any():
+        raise InputError(f"{index} is of other times than {archive}: remove it, then {again}")
+
+
+def _fingerprint(group: object, time: np.ndarray) -> str:
+    """SHA-256 of what is known of all frames, by their classes of rain."""
+    digest = hashlib.sha256(time.view(np.uint8))
+    for name in ("state", "highest_mean", "highest_valid_share"):
+        digest.update(np.ascontiguousarray(group[name][:]).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _check_fits_into_memory(address: str | Path, how: Reading) -> None:
+    """A store without an index is read as a whole."""
+    if not is_remote(address) and not is_zarr(address):
+        return
+    found = describe_archive(address, how)
+    num_bytes = 4 * np.prod(found.shape, dtype=np.int64)
+    if num_bytes > _MAX_IN_MEMORY:
+        raise InputError(
+            f"{address} has {num_bytes / 1e9:.0f} GB of rain and no index, expected one to read it "
+            f"in place: make it by python -m ldcast.data.index {address}"
+        )

@@ -1,0 +1,125 @@
+"""Pickers that look at an index of tiles alone draw as those of arrays do."""
+
+import numpy as np
+import pytest
+
+from ldcast.data.crops import read_window
+from ldcast.data.event import RainEvent
+from ldcast.data.index_pickers import INDEX_PICKERS
+from ldcast.data.picking import ARRAY_PICKERS, build_picker, describe_draws
+from ldcast.data.tiles import TILE
+from ldcast.errors import InputError
+from ldcast.seeds import keyed_rng
+
+FIVE_MINUTES = np.timedelta64(300, "s")
+NUM_DRAWS = 3000
+
+
+def make_event(num_frames: int, height: int, width: int, first: str = "2020-06-01") -> RainEvent:
+    time = np.datetime64(first, "s") + np.arange(num_frames) * FIVE_MINUTES
+    return RainEvent(np.zeros((num_frames, height, width), np.float32), time, name="storm")
+
+
+@pytest.fixture(scope="module")
+def events() -> list[RainEvent]:
+    """Two events of which parts are without data, and parts are wet or heavy; two blocks."""
+    rng = np.random.default_rng(2)
+    long, short = make_event(300, 104, 150), make_event(8, 96, 96, "2020-07-01")
+    for event in (long, short):
+        rain = event.rain_rate
+        rain[:, 30:80, 60:] = rng.gamma(0.5, 2, rain[:, 30:80, 60:].shape)
+        rain[:, :, :40] = np.nan
+    long.rain_rate[:150] *= 0.02
+    long.rain_rate[290:, :40] = 30.0
+    return [long, short]
+
+
+def drawn(picker) -> np.ndarray:
+    """(draws, 4) of event, first frame in sixths of 300, and row and column in tiles."""
+    windows = [picker(keyed_rng(3, index)) for index in range(NUM_DRAWS)]
+    return np.array([(w.event, w.first_frame // 50, w.y // TILE, w.x // TILE) for w in windows])
+
+
+@pytest.mark.parametrize("name", ARRAY_PICKERS)
+def test_draws_have_the_chances_of_the_array_pickers(events, name):
+    read = events, 4, 48
+    by_index, by_array = drawn(INDEX_PICKERS[name](*read, 5, 1)), drawn(ARRAY_PICKERS[name](*read))
+    kinds = np.unique(np.concatenate([by_index, by_array]), axis=0)
+    counts = [[(of == kind).all(axis=1).sum() for kind in kinds] for of in (by_index, by_array)]
+    first, second = np.array(counts, float)
+    # Two samples of one distribution: the statistic is chi squared of so many degrees of freedom.
+    statistic = ((first - second) ** 2 / (first + second)).sum()
+    freedom = len(kinds) - 1
+    assert freedom > 8
+    assert statistic < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_windows_have_data(events):
+    picker = build_picker("importance", events, 4, 48)
+    for index in range(200):
+        rain = read_window(events, picker(keyed_rng(0, index)), 4, 48).rain_rate
+        assert (~rain.isnan()).float().mean() > 0.25  # judged at the nearest tiles
+
+
+def test_importance_draws_rain_and_its_weights_undo_that(events):
+    """The weighted mean over draws is the mean over all windows, of anything."""
+    uniform, importance = (build_picker(name, events, 4, 48) for name in ("uniform", "importance"))
+
+    def look(picker):
+        windows = [picker(keyed_rng(4, index)) for index in range(NUM_DRAWS)]
+        rain = [read_window(events, window, 4, 48).rain_rate.nanmean() for window in windows]
+        return np.array(rain), np.array([window.weight for window in windows])
+
+    (plain, ones), (rainy, weights) = look(uniform), look(importance)
+    assert (ones == 1).all() and rainy.mean() > 1.5 * plain.mean()
+    assert weights.mean() == pytest.approx(1, abs=0.06)
+    for of in (lambda rain: rain, lambda rain: rain > 0.5, lambda rain: rain < 0.1):
+        values = weights * of(rainy)
+        error = np.hypot(values.std(), of(plain).std()) / np.sqrt(NUM_DRAWS)
+        assert abs(values.mean() - of(plain).mean()) < 4 * error + 0.05 * of(plain).mean()
+    assert weights.max() <= importance.mean_chance / importance.DRY_CHANCE + 1e-6
+
+
+def test_equal_frequency_windows_contain_a_tile_of_their_class(events):
+    picker = INDEX_PICKERS["equal_frequency"](events, 4, 48)
+    array = ARRAY_PICKERS["equal_frequency"](events, 4, 48)
+    # Percentiles in float16 may fall on the other side of an edge.
+    np.testing.assert_allclose(picker.tiles_per_class, array.tiles_per_class, atol=3)
+    heavy = 0
+    for index in range(300):
+        rain = read_window(events, picker(keyed_rng(0, index)), 4, 48).rain_rate
+        heavy += bool((rain >= 29).any())
+    assert heavy > 300 / len(np.flatnonzero(picker.tiles_per_class)) / 2
+
+
+def test_no_window_with_data_is_an_error_at_once():
+    event = make_event(6, 64, 64)
+    event.rain_rate[:] = np.nan
+    for name in INDEX_PICKERS:
+        with pytest.raises(InputError, match="has data in half"):
+            INDEX_PICKERS[name]([event], 4, 32, 5, 1)
+
+
+def test_windows_that_only_seem_to_have_data_end_in_an_error():
+    """Each tile has data at some time, no window has."""
+    event = make_event(40, 64, 64)
+    event.rain_rate[:] = np.nan
+    event.rain_rate[::4] = 0.0
+    picker = build_picker("importance", [make_event(40, 64, 64)], 4, 32)
+    with pytest.raises(InputError, match="has data in half"):
+        INDEX_PICKERS["uniform"]([event], 4, 32, 5, 1)(keyed_rng(0))
+    assert picker(keyed_rng(0)).weight == pytest.approx(1)
+
+
+def test_unknown_pickers_are_refused(events):
+    with pytest.raises(InputError, match="uniform or wet or equal_frequency or importance"):
+        build_picker("random", events, 4, 48)
+
+
+def test_what_a_picker_shows_is_described():
+    dry, wet = make_event(30, 64, 64), make_event(30, 64, 64, "2020-07-01")
+    wet.rain_rate[:] = 5.0
+    picker = build_picker("uniform", [dry, wet], 4, 48)
+    line = describe_draws(picker, [dry, wet], 4, 48)
+    share = float(line.split("% wet")[0].split()[-1])
+    assert 35 < share < 65 and "mm/h" in line and "as if from 2 days of 2" in line
