@@ -14,6 +14,8 @@ from ldcast.data.reading import Reading
 from ldcast.data.tiles import TILE
 from ldcast.errors import UnreadableError
 
+_ROUNDING = 1e-3  # of shares in float16
+
 
 class ArchiveStore:
     """The rain of an archive, `RainStore`; the decoding is that of NetCDF and Zarr files.
@@ -64,20 +66,35 @@ class ArchiveStore:
     def _check_is_there(
         self, rain_rate: np.ndarray, frames: slice, rows: slice, columns: slice
     ) -> None:
-        """A chunk that is not there reads as the fill value, without an error."""
-        tile_rows, tile_columns = (
-            slice(-(-part.start // TILE), part.stop // TILE) for part in (rows, columns)
+        """A chunk that is not there reads as the fill value, without an error.
+
+        A frame of nothing else is compared with its tiles: more of them than lies outside of this
+        part has data, or rain.
+        """
+        (tile_rows, in_rows), (tile_columns, in_columns) = (
+            _overlap(part, size) for part, size in zip((rows, columns), self.shape[1:], strict=True)
         )
+        outside = 1 - np.outer(in_rows, in_columns) + _ROUNDING
         for index, frame in enumerate(rain_rate):
-            for name, nothing in (("valid_share", np.isnan(frame)), ("wet_share", ~(frame > 0))):
-                if not nothing.all():
+            for name, is_nothing in (("valid_share", np.isnan(frame)), ("wet_share", ~(frame > 0))):
+                if not is_nothing.all():
                     continue
                 at = frames.start + index
-                if self.tiles.rows(name, at, at + 1)[0, tile_rows, tile_columns].any():
+                share = self.tiles.rows(name, at, at + 1)[0, tile_rows, tile_columns]
+                if (share > outside).any():
                     raise UnreadableError(
                         f"{self.address}: frame {at} holds nothing, expected what its index saw; "
                         "is the store whole, and the index newer than it?"
                     )
+
+
+def _overlap(part: slice, size: int) -> tuple[slice, np.ndarray]:
+    """The tiles that pixels of one axis are in, and which share of each tile they are."""
+    first, stop = part.start // TILE, -(-part.stop // TILE)
+    begins = TILE * np.arange(first, stop)
+    ends = np.minimum(begins + TILE, size)
+    inside = np.minimum(ends, part.stop) - np.maximum(begins, part.start)
+    return slice(first, stop), inside / (ends - begins)
 
 
 def describe_archive(address: str | Path, how: Reading) -> GriddedRain:
