@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ldcast.data.archive.events import for_one_forecast
 from ldcast.data.event import RainEvent
 from ldcast.data.formats import is_zarr
 from ldcast.data.past import past_event
@@ -25,7 +26,8 @@ def past_of(flags: argparse.Namespace) -> RainEvent:
     how = reading_of(flags, frames.minutes_per_frame)
     read = reader_with(READERS.get(flags.reader, read_event), how)
     if not flags.reader:
-        event = read(f"synthetic:{flags.seed}" if flags.data is None else flags.data)
+        spec = f"synthetic:{flags.seed}" if flags.data is None else flags.data
+        event = read(for_one_forecast(spec, how, frames, issue_time))
     else:
         path = Path(flags.data)
         _check_exists(path)

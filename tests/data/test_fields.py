@@ -207,7 +207,7 @@ def test_a_margin_knows_a_part_of_the_surroundings() -> None:
     bare = TrainingCrops(*settings, use_augmentation=False)
     widths = set()
     for index in range(60):
-        (rain_rate, fields), alone = crops[(0, 0, index)], bare[(0, 0, index)].rain_rate
+        (rain_rate, fields, _), alone = crops[(0, 0, index)], bare[(0, 0, index)].rain_rate
         assert rain_rate.shape == (1, 4, 40, 40) and fields["height"].shape == (1, 1, 40, 40)
         assert torch.equal(rain_rate[..., 12:-12, 12:-12], alone)
         is_known = ~rain_rate[0, 0].isnan()

@@ -21,15 +21,20 @@ from ldcast.data.cadence import rounded_times
 from ldcast.data.checks import format_time
 from ldcast.data.event import RainEvent
 from ldcast.data.formats import is_zarr
-from ldcast.data.readers.gridded import GriddedRain
+from ldcast.data.readers.allocated import without_unwritten_end
+from ldcast.data.readers.cf import time_dimension
+from ldcast.data.readers.gridded import GriddedRain, describe_rain, find_rain
+from ldcast.data.readers.opening import open_dataset
 from ldcast.data.readers.reading_flags import check_used
 from ldcast.data.readers.specs import read_event, split_span
 from ldcast.data.reading import Reading
 from ldcast.data.spans import frames_in_span
 from ldcast.data.stored import StoredRain
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 
-_MAX_IN_MEMORY = 4e9  # bytes of rain that a store without an index may have
+MAX_BYTES = 4e9  # of rain that is read as a whole
+_HOURS = 6  # without data, that a forecast may look back over
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ def find_archive(spec: str, how: Reading) -> Archive | None:
     if not source.rstrip("/").endswith(".zarr") or how.crop is not None or how.box is not None:
         return None
     address = located(source)
-    index = next((at for at in (address, index_address(address)) if open_group(at)), None)
+    places = address, index_address(address)
+    index = next((at for at in places if open_group(at) is not None), None)
     if index is None:
         _check_fits_into_memory(address, how)
         return None
@@ -113,6 +119,28 @@ def read_events(
     if files := [event for event in events if not event.is_stored]:
         check_used(how, files)
     return events
+
+
+def for_one_forecast(
+    spec: str, how: Reading, frames: FrameConfig, issue_time: np.datetime64 | None
+) -> str:
+    """The spec with a span of what a forecast may start from, where it names a store that is too
+    large for memory: the last hours that were written, or those up to the issue time."""
+    source, *span = split_span(spec)
+    if any(span) or not source.rstrip("/").endswith(".zarr"):
+        return spec
+    address = located(source)
+    if (not is_remote(address) and not is_zarr(address)) or _num_bytes(address, how) <= MAX_BYTES:
+        return spec
+    if issue_time is None:
+        dataset = open_dataset(address)
+        rain, _ = find_rain(dataset, address, how)
+        dataset, _, _ = without_unwritten_end(dataset, rain, time_dimension(rain), address)
+        rain, bounds = find_rain(dataset, address, how)
+        issue_time = describe_rain(rain, str(address), bounds, how).time[-1]
+    age = frames.ages.max() + np.timedelta64(_HOURS, "h")
+    after = issue_time + np.timedelta64(60 * frames.minutes_per_frame, "s")
+    return f"{source}@{issue_time - age}/{after}"
 
 
 def check_found(events: list[RainEvent], archive: Archive) -> list[RainEvent]:
@@ -179,10 +207,13 @@ def _check_fits_into_memory(address: str | Path, how: Reading) -> None:
     """A store without an index is read as a whole."""
     if not is_remote(address) and not is_zarr(address):
         return
-    found = describe_archive(address, how)
-    num_bytes = 4 * np.prod(found.shape, dtype=np.int64)
-    if num_bytes > _MAX_IN_MEMORY:
+    if (num_bytes := _num_bytes(address, how)) > MAX_BYTES:
         raise InputError(
             f"{address} has {num_bytes / 1e9:.0f} GB of rain and no index, expected one to read it "
             f"in place: make it by python -m ldcast.data.index {address}"
         )
+
+
+def _num_bytes(address: str | Path, how: Reading) -> int:
+    """Of its rain in memory."""
+    return int(4 * np.prod(describe_archive(address, how).shape, dtype=np.int64))

@@ -272,7 +272,7 @@ def test_an_index_of_another_version_is_refused(tmp_path):
 
 
 def test_a_large_store_needs_an_index(tmp_path, monkeypatch):
-    monkeypatch.setattr("ldcast.data.archive.events._MAX_IN_MEMORY", 1000)
+    monkeypatch.setattr("ldcast.data.archive.events.MAX_BYTES", 1000)
     path = write_archive(tmp_path / "a.zarr", *days_of_rain(1, 4))
     with pytest.raises(InputError, match=r"no index.*python -m ldcast.data.index .*a.zarr"):
         find_archive(str(path), AS_STATED)

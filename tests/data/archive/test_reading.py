@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ldcast.data.archive import patience
 from ldcast.data.archive.building import build_index
 from ldcast.data.archive.days import PARTS, DaySplit
-from ldcast.data.archive.events import find_archive, read_events
+from ldcast.data.archive.events import find_archive, for_one_forecast, read_events
 from ldcast.data.archive.sidecar import index_address
 from ldcast.data.crops import BatchKeys, TrainingCrops
 from ldcast.data.event import check_distinct
@@ -212,6 +212,19 @@ def test_a_forecast_starts_from_an_archive(archive):
     past = past_event(event, FrameConfig())
     assert not past.is_stored and past.time[-1] == event.time[-1]
     np.testing.assert_array_equal(past.rain_rate, days_of_rain(20, 30)[1][-4:])
+
+
+@pytest.mark.parametrize("issue_time", [None, "2020-06-11T01:00"])
+def test_of_a_large_store_a_forecast_reads_its_last_hours(archive, monkeypatch, issue_time):
+    time = None if issue_time is None else np.datetime64(issue_time, "s")
+    spec, frames = str(archive), FrameConfig()
+    assert for_one_forecast(spec, AS_STATED, frames, time) == spec
+    monkeypatch.setattr("ldcast.data.archive.events.MAX_BYTES", 1000)
+    part = read_event(for_one_forecast(spec, AS_STATED, frames, time))
+    assert len(part.time) <= 30  # of one day
+    past, whole = (past_event(event, frames, time) for event in (part, read_event(spec)))
+    assert (past.time == whole.time).all()
+    np.testing.assert_array_equal(past.rain_rate, whole.rain_rate)
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------
