@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from archives import make_archive
-from stages import Stage, same_tensors, state
+from stages import ROOT, Stage, same_gradients, same_tensors, start_two, state
 
 from ldcast.data.index_pickers import IndexPicker
 from ldcast.training.metrics import METRICS_NAME, metrics_lines
@@ -78,6 +78,18 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(on_archive, tmp_path, picke
     for iterations in (2, 4):
         on_archive.run(tmp_path / "parts", iterations, *more)
     assert same_tensors(state(whole), state(tmp_path / "parts"))
+
+
+@pytest.mark.slow
+def test_two_processes_compute_the_gradients_of_one(on_archive, tmp_path):
+    more = ["--batch-size", "4", "--loop.num-micro-batches", "2"]
+    more += ["--data.crop-picker", "importance", "--data.num-workers", "1"]
+    script = ROOT / f"{on_archive.script.__name__}.py"
+    two = start_two(script, *on_archive.arguments(tmp_path / "two", 1, *more))
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    assert output.count("crops as drawn") == 1
+    same_gradients(tmp_path / "two", on_archive.run(tmp_path / "one", 1, *more))
 
 
 @pytest.mark.slow
