@@ -29,10 +29,12 @@ def rounded_times(time: np.ndarray, minutes: int) -> np.ndarray:
     grid, of whole minutes. Nothing moves among frames of 2, 3, 4 or 6 minutes where they should be
     5 apart: two of those never are, and rounding could make them look so.
     """
-    step = frame_step(time, minutes)
-    if len(time) == 0 or not is_usable(step, minutes):
-        return time
     seconds, wanted = time.astype("datetime64[s]").astype(np.int64), 60 * minutes
+    if not (seconds % wanted).any():  # all are on it, as those of a million frames should be
+        return time
+    step = frame_step(time, minutes)
+    if not is_usable(step, minutes):
+        return time
     period = wanted // round(wanted / step) if is_faster(step, minutes) else wanted
     centre, offset = _grid(seconds, period, wanted)
     if offset == 0:

@@ -372,7 +372,7 @@ def _factors(
                 f"{where}: {_describe(rain)} is reflectivity, expected rain; {FROM_DBZ}; in a "
                 f"file, {BY_ZR}"
             )
-        return np.ones(len(time)), _mean_start(rain, time, bounds)
+        return np.broadcast_to(1.0, len(time)), _mean_start(rain, time, bounds)
     if name and name not in RATES + AMOUNTS:
         raise InputError(
             f"{where}: {_describe(rain)} is not rain by its standard_name, expected one of "
@@ -385,7 +385,7 @@ def _factors(
             "standard_name, but not by its units; fix the one that is wrong"
         )
     if rate is not None:
-        return np.full(len(time), rate), _mean_start(rain, time, bounds)
+        return np.broadcast_to(rate, len(time)), _mean_start(rain, time, bounds)
     if amount is not None:
         start = _interval_start(rain, time, bounds, where, how.minutes)
         return amount / ((time - start) / np.timedelta64(1, "h")), start
