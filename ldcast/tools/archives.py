@@ -125,8 +125,9 @@ def held_bytes() -> int:
         raise InputError(f"memory is measured on Linux alone ({error})") from error
 
 
-def measure_draws(archive: Path, picker: str, num_draws: int) -> tuple[float, float, float]:
-    """Seconds until a picker can draw, MB that it holds after the draws, draws a second."""
+def measure_draws(archive: Path, picker: str, num_draws: int) -> tuple[float, ...]:
+    """Seconds until a picker can draw, MB that it holds after the draws, draws a second, and
+    milliseconds of this process's work for each."""
     before = held_bytes()
     start = time.perf_counter()
     found = find_archive(str(archive), AS_STATED)
@@ -134,11 +135,12 @@ def measure_draws(archive: Path, picker: str, num_draws: int) -> tuple[float, fl
         raise InputError(f"{archive} has no index: python -m ldcast.data.index {archive}")
     events = found.events(NUM_FRAMES, MINUTES, "training", DaySplit())
     draw = build_picker(picker, events, NUM_FRAMES, CROP_SIZE)
-    ready = time.perf_counter()
+    ready, worked = time.perf_counter(), time.process_time()
     for index in range(num_draws):
         draw(keyed_rng(0, index))
     end = time.perf_counter()
-    return ready - start, (held_bytes() - before) / 1e6, num_draws / (end - ready)
+    worked = 1000 * (time.process_time() - worked) / num_draws
+    return ready - start, (held_bytes() - before) / 1e6, num_draws / (end - ready), worked
 
 
 def measure_crops(
@@ -193,12 +195,13 @@ def main(argv: list[str] | None = None) -> None:
     check_count("--draws", flags.draws)
     archive = flags.out / f"made_up_{flags.frames}.zarr"
     if flags.picker:
-        seconds, megabytes, rate = measure_draws(archive, flags.picker, flags.draws)
-        print(f"| {flags.picker} | {seconds:.1f} | {megabytes:.0f} | {rate:.0f} |")
+        seconds, megabytes, rate, worked = measure_draws(archive, flags.picker, flags.draws)
+        print(f"| {flags.picker} | {seconds:.1f} | {megabytes:.0f} | {rate:.0f} | {worked:.1f} |")
         return
     if not index_address(archive).exists():
         write_index(archive, write_times(archive, flags.frames))
-    print("| picker | start, s | memory, MB | draws/s |\n|---|---:|---:|---:|", flush=True)
+    print("| picker | start, s | memory, MB | draws/s | ms of work a draw |")
+    print("|---|---:|---:|---:|---:|", flush=True)
     for picker in PICKERS:
         command = [sys.executable, "-m", "ldcast.tools.archives", "draws", "--picker", picker]
         command += ["--frames", str(flags.frames), "--draws", str(flags.draws)]

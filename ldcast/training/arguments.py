@@ -195,19 +195,19 @@ def read_split_events(
         if archive is None:
             files.append(read_event(spec, how))
         elif validation_data:
-            train += check_found(archive.events(num_frames, minutes), archive)
+            train += check_found(archive.events(num_frames, minutes), archive, num_frames)
         else:
             trained, held_out = (
                 archive.events(num_frames, minutes, part, split) for part in PARTS[:2]
             )
-            train += check_found(trained, archive)
+            train += check_found(trained, archive, num_frames)
             validation += held_out
     for spec in validation_data or []:
         archive = find_archive(spec, how)
         if archive is None:
             validation.append(read_event(spec, how))
         else:
-            validation += check_found(archive.events(num_frames, minutes), archive)
+            validation += check_found(archive.events(num_frames, minutes), archive, num_frames)
     kept, held_out = files, []
     if not validation_data:
         kept, held_out = hold_out(files, minutes, num_held_out, num_frames)

@@ -115,7 +115,9 @@ def read_events(
             events.append(read_event(spec, how))
             continue
         part = "test" if split is not None else ""
-        events += check_found(archive.events(num_frames, how.minutes, part, split), archive)
+        events += check_found(
+            archive.events(num_frames, how.minutes, part, split), archive, num_frames
+        )
     if files := [event for event in events if not event.is_stored]:
         check_used(how, files)
     return events
@@ -143,13 +145,16 @@ def for_one_forecast(
     return f"{source}@{issue_time - age}/{after}"
 
 
-def check_found(events: list[RainEvent], archive: Archive) -> list[RainEvent]:
-    """The events. Raises InputError if there are none."""
+def check_found(events: list[RainEvent], archive: Archive, num_frames: int) -> list[RainEvent]:
+    """The events. Raises InputError if there are none, with what is in the way."""
     if events:
         return events
+    minutes = archive.store.how.minutes
+    runs = find_runs(archive.time, archive.state, archive.is_in_span, num_frames, minutes)
     raise InputError(
-        f"{archive.name} has no run of frames that is long enough for an example, expected one; "
-        "choose other data, or look at it by python -m ldcast.data.index"
+        f"{archive.name} has no {num_frames} frames in a row, {minutes} minutes apart, for an "
+        f"example of the days asked for: in all its days there are {describe_lost(runs)}; choose "
+        "other data or days"
     )
 
 
@@ -211,6 +216,7 @@ def _check_fits_into_memory(address: str | Path, how: Reading) -> None:
         raise InputError(
             f"{address} has {num_bytes / 1e9:.0f} GB of rain and no index, expected one to read it "
             f"in place: make it by python -m ldcast.data.index {address}"
+            f"{' --out PATH.index.zarr' if is_remote(address) else ''}"
         )
 
 

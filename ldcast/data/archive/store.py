@@ -33,7 +33,7 @@ class ArchiveStore:
         how: Reading,
     ) -> None:
         self.address, self.shape, self.tiles = address, shape, tiles
-        self.fingerprint, self._how = fingerprint, how
+        self.fingerprint, self.how = fingerprint, how
         self._patience = Patience(str(address))
         self._open: tuple[int, GriddedRain] | None = None  # by which process
 
@@ -60,7 +60,7 @@ class ArchiveStore:
 
     def _found(self) -> GriddedRain:
         if self._open is None or self._open[0] != os.getpid():  # open stores survive no fork
-            self._open = os.getpid(), describe_archive(self.address, self._how)
+            self._open = os.getpid(), describe_archive(self.address, self.how)
         return self._open[1]
 
     def _check_is_there(

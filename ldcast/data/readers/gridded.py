@@ -278,7 +278,9 @@ def _rain_variable(
 def _name_it(fields: "list[DataArray]", reflectivity: "list[DataArray]", path: Path | str) -> str:
     """What to do about a variable of rain that is not called so."""
     if not fields:
-        seen = "" if is_remote(path) else looks_like(path, other_than="xarray")
+        if is_remote(path):
+            return "a server that lists no folders needs a store with consolidated metadata"
+        seen = looks_like(path, other_than="xarray")
         return seen or "name a file that has rain (time, y, x)"
     rates = [field for field in fields if mm_per_hour(_text(field, "units"))]
     if reflectivity and not rates:

@@ -163,12 +163,14 @@ def test_spans_that_share_a_day_are_refused(archive):
 
 
 def test_an_archive_without_a_long_run_is_refused(archive):
-    with pytest.raises(InputError, match="radar has no run of frames that is long enough"):
+    with pytest.raises(InputError, match=r"radar has no 60 frames in a row.*by missing times"):
         read_split_events([str(archive)], None, 5, 60, 24)
 
 
 def test_frames_of_another_cadence_are_not_offered(archive):
     assert find_archive(str(archive), Reading(minutes=10)).events(3, 10) == []
+    with pytest.raises(InputError, match=r"3 frames in a row, 10 minutes apart.*another cadence"):
+        read_split_events([str(archive)], None, 10, 3, 24)
 
 
 def test_without_an_index_a_store_is_an_event_as_before(tmp_path):

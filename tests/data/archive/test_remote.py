@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
-from archives import days_of_rain, make_archive
+from archives import days_of_rain, make_archive, write_archive
 
 import train_autoenc
 from ldcast.data import index as door
@@ -160,6 +160,12 @@ def test_what_is_not_there_is_named(tmp_path, address):
         read_event(f"{address}/nothing.zarr")
     with pytest.raises(InputError, match="is no protocol that fsspec knows"):
         read_event("ftpx://server/radar.zarr")
+
+
+def test_a_web_server_needs_consolidated_metadata(tmp_path, http_address):
+    write_archive(tmp_path / "radar.zarr", *days_of_rain(1, 30), is_consolidated=False)
+    with pytest.raises(InputError, match="needs a store with consolidated metadata"):
+        read_event(f"{http_address}/radar.zarr")
 
 
 def test_a_missing_package_is_named(monkeypatch):
