@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldcast.data.addresses import absolute, is_remote, located
+from ldcast.data.archive.patience import Patience
 from ldcast.data.archive.sidecar import (
     About,
     State,
@@ -248,9 +249,10 @@ def _index_block(
     state = np.full(len(frames), State.GOOD, np.uint8)
     problems: list[str] = []
     tables = []
+    patience = Patience(str(archive)) if is_remote(archive) else _at_once
     for first in range(frames.start, frames.stop, at_once := _frames_at_once(found)):
         part = range(first, min(first + at_once, frames.stop))
-        for frame, rain_rate in zip(part, _load(found, part, problems), strict=True):
+        for frame, rain_rate in zip(part, _load(found, part, patience, problems), strict=True):
             index = frame - frames.start
             if isinstance(rain_rate, State):
                 state[index] = rain_rate
@@ -258,6 +260,8 @@ def _index_block(
             elif np.isnan(rain_rate).all():
                 state[index] = State.BLANK
             tables.append(tile_statistics(rain_rate))
+    if np.isin(state, (State.BLANK, State.UNREADABLE)).any():
+        _OPEN[archive, how] = describe_archive(archive, how)  # raises where all of it is away
     state[np.isin(found.time[frames.start : frames.stop], listed)] = State.LISTED_MISSING
     rows = {name: np.stack([table[name] for table in tables]) for name in STATISTICS}
     group = open_group(out, "r+")
@@ -277,17 +281,27 @@ def _frames_at_once(found: GriddedRain) -> int:
     return max(int(_BYTES_AT_ONCE / frame_bytes) // per_chunk, 1) * per_chunk
 
 
-def _load(found: GriddedRain, frames: range, problems: list[str]) -> Iterator[np.ndarray | State]:
+def _load(
+    found: GriddedRain,
+    frames: range,
+    patience: Callable[..., np.ndarray],
+    problems: list[str],
+) -> Iterator[np.ndarray | State]:
     """Each frame (H, W) mm/h, or why it cannot be used; one by one where not all can be read."""
+    part = found.select(slice(frames.start, frames.stop))
     try:
-        yield from found.select(slice(frames.start, frames.stop)).load()
+        yield from patience(part.load, lambda: None)
         return
     except InputError as error:
         if len(frames) == 1:
-            time = format_time(found.time[frames.start])
-            problems.append(f"{time}: {error}"[:300])
+            problems.append(f"{format_time(part.time[0])}: {error}"[:300])
             is_unreadable = isinstance(error, UnreadableError)
             yield State.UNREADABLE if is_unreadable else State.NO_RAIN
             return
     for frame in frames:
-        yield from _load(found, range(frame, frame + 1), problems)
+        yield from _load(found, range(frame, frame + 1), patience, problems)
+
+
+def _at_once(read: Callable[[], np.ndarray], _: Callable[[], None]) -> np.ndarray:
+    """In place of `Patience`, for a disk, whose bad chunks stay bad."""
+    return read()

@@ -18,7 +18,7 @@ from ldcast.data.archive.events import find_archive
 from ldcast.data.archive.sidecar import State, index_address, open_group
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.data.tile_index import STATISTICS, ComputedTiles
-from ldcast.errors import InputError, run_script
+from ldcast.errors import InputError, UnreadableError, run_script
 
 
 def build(archive, out=None, num_workers=1):
@@ -160,6 +160,26 @@ def test_what_a_failure_leaves_is_continued(tmp_path, monkeypatch, long_archive)
     state = arrays_of(path)["state"]
     assert (state[:288] == State.GOOD).all() and (state[288:] == State.NOT_INDEXED).all()
     monkeypatch.undo()
+    assert build(path).num_new == 600 - 288
+    assert same_arrays(arrays_of(path), arrays_of(long_archive))
+
+
+def test_an_archive_that_vanishes_is_not_taken_for_one_without_data(
+    tmp_path, monkeypatch, long_archive
+):
+    path = write_archive(tmp_path / "a.zarr", *days_of_rain(3, 200))
+    index_block = building._index_block
+
+    def index_then_lose(*task):
+        found = index_block(*task)
+        path.rename(tmp_path / "away.zarr")
+        return found
+
+    monkeypatch.setattr(building, "_index_block", index_then_lose)
+    with pytest.raises(UnreadableError, match=r"a\.zarr is missing"):
+        build(path)
+    monkeypatch.undo()
+    (tmp_path / "away.zarr").rename(path)
     assert build(path).num_new == 600 - 288
     assert same_arrays(arrays_of(path), arrays_of(long_archive))
 
