@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ldcast.data.addresses import is_remote, located
 from ldcast.data.archive.building import Indexed, build_index
-from ldcast.data.archive.sidecar import State, index_address
+from ldcast.data.archive.sidecar import SUFFIX, State, index_address
 from ldcast.data.readers.reflectivity import check_relation
 from ldcast.data.reading import Reading
 from ldcast.errors import InputError, check_count, run_script
@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> None:
             "otherwise; then name the index as --data"
         )
     out = Path(flags.out) if flags.out else index_address(archive)
-    if not str(out).endswith(".zarr"):
-        raise InputError(f"got --out {out}, expected a name that ends in .zarr")
+    if not str(out).endswith(SUFFIX):
+        raise InputError(f"got --out {out}, expected a name that ends in {SUFFIX}")
     check_writable(Path(out).absolute().parent)
     how = Reading(zr=tuple(flags.zr) if flags.zr else None, minutes=flags.minutes_per_frame)
     with tqdm(desc="index", unit="frame", disable=None) as bar:

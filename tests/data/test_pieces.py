@@ -269,7 +269,7 @@ def test_flags_become_a_reading() -> None:
 def test_verify_and_calibrate_read_the_piece(tool, tmp_path, monkeypatch, model_folder) -> None:
     asked = []
 
-    def read(specs: list[str], how: Reading) -> list[RainEvent]:
+    def read(specs: list[str], how: Reading, num_frames: int, split: None) -> list[RainEvent]:
         asked.append(how)
         raise InputError("enough")
 

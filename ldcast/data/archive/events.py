@@ -11,6 +11,7 @@ from ldcast.data.addresses import absolute, is_remote, located, stem
 from ldcast.data.archive.days import PARTS, DaySplit, part_name
 from ldcast.data.archive.runs import describe_lost, find_runs
 from ldcast.data.archive.sidecar import (
+    SUFFIX,
     StoredTiles,
     index_address,
     open_group,
@@ -92,9 +93,8 @@ def find_archive(spec: str, how: Reading) -> Archive | None:
     if not source.rstrip("/").endswith(".zarr") or how.crop is not None or how.box is not None:
         return None
     address = located(source)
-    places = address, index_address(address)
-    index = next((at for at in places if open_group(at) is not None), None)
-    if index is None:
+    index = address if source.rstrip("/").endswith(SUFFIX) else index_address(address)
+    if open_group(index) is None:
         _check_fits_into_memory(address, how)
         return None
     return _open_archive(index, address, how, (start, end))

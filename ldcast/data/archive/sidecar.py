@@ -86,11 +86,11 @@ def open_group(address: str | Path, mode: str = "r") -> "Group | None":
 
     Raises InputError for an index of another version.
     """
-    zarr = require_zarr()
     if is_remote(address):
         require_fsspec(str(address))
-    elif mode == "r" and not Path(address).is_dir():
+    elif not Path(address).is_dir():
         return None
+    zarr = require_zarr()
     try:
         group = zarr.open_group(str(address), mode=mode)
     except FileNotFoundError:

@@ -271,14 +271,14 @@ def test_another_grid_needs_another_index(tmp_path, capsys):
     [
         (["s3://bucket/radar.zarr"], "expected --out PATH for its index"),
         (["{archive}", "--out", "{folder}"], "is no index"),
-        (["{archive}", "--out", "index.npz"], "expected a name that ends in .zarr"),
+        (["{archive}", "--out", "index.npz"], "expected a name that ends in .index.zarr"),
         (["{archive}", "--workers", "0"], "at least 1"),
         (["{folder}/nothing.zarr"], "nothing.zarr is missing"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, capsys, arguments, says):
     archive = write_archive(tmp_path / "a.zarr", *days_of_rain(1, 4))
-    folder = tmp_path / "folder.zarr"
+    folder = tmp_path / "folder.index.zarr"
     folder.mkdir()
     arguments = [text.format(archive=archive, folder=folder) for text in arguments]
     assert says in refuse(capsys, *arguments)

@@ -86,8 +86,8 @@ def test_a_store_that_goes_south_and_is_an_amount_is_turned_and_divided(tmp_path
         attrs={"standard_name": "rainfall_amount", "units": "kg m-2"},
     )
     rain.to_dataset(name="rr").to_zarr(tmp_path / "a.zarr")
-    build_index(tmp_path / "a.zarr", tmp_path / "i.zarr", AS_STATED, 1, lambda num: None)
-    (event,) = find_archive(str(tmp_path / "i.zarr"), AS_STATED).events(24, 5)  # by its index
+    build_index(tmp_path / "a.zarr", tmp_path / "i.index.zarr", AS_STATED, 1, lambda num: None)
+    (event,) = find_archive(str(tmp_path / "i.index.zarr"), AS_STATED).events(24, 5)  # by its index
     np.testing.assert_allclose(event.rain_rate[:], 12 * rain_rate, rtol=1e-6)
     assert event.grid["projection"].startswith("+proj=longlat")
 
