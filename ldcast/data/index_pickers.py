@@ -66,7 +66,7 @@ class IndexPicker:
             for index, size in zip(self._tiles.indices, self._tiles.sizes, strict=True)
         ]
         self._pieces = _pieces(self._tiles, num_frames - 1)
-        per_frame = [cells.proposals.sum(axis=1) for cells in self._cells]
+        per_frame = [cells.proposals.sum(axis=1, dtype=np.float64) for cells in self._cells]
         chances = [
             (piece.stop - piece.first) * per_frame[piece.source][piece.first // BLOCK]
             for piece in self._pieces
@@ -83,10 +83,10 @@ class IndexPicker:
                 return window
         raise InputError(_no_data(self._events, self._num_frames, self._crop_size))
 
-    def chance_of(self, window: Window, chance: Chance | None = None) -> float:
-        """Of a window by this picker, or by another chance; 0 where it has too little data."""
+    def chance_of(self, window: Window) -> float:
+        """Of any window of the events; 0 where it has too little data."""
         source, first = self._tiles.place(window)
-        stop, chance = first + self._num_frames, chance or self._chance
+        stop, chance = first + self._num_frames, self._chance
         rows, columns = self._cells[source].tiles_of(window)
         index = self._tiles.indices[source]
         valid_share = index.rows("valid_share", first, stop)[:, rows, columns]
