@@ -143,15 +143,13 @@ def measure_draws(archive: Path, picker: str, num_draws: int) -> tuple[float, ..
     return ready - start, (held_bytes() - before) / 1e6, num_draws / (end - ready), worked
 
 
-def measure_crops(
-    archive: Path, picker: str, num_workers: int, num_crops: int
-) -> tuple[float, float]:
-    """Crops a second, in batches of 4, and milliseconds of this process's work for each."""
+def measure_crops(archive: Path, num_workers: int, num_crops: int) -> tuple[float, float]:
+    """Crops a second, drawn uniformly, and milliseconds of this process's work for each."""
     found = find_archive(str(archive), AS_STATED)
     if found is None:
         raise InputError(f"{archive} has no index: python -m ldcast.data.index {archive}")
     events = found.events(NUM_FRAMES, MINUTES)
-    crops = TrainingCrops(events, NUM_FRAMES, CROP_SIZE, picker, seed=0)
+    crops = TrainingCrops(events, NUM_FRAMES, CROP_SIZE, "uniform", seed=0)
     keys = BatchKeys(0, range(1 + num_crops // 4), batch_size=4)
     batches = iter(DataLoader(crops, batch_sampler=keys, num_workers=num_workers))
     next(batches)  # once the workers are there
@@ -168,27 +166,28 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    draws = commands.add_parser("draws", help="how fast windows are drawn")
-    draws.add_argument("--frames", type=int, default=1_000_000, metavar="N", help="(%(default)s)")
-    draws.add_argument("--draws", type=int, default=1000, metavar="N", help="(%(default)s)")
-    draws.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the archive")
-    draws.add_argument("--picker", choices=PICKERS, help="this one alone, in this process")
-    crops = commands.add_parser("crops", help="how fast crops are read")
-    crops.add_argument("--archive", type=Path, required=True, metavar="PATH.zarr")
-    crops.add_argument("--crops", type=int, default=100, metavar="N", help="(%(default)s)")
-    crops.add_argument("--picker", choices=PICKERS, default="uniform", help="(%(default)s)")
+    add = parser.add_argument
+    add("command", choices=("draws", "crops"), help="what is measured")
+    add("--frames", type=int, default=1_000_000, metavar="N", help="of draws (%(default)s)")
+    add("--draws", type=int, default=1000, metavar="N", help="for each picker (%(default)s)")
+    add("--out", type=Path, metavar="DIR", help="of draws: where the made-up archive goes")
+    add("--archive", type=Path, metavar="PATH.zarr", help="of crops: an archive with its index")
+    add("--crops", type=int, default=100, metavar="N", help="that are read (%(default)s)")
+    add("--picker", choices=PICKERS, help="of draws: this one alone, in this process")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv)
     torch.set_num_threads(1)
+    needed = "archive" if flags.command == "crops" else "out"
+    if getattr(flags, needed) is None:
+        raise InputError(f"{flags.command} needs --{needed}: give it")
     if flags.command == "crops":
         check_count("--crops", flags.crops)
         print("| workers | crops/s | ms of this process's work a crop |\n|---:|---:|---:|")
         for num_workers in (0, 1, 2):
-            rate, worked = measure_crops(flags.archive, flags.picker, num_workers, flags.crops)
+            rate, worked = measure_crops(flags.archive, num_workers, flags.crops)
             print(f"| {num_workers} | {rate:.1f} | {worked:.1f} |", flush=True)
         return
     check_count("--frames", flags.frames)

@@ -36,6 +36,8 @@ def test_crops_are_read_by_workers(tmp_path, monkeypatch, capsys):
     [
         (["draws", "--frames", "0", "--out", "x"], "at least 1"),
         (["crops", "--archive", "nothing.zarr"], "nothing.zarr has no index"),
+        (["crops"], "crops needs --archive"),
+        (["draws"], "draws needs --out"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, word, capsys):

@@ -22,6 +22,7 @@ from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError, UnreadableError
 from ldcast.frames import FrameConfig
 from ldcast.training.arguments import read_split_events
+from ldcast.verification.arguments import case_parser, split_of
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.seen import is_trained_on
 
@@ -207,6 +208,13 @@ def test_days_for_testing_are_not_those_that_were_trained_on(archive):
     assert tested and not any(is_trained_on(event, trained_on) for event in tested)
     whole = read_event(f"{archive}@2020-06-01/2020-07-01")
     assert is_trained_on(whole, trained_on)
+
+
+def test_verify_takes_the_days_for_testing_by_a_flag():
+    parser = case_parser("verify", "scores")
+    flags = parser.parse_args(["--data", "radar.zarr", "--split-days", "0.5", "0.3", "0.2"])
+    assert split_of(flags) == DaySplit((0.5, 0.3, 0.2))
+    assert split_of(parser.parse_args(["--data", "radar.zarr"])) is None
 
 
 def test_a_forecast_starts_from_an_archive(archive):
