@@ -21,8 +21,8 @@ import train_diffusion
 from ldcast import LDCast, calibrate, pysteps_plugin, verify
 from ldcast.calibration import maps
 from ldcast.calibration.maps import model_fingerprint, model_fingerprints
+from ldcast.data.build import main as build
 from ldcast.data.cadence import check_cadence
-from ldcast.data.convert import main as convert
 from ldcast.data.crops import Example
 from ldcast.data.event import RainEvent, check_apart
 from ldcast.data.event_files import write_event
@@ -196,8 +196,8 @@ def test_the_command_that_is_named_makes_the_data_fit(
     usual += ("--cases", "2", "--members", "2")
     line = complaint(capsys, verify.main, *usual, "--data", event_path)
     assert "--frames." not in line  # a flag of the training scripts
-    arguments = shlex.split(re.search(r"python -m ldcast.data.convert (.*), or ", line)[1])
-    convert(arguments)
+    arguments = shlex.split(re.search(r"python -m ldcast.data.build (.*), or ", line)[1])
+    build(arguments)
     assert "of 52 frames, 5 minutes apart, 26 were left out" in capsys.readouterr().out
     verify.main([str(argument) for argument in (*usual, "--data", arguments[-1])])
 
@@ -401,7 +401,7 @@ def test_times_are_rounded_to_the_models_minutes(tmp_path) -> None:
     (trained_on,), _ = read_split_events([str(tmp_path / "late.npz")], None, 6, 8, 24)
     assert (trained_on.time == event.time).all()
     out = str(tmp_path / "event.npz")
-    convert([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
+    build([str(tmp_path / "late.npz"), "--minutes-per-frame", "6", "--out", out])
     with np.load(out) as file:
         assert (file["time"] == event.time).all()
 

@@ -20,7 +20,9 @@ ROOMS = (
     *("inputs", "config", "nowcast"),
     *("verification", "calibration", "training", "published", "forecasting"),
     *(
-        "data.convert",
+        "data.building",
+        "data.build",
+        "data.inspect",
         "data.index",
         "verify",
         "calibrate",

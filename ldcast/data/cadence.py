@@ -207,7 +207,7 @@ def _thinning_command(event: RainEvent, minutes: int) -> str:
     is_file = event.source and Path(event.source).exists()  # not synthetic, not of many files
     path = Path(event.source if is_file else "FILE")
     return (
-        f"python -m ldcast.data.convert {shlex.quote(str(path))} --minutes-per-frame {minutes} "
+        f"python -m ldcast.data.build {shlex.quote(str(path))} --minutes-per-frame {minutes} "
         f"--out {shlex.quote(f'{path.stem}_{minutes}min.npz')}"
     )
 

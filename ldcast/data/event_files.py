@@ -20,7 +20,7 @@ _FORMS = (
     "PATH.npz, PATH.nc or PATH.zarr, each with @START/END if wanted, of ISO times (END not "
     "included), or synthetic:SEED"
 )
-_CONVERT = "files of weather services: python -m ldcast.data.convert"
+_CONVERT = "files of weather services: python -m ldcast.data.build"
 
 
 def read_event_file(path: Path, how: Reading = AS_STATED) -> RainEvent:
@@ -52,6 +52,17 @@ def read_event_file(path: Path, how: Reading = AS_STATED) -> RainEvent:
     )
 
 
+def read_event_times(path: Path) -> np.ndarray:
+    """(T,) datetime64[s], the times in an event file; InputError if there are none."""
+    arrays = _load_arrays(path, only="time")
+    if "time" not in arrays:
+        raise InputError(
+            f"{path} has no time: expected rain_rate (time, y, x) in mm/h and time (datetime64, "
+            "UTC)"
+        )
+    return checked_time(arrays["time"], arrays["time"].size, path)
+
+
 def write_event(event: RainEvent, path: str | Path) -> None:
     """Write an event file that `read_event_file` reads; `path` appears complete or not at all.
 
@@ -72,7 +83,8 @@ def write_event(event: RainEvent, path: str | Path) -> None:
         )
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+def _load_arrays(path: Path, only: str = "") -> dict[str, np.ndarray]:
+    """All arrays, or one of them if it is there."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected a file; {next_step(path)}")
     if not path.exists():
@@ -87,7 +99,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         stream.seek(0)
         try:
             with np.load(stream, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
+                return {key: file[key] for key in file.files if only in ("", key)}
         except Exception as why:  # of a dozen kinds from zipfile, zlib and NumPy: it is damaged
             raise InputError(f"{path} cannot be read: {why}; {_WRITE_AGAIN}") from why
 

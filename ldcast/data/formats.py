@@ -122,7 +122,7 @@ def _with_reader(files: str, readers: tuple[str, ...]) -> str:
     if readers[0] in ("npz", "xarray"):
         return f"{by_infer}, other commands take {files}"
     return (
-        f"{by_infer}; for other commands convert it: python -m ldcast.data.convert {files} "
+        f"{by_infer}; for other commands convert it: python -m ldcast.data.build {files} "
         f"--reader {readers[0]} --out EVENT.npz"
     )
 

@@ -45,25 +45,27 @@ def clock(forecast: Forecast) -> dict[str, tuple]:
     }
 
 
-def horizontal(forecast: Forecast, crs: pyproj.CRS | None) -> dict[str, tuple]:
+def horizontal(
+    grid: dict[str, Any], shape: tuple[int, int], crs: pyproj.CRS | None
+) -> dict[str, tuple]:
     """x (W,) and y (H,) of the centres of pixels, or the numbers of columns and rows.
 
-    crs: as `read_crs` gives it. None beside a projection leaves the units open: they may be feet
-        or degrees.
+    shape: (H, W). crs: as `read_crs` gives it. None beside a projection leaves the units open: they
+        may be feet or degrees.
     """
-    height, width = forecast.rain_rate.shape[-2:]
-    if not _has_corners(forecast.grid):
+    height, width = shape
+    if not _has_corners(grid):
         # Without an axis attribute, by which CF would take them for longitude and latitude.
         return {
             "x": ("x", np.arange(width), {"long_name": "column, from the west", "units": "1"}),
             "y": ("y", np.arange(height), {"long_name": "row, from the north", "units": "1"}),
         }
-    x1, y1, x2, y2 = (float(forecast.grid[name]) for name in ("x1", "y1", "x2", "y2"))
+    x1, y1, x2, y2 = (float(grid[name]) for name in ("x1", "y1", "x2", "y2"))
     centres = {
         "x": x1 + (x2 - x1) / width * (np.arange(width) + 0.5),
         "y": y2 - (y2 - y1) / height * (np.arange(height) + 0.5),
     }
-    are_metres = crs is None and "projection" not in forecast.grid
+    are_metres = crs is None and "projection" not in grid
     return {
         name: (name, values, _axis_attributes(name, crs, are_metres), {"_FillValue": None})
         for name, values in centres.items()

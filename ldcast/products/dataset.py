@@ -110,7 +110,11 @@ def to_dataset(forecast: Forecast) -> xarray.Dataset:
     if crs is not None:
         mapping = grid_mapping(crs, str(forecast.grid["projection"]))
         variables["crs"] = ((), np.int32(0), mapping, {"coordinates": None})
-    coordinates = {**clock(forecast), **horizontal(forecast, crs), **_vertices(forecast)}
+    coordinates = {
+        **clock(forecast),
+        **horizontal(forecast.grid, forecast.rain_rate.shape[-2:], crs),
+        **_vertices(forecast),
+    }
     return xarray.Dataset(variables, coordinates, _description(forecast))
 
 

@@ -21,7 +21,7 @@ from ldcast.frames import FrameConfig
 
 FRAMES = FrameConfig()
 THIN = (
-    "leave out those between by python -m ldcast.data.convert FILE --minutes-per-frame 10 "
+    "leave out those between by python -m ldcast.data.build FILE --minutes-per-frame 10 "
     "--out FILE_10min.npz"
 )
 
@@ -526,7 +526,7 @@ def test_a_file_may_be_called_synthetic(tmp_path, monkeypatch):
 def test_files_of_other_formats_are_pointed_to_the_converter(tmp_path):
     path = tmp_path / "RAD_NL25_RAP_5min_201008260000.h5"
     path.write_bytes(b"\x89HDF")
-    with pytest.raises(InputError, match=r"is not an \.npz file.*python -m ldcast\.data\.convert"):
+    with pytest.raises(InputError, match=r"is not an \.npz file.*python -m ldcast\.data\.build"):
         read_event(path)
 
 

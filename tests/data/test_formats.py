@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ldcast.data.convert import main
+from ldcast.data.build import main
 from ldcast.data.formats import kind_of, looks_like, next_step
 from ldcast.data.readers.importers import read_mch
 from ldcast.data.readers.specs import read_event
@@ -21,7 +21,7 @@ def packed(contents: bytes) -> bytes:
 
 WITH_READER = (
     r"infer\.py reads it with --reader {0}; for other commands convert it: "
-    r"python -m ldcast\.data\.convert {1} --reader {2} --out EVENT\.npz"
+    r"python -m ldcast\.data\.build {1} --reader {2} --out EVENT\.npz"
 )
 
 
@@ -128,7 +128,7 @@ def test_grib_under_another_name_or_reader(tmp_path):
     assert "name another --reader" not in str(error.value)
 
 
-def test_convert_says_what_the_reader_would_be(tmp_path, capsys):
+def test_build_says_what_the_reader_would_be(tmp_path, capsys):
     path, out = save(tmp_path / "a.grib2", GRIB), tmp_path / "out.npz"
     assert run_script(lambda: main([str(path), "--out", str(out)])) == 2
     error = capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldcast import calibrate, verify
-from ldcast.data import convert
+from ldcast.data import build
 from ldcast.data.event import RainEvent
 from ldcast.data.event_files import write_event
 from ldcast.data.pieces import cut
@@ -292,8 +292,8 @@ def test_verify_and_calibrate_read_the_piece(tool, tmp_path, monkeypatch, model_
     assert asked == [CROP]
 
 
-def test_convert_writes_the_piece(tmp_path) -> None:
+def test_build_writes_the_piece(tmp_path) -> None:
     write_event(make_event(**METRIC), tmp_path / "europe.npz")
     arguments = [str(tmp_path / "europe.npz"), "--out", str(tmp_path / "piece.npz")]
-    convert.main([*arguments, "--crop", "10", "20", "16", "32"])
+    build.main([*arguments, "--crop", "10", "20", "16", "32"])
     assert pixels(read_event(tmp_path / "piece.npz")) == (10, 20, 16, 32)

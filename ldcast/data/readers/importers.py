@@ -42,16 +42,10 @@ def read_mch(path: Path, how: Reading = AS_STATED) -> RainEvent:
     with reading(path, "a GIF of MeteoSwiss's AQC"):
         importers = require_importers()
         refuse_relation(path, how, "amounts of rain")
-        named = _MCH_NAME.search(path.name)
-        if not named:
-            raise InputError(
-                f"{path}: expected a name such as AQC161932045V_00005.801.gif, with year, day of "
-                "the year, hour and minute (UTC), and 5 minutes' rain; restore its original name"
-            )
+        time = mch_time(path)
         amount, _, metadata = importers.import_mch_gif(
             str(path), product="AQC", unit="mm", accutime=5.0
         )
-        time = parse_digits(named["time"], "%y%j%H%M", path)
     start = time - np.timedelta64(5, "m")
     # The importer's docstring says mm/h; its table is in mm.
     return service_event(path, 12 * amount, time, metadata, "AQC in mm per 5 minutes x 12", start)
@@ -61,11 +55,9 @@ def read_fmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
     """FMI's reflectivity composite, as PGM, gzipped or not; Z = 223 R^1.53 unless `how` has one."""
     with reading(path, "a PGM of FMI"):
         importers = require_importers()
-        with open(path, "rb") as file:
-            is_gzipped = file.read(2) == _GZIP_MAGIC
-        comments = _pgm_comments(path, is_gzipped)
+        is_gzipped = _is_gzipped(path)
         dbz, _, metadata = importers.import_fmi_pgm(str(path), gzipped=is_gzipped)
-        time = parse_digits(comments["obstime"], "%Y%m%d%H%M", path)
+        time = _fmi_time(path, is_gzipped)
     relation = how.zr or (metadata["zr_a"], metadata["zr_b"])
     rain_rate = rain_from_dbz(dbz, relation, has_echo=~(dbz <= FMI_NO_ECHO))
     return service_event(
@@ -94,6 +86,36 @@ def read_knmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
         scale_lengths(metadata, 1000.0)
     source = f"0.01 mm per {minutes:g} minutes x {60 / minutes:g}"
     return service_event(path, amount * (60 / minutes), end, metadata, source, start)
+
+
+# ---- times, of the little that it takes to know them ---------------------------------------------
+
+
+def mch_time(path: Path) -> np.datetime64:
+    """The end of the 5 minutes of a GIF of MeteoSwiss's AQC, by its name alone."""
+    named = _MCH_NAME.search(path.name)
+    if not named:
+        raise InputError(
+            f"{path}: expected a name such as AQC161932045V_00005.801.gif, with year, day of "
+            "the year, hour and minute (UTC), and 5 minutes' rain; restore its original name"
+        )
+    return parse_digits(named["time"], "%y%j%H%M", path)
+
+
+def fmi_time(path: Path) -> np.datetime64:
+    """The time of a PGM of FMI, by its comments."""
+    with reading(path, "a PGM of FMI"):
+        return _fmi_time(path, _is_gzipped(path))
+
+
+def knmi_time(path: Path) -> np.datetime64:
+    """The end of the accumulation of KNMI's HDF5, by its attributes."""
+    with reading(path, "KNMI's HDF5 of accumulated rain"):
+        require_hdf5()
+        import h5py
+
+        with h5py.File(path) as file:
+            return _knmi_span(file["overview"].attrs)[1]
 
 
 # ---- shared by all -------------------------------------------------------------------------------
@@ -258,6 +280,15 @@ def attribute_text(value: Any) -> str:
 
 
 # ---- FMI -----------------------------------------------------------------------------------------
+
+
+def _is_gzipped(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == _GZIP_MAGIC
+
+
+def _fmi_time(path: Path, is_gzipped: bool) -> np.datetime64:
+    return parse_digits(_pgm_comments(path, is_gzipped)["obstime"], "%Y%m%d%H%M", path)
 
 
 def _pgm_comments(path: Path, is_gzipped: bool) -> dict[str, str]:

@@ -75,6 +75,16 @@ def read_odim(path: Path, how: Reading = AS_STATED) -> RainEvent:
     return service_event(path, rain_rate, time, metadata, f"{source}, undetect as 0", start)
 
 
+def odim_time(path: Path, how: Reading = AS_STATED) -> np.datetime64:
+    """The time of what `read_odim` reads, without its image."""
+    with reading(path, "ODIM HDF5 with a composite"):
+        require_hdf5()
+        import h5py
+
+        with h5py.File(path) as file:
+            return _time(_choose(_fields(file, path), path, how), path)[0]
+
+
 # ---- fields --------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from ldcast.errors import InputError
 
 BY_ZR = (
     "reflectivity becomes rain by --zr A B of Z = A R^B, such as --zr 200 1.6 (for training in "
-    "python -m ldcast.data.convert)"
+    "python -m ldcast.data.build)"
 )
 LOWEST_DBZ = -150.0  # no radar measures less: it is a code
 

@@ -105,7 +105,7 @@ def join_events(events: Sequence[RainEvent], minutes: int) -> RainEvent:
     if len(events) == 1:
         return first
     for other in events[1:]:
-        _check_same_grid(first, other)
+        check_same_grid(first, other)
     joined = RainEvent(
         **{name: _concatenate(events, name) for name in PER_FRAME},
         grid={
@@ -155,7 +155,8 @@ def _check_times_differ(events: Sequence[RainEvent], time: np.ndarray, order: np
         )
 
 
-def _check_same_grid(first: RainEvent, other: RainEvent) -> None:
+def check_same_grid(first: RainEvent, other: RainEvent) -> None:
+    """Raises InputError where two events differ in their pixels, corners or projection."""
     shapes = first.rain_rate.shape[1:], other.rain_rate.shape[1:]
     if shapes[0] != shapes[1]:
         _refuse_grid(first, other, "pixels", *shapes)

@@ -50,6 +50,11 @@ def spec_source(spec: str) -> str:
     return split_span(spec)[0]
 
 
+def spec_span(spec: str) -> tuple[str, str]:
+    """START and END of a spec; an empty text where there is no bound."""
+    return _split_span(spec)[1:]
+
+
 def absolute_spec(spec: str) -> str:
     """The same data from any working folder."""
     source, start, end = split_span(spec)

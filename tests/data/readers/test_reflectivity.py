@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldcast.data.archive.events import read_events
-from ldcast.data.convert import main
+from ldcast.data.build import main
 from ldcast.data.readers.reading_flags import add_reading_flags, check_used, reading_of
 from ldcast.data.readers.reflectivity import check_relation, rain_from_reflectivity
 from ldcast.data.readers.specs import read_event
@@ -166,7 +166,7 @@ def test_a_relation_that_nothing_needs_is_refused(tmp_path):
     check_used(Reading(), [read_event(rain)])
 
 
-def test_convert_makes_an_event_file_of_reflectivity(tmp_path, capsys):
+def test_build_makes_an_event_file_of_reflectivity(tmp_path, capsys):
     path, out = save(tmp_path / "dbz.nc", REFLECTIVITY), tmp_path / "event.npz"
     assert run_script(lambda: main([str(path), "--out", str(out)])) == 2
     assert "--zr A B of Z = A R^B" in capsys.readouterr().err

@@ -705,7 +705,7 @@ INFER = Path(__file__).parents[3] / "infer.py"
     [
         [str(INFER), "--reader", "fmi", "--data", "fmi.pgm"],
         [str(INFER), "--reader", "odim", "--data", "none.h5"],
-        ["-m", "ldcast.data.convert", "--reader", "fmi", "fmi.pgm", "--out", "event.npz"],
+        ["-m", "ldcast.data.build", "--reader", "fmi", "fmi.pgm", "--out", "event.npz"],
         ["-c", "from ldcast import pysteps_plugin as plugin; plugin.register()"],
     ],
 )

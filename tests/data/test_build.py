@@ -1,4 +1,4 @@
-"""python -m ldcast.data.convert: what it writes, says and refuses."""
+"""python -m ldcast.data.build: what it writes, says and refuses."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldcast.data.convert import main
+from ldcast.data.build import main
 from ldcast.data.event import RainEvent
 from ldcast.data.event_files import write_event
 from ldcast.data.readers.specs import read_event
@@ -49,7 +49,7 @@ def test_files_become_one_event_file(tmp_path, capsys):
     assert event.grid == {
         "pixel_size_m": 1000.0,
         "source": "early.npz, late.npz",
-        "processing": "read by ldcast.data.convert --reader npz",
+        "processing": "read by ldcast.data.build --reader npz",
     }
     assert capsys.readouterr().out == (
         f"wrote {tmp_path / 'event.npz'}: 4 frames, 2020-06-01T00:00 to 2020-06-01T00:15, 4 x 5 "
@@ -112,9 +112,9 @@ def test_what_is_refused(tmp_path, capsys):
     other.write_bytes(b"")
     names = "expected --reader with one of mch, fmi, knmi, odim, xarray, npz"
     refuse(capsys, f"suffix '.h5' .*{names}", other, "--out", out)
-    refuse(capsys, f"suffix '.h5', '.npz' does .*{names}", path, other, "--out", out)
+    refuse(capsys, f"suffix '.h5' .*{names}", path, other, "--out", out)
     refuse(capsys, "is one of the files to read", path, "--out", path)
-    refuse(capsys, "missing, expected a file of radar rain", tmp_path / "b.npz", "--out", out)
+    refuse(capsys, "missing, expected a file or a folder", tmp_path / "b.npz", "--out", out)
     refuse(capsys, r"ends in '\.nc', expected \.npz", path, "--out", tmp_path / "event.nc")
     refuse(capsys, "does not exist; make it", path, "--out", tmp_path / "none" / "event.npz")
     refuse(capsys, "occur once; leave one out", path, path, "--out", out)
