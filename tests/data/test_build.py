@@ -115,7 +115,9 @@ def test_what_is_refused(tmp_path, capsys):
     refuse(capsys, f"suffix '.h5' .*{names}", path, other, "--out", out)
     refuse(capsys, "is one of the files to read", path, "--out", path)
     refuse(capsys, "missing, expected a file or a folder", tmp_path / "b.npz", "--out", out)
-    refuse(capsys, r"ends in '\.nc', expected \.npz", path, "--out", tmp_path / "event.nc")
+    refuse(
+        capsys, r"ends in '\.nc', expected \.zarr or \.npz", path, "--out", tmp_path / "event.nc"
+    )
     refuse(capsys, "does not exist; make it", path, "--out", tmp_path / "none" / "event.npz")
     refuse(capsys, "occur once; leave one out", path, path, "--out", out)
     refuse(capsys, r"is not an \.npz file", other, "--reader", "npz", "--out", out)

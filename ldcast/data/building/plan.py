@@ -60,15 +60,18 @@ class Choice(NamedTuple):
     num_known: int
 
 
+def cadence_seconds(time: np.ndarray, default: int) -> int:
+    """Seconds between frames: the lower median of their steps; `default` minutes for one frame."""
+    steps = np.sort(np.diff(time)).astype(np.int64)
+    return int(steps[(len(steps) - 1) // 2]) if len(steps) else 60 * default
+
+
 def cadence_of(time: np.ndarray, default: int) -> int:
-    """Minutes between frames: the lower median of their steps; `default` for one frame.
+    """Minutes between frames, as `cadence_seconds`.
 
     Raises InputError where that is no whole number of minutes.
     """
-    steps = np.sort(np.diff(time)).astype(np.int64)
-    if len(steps) == 0:
-        return default
-    seconds = int(steps[(len(steps) - 1) // 2])
+    seconds = cadence_seconds(time, default)
     if seconds % 60:
         raise InputError(
             f"frames are {seconds / 60:.3g} minutes apart, expected whole minutes; choose those to "
@@ -139,13 +142,13 @@ def make_tasks(choice: Choice, sources: Sequence[Source], archive: Archive) -> l
     header = replace(archive, time=archive.time[:0], unreadable=archive.unreadable[:0])
     tasks = []
     shard = place // SHARD_FRAMES  # in order: frames again are before the new ones
-    indices, starts = np.unique(shard, return_index=True)
-    for index, start, stop in zip(indices, starts, [*starts[1:], len(shard)], strict=True):
-        of_shard, first = np.arange(start, stop), int(place[start])
+    starts = np.flatnonzero(np.diff(shard, prepend=-1))
+    for start, stop in itertools.pairwise([*starts, len(shard)]):
+        of_shard, first, index = np.arange(start, stop), int(place[start]), int(shard[start])
         tasks.append(
             Task(
                 archive=header,
-                index=int(index),
+                index=index,
                 num_kept=int(np.clip(num_now - index * SHARD_FRAMES, 0, SHARD_FRAMES)),
                 parts=tuple(_parts(of_shard, place, as_read, owner, sources)),
                 time_before=all_times[first - 1] if first else None,

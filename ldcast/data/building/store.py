@@ -157,13 +157,18 @@ def write_shard(archive: Archive, index: int, frames: np.ndarray) -> None:
     files: dict[str, Any] = {}
     array = _create_rain(require_zarr().storage.MemoryStore(files), "", archive, SHARD_FRAMES)
     array[: len(frames)] = frames
-    path = archive.path / VARIABLE / "c" / str(index) / "0" / "0"
+    path = shard_path(archive, index)
     path.parent.mkdir(parents=True, exist_ok=True)
     if "c/0/0/0" in files:
         with open_atomically(path) as file:
             file.write(files["c/0/0/0"].to_bytes())
     else:  # zarr writes nothing where there is no data
         path.unlink(missing_ok=True)
+
+
+def shard_path(archive: Archive, index: int) -> Path:
+    """The file of a shard; all rows and columns are in it."""
+    return archive.path / VARIABLE / "c" / str(index) / "0" / "0"
 
 
 def commit(archive: Archive) -> None:

@@ -15,7 +15,7 @@ from ldcast.data.building.store import (
     write_shard,
 )
 from ldcast.data.checks import check_apart_in_time
-from ldcast.data.event import MAX_OFF, RainEvent
+from ldcast.data.event import RainEvent
 from ldcast.data.pieces import PieceError
 from ldcast.data.readers.reading_flags import check_used
 from ldcast.data.readers.services import check_same_grid, require_reader
@@ -63,8 +63,8 @@ def build_shard(task: Task, how: Reading, is_strict: bool) -> Report:
         if event is None:
             continue
         check_grid(task.archive, event)
-        position, found = _matched(part, event)
-        frames[position] = rounded(event.rain_rate[found], task.archive.bits)
+        found = np.searchsorted(event.time, part.time)
+        frames[part.position] = rounded(event.rain_rate[found], task.archive.bits)
         starts.append(_interval_start(event)[found])
         ends.append(event.time[found])
         _describe(event, report)
@@ -82,6 +82,8 @@ def read_source(source: Source, how: Reading, time: np.ndarray) -> RainEvent:
     """
     event = read_span(source.path, source.reader, how, time)
     check_used(how, [event])
+    if not np.isin(time, event.time).all():
+        raise InputError(f"{source.path} has other times than a moment ago; build again")
     return event
 
 
@@ -100,15 +102,16 @@ def check_grid(archive: Archive, event: RainEvent) -> None:
 def rounded(rain_rate: np.ndarray, bits: int) -> np.ndarray:
     """float16, with so many bits of the mantissa kept, of rain in mm/h; NaN and 0 stay.
 
-    The relative error is at most 2^-(bits + 1) of 6e-5 mm/h and above.
+    The relative error is at most 2^-(bits + 1) of 6e-5 mm/h and above, and what is wet stays so.
     """
     from numcodecs import BitRound
 
     values = np.array(rain_rate, np.float32, order="C")
     bare = np.asarray(BitRound(keepbits=bits).encode(values)).view(np.float32)
-    return np.where(np.isnan(values), np.float32(np.nan), bare.reshape(values.shape)).astype(
-        np.float16
-    )
+    bare = bare.reshape(values.shape).copy()
+    bare[np.isnan(values)] = np.nan
+    bare[is_wet(values, WET_THRESHOLD) & ~is_wet(bare, WET_THRESHOLD)] = WET_THRESHOLD
+    return bare.astype(np.float16)
 
 
 def _kept_frames(task: Task) -> np.ndarray:
@@ -133,17 +136,6 @@ def _read(part: Part, how: Reading, is_strict: bool, report: Report) -> RainEven
         report.skipped.append(Skipped(part.source.path, one_line(error)))
         report.unreadable += part.position.tolist()
         return None
-
-
-def _matched(part: Part, event: RainEvent) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the shard, and indices into the event, of the frames that it has.
-
-    A store leaves out frames at the end of what is read that hold nothing.
-    """
-    nearest = np.abs(event.time - part.time[:, None]).argmin(axis=1)
-    off = np.abs(event.time[nearest] - part.time)
-    is_there = off <= np.timedelta64(2 * MAX_OFF, "s")  # as far as rounding may have moved it
-    return part.position[is_there], nearest[is_there]
 
 
 def _interval_start(event: RainEvent) -> np.ndarray:

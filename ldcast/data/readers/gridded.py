@@ -86,20 +86,6 @@ def read_gridded(
     return replace(event, name=stem(path), source=absolute(path), notes=tuple(notes))
 
 
-def gridded_times(path: Path, how: Reading = AS_STATED) -> np.ndarray:
-    """(T,) datetime64[s], the times of what `read_gridded` reads; no rain is loaded.
-
-    Frames at the end of a store that were not written are left out, but not those that only their
-    values show to be empty. Raises InputError as `read_gridded` does.
-    """
-    with _open(path) as dataset:
-        rain = _rain_variable(dataset, path, how.zr)
-        if (time_axis := time_dimension(rain)) is not None:
-            dataset, _, _ = without_unwritten_end(dataset, rain, time_axis, path)
-            rain = dataset[rain.name]
-        return _times(with_axes(rain, str(path)), _time_bounds(dataset, rain, path), str(path))
-
-
 def event_from_dataarray(rain: "DataArray", how: Reading = AS_STATED) -> RainEvent:
     """The event in a DataArray of rain: float32 mm/h, row 0 = north, NaN = no data.
 
@@ -183,7 +169,9 @@ def describe_rain(
     whole, grid = oriented(with_axes(rain, where), where)
     rain, grid, notes = cut_unloaded(whole, grid, how, where)
     time_axis = rain.dims[0]
-    time = _times(rain, bounds, where)
+    _check_times(rain[time_axis], where)
+    time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
+    time = checked_time(time, rain.sizes[time_axis], where)
     factors, start = _factors(rain, time, bounds, where, how)
     what = " ".join(filter(None, (_text(rain, "standard_name"), "in", _text(rain, "units"))))
     by = f" by {relation_text(how.zr)}" if _is_reflectivity(rain) else ""
@@ -223,12 +211,13 @@ def _event(
         grid=found.grid,
         name=str(found.rain.name or "rain"),
         interval_start=found.interval_start,
-        notes=(*found.notes, *_notes(found, rain_rate)),
+        notes=(*found.notes, *rain_notes(found, rain_rate)),
     )
     return without_empty_end(event, found.whole, written)
 
 
-def _notes(found: GriddedRain, rain_rate: np.ndarray) -> tuple[str, ...]:
+def rain_notes(found: GriddedRain, rain_rate: np.ndarray) -> tuple[str, ...]:
+    """What the user should know of how rates were made of what was loaded, one line each."""
     rain, time, start, bounds = found.rain, found.time, found.interval_start, found.bounds
     if start is not None and _is_amount(rain):
         note = amounts_note(start, time)
@@ -341,14 +330,6 @@ def _time_bounds(dataset: "Dataset", rain: "DataArray", path: Path | str) -> np.
 
 def _bounds_name(coordinate: "DataArray") -> str:
     return str(coordinate.encoding.get("bounds", coordinate.attrs.get("bounds", "")))
-
-
-def _times(rain: "DataArray", bounds: np.ndarray | None, where: str) -> np.ndarray:
-    """(T,) datetime64[s] of `rain` (time, y, x): its times, or the ends of their bounds."""
-    time_axis = rain.dims[0]
-    _check_times(rain[time_axis], where)
-    time = rain[time_axis].to_numpy() if bounds is None else bounds[:, 1]
-    return checked_time(time, rain.sizes[time_axis], where)
 
 
 def _check_times(time: "DataArray", where: str) -> None:
