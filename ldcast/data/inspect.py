@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ldcast.data.building.overview import QUANTILES, Overview, look_at, spread
 from ldcast.data.building.picture import draw_overview
+from ldcast.data.building.report import count_of
 from ldcast.data.checks import format_time
 from ldcast.data.readers.reading_flags import add_reading_flags, reading_of
 from ldcast.data.readers.services import require_reader
@@ -57,9 +58,11 @@ def _lines_of_gaps(overview: Overview) -> list[str]:
         return [*lines, "no gap"]
     share = num_missing / (num_missing + len(overview.time))
     longest = f", the {_NUM_GAPS} longest" if len(gaps) > _NUM_GAPS else ""
-    lines.append(f"{len(gaps)} gaps with {num_missing} times missing ({share:.1%}){longest}:")
+    counts = f"{count_of(len(gaps), 'gap')} with {count_of(num_missing, 'time')} missing"
+    lines.append(f"{counts} ({share:.1%}){longest}:")
     return lines + [
-        f"  {gap.num_missing} times between {format_time(gap.before)} and {format_time(gap.after)}"
+        f"  {count_of(gap.num_missing, 'time')} between {format_time(gap.before)} and "
+        f"{format_time(gap.after)}"
         for gap in gaps[:_NUM_GAPS]
     ]
 

@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     for number in flags.workers:
         check_count("workers", number, 0)
     require_reader("xarray")
-    print("archive  workers  crops/s  MB/crop  MB/s  disk MB/s  share  memory MiB")
+    print("archive  workers  crops/s  kB/crop  MB/s  disk MB/s  share  memory MiB")
     for path in flags.archives:
         if flags.cold:
             forget(path)
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
             rate = sum(turn.num_crops / turn.seconds for turn in turns)
             num_bytes = sum(turn.num_bytes for turn in turns) / sum(t.num_crops for t in turns)
             print(
-                f"{path.name}  {num_workers}  {rate:.1f}  {num_bytes / 1e6:.2f}  "
+                f"{path.name}  {num_workers}  {rate:.1f}  {num_bytes / 1e3:.1f}  "
                 f"{rate * num_bytes / 1e6:.0f}  {of_disk / 1e6:.0f}  "
                 f"{rate * num_bytes / of_disk:.1%}  {max(turn.peak for turn in turns) / MIB:.0f}",
                 flush=True,

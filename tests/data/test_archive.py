@@ -360,7 +360,7 @@ def test_damaged_files_are_skipped_named_counted_and_tried_again(tmp_path, capsy
     write(no_rain, [100])
     build(out, folder)
     assert holds(out, [minute for minute in minutes if minute != 50])
-    assert "wrote 1 frames" in capsys.readouterr().out
+    assert "wrote 1 frame into" in capsys.readouterr().out
     assert len(open_archive(out).unreadable) == 0
 
 

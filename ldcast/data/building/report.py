@@ -42,8 +42,8 @@ def lines_of_skipped(skipped: Sequence[Skipped], num_sources: int) -> list[str]:
 def lines_of_summary(summary: Summary, num_sources: int) -> list[str]:
     """What a build did and what the archive is now."""
     archive, num_written = summary.archive, summary.total("num_frames")
-    known = f", {summary.num_known} were there" if summary.num_known else ""
-    lines = [f"wrote {num_written} frames into {archive.path}{known}"]
+    known = f"; {summary.num_known} were there" if summary.num_known else ""
+    lines = [f"wrote {count_of(num_written, 'frame')} into {archive.path}{known}"]
     if num_written:
         lines.append(f"  they are {_describe_values(summary)}")
     lines += [f"  archive: {line}" for line in lines_of_archive(archive)]
@@ -88,4 +88,9 @@ def _describe_gaps(archive: Archive) -> str:
     missing = len(missing_times(archive.time, archive.minutes))
     blank = f", {len(archive.unreadable)} blank of damaged files" if len(archive.unreadable) else ""
     num_gaps = np.count_nonzero(np.diff(archive.time) > np.timedelta64(60 * archive.minutes, "s"))
-    return f"{num_gaps} gaps with {missing} times missing{blank}" if missing else f"no gap{blank}"
+    gaps = f"{count_of(num_gaps, 'gap')} with {count_of(missing, 'time')} missing"
+    return f"{gaps if missing else 'no gap'}{blank}"
+
+
+def count_of(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

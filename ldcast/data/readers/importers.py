@@ -56,8 +56,8 @@ def read_fmi(path: Path, how: Reading = AS_STATED) -> RainEvent:
     with reading(path, "a PGM of FMI"):
         importers = require_importers()
         is_gzipped = _is_gzipped(path)
-        dbz, _, metadata = importers.import_fmi_pgm(str(path), gzipped=is_gzipped)
         time = _fmi_time(path, is_gzipped)
+        dbz, _, metadata = importers.import_fmi_pgm(str(path), gzipped=is_gzipped)
     relation = how.zr or (metadata["zr_a"], metadata["zr_b"])
     rain_rate = rain_from_dbz(dbz, relation, has_echo=~(dbz <= FMI_NO_ECHO))
     return service_event(
