@@ -8,12 +8,13 @@ some frames, evenly over the archive: what is said of it is as sure as that many
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ldcast.data.building.overview import QUANTILES, Overview, look_at, spread
+from ldcast.data.building.overview import QUANTILES, Month, Overview, look_at, spread
 from ldcast.data.building.picture import draw_overview
 from ldcast.data.building.report import count_of
 from ldcast.data.checks import format_time
@@ -68,25 +69,41 @@ def _lines_of_gaps(overview: Overview) -> list[str]:
 
 
 def _table(overview: Overview) -> list[str]:
-    """A row for each month; what no frame was looked at for is a dash."""
+    """A row for each month, and for each stretch of months without a frame.
+
+    What no frame was looked at for is a dash.
+    """
     rows = [("month", "frames", "coverage", "blank", "no data", "wet", "mean", "highest")]
-    for of in overview.months:
-        seen = of.num_seen > of.num_blank
-        rows.append(
-            (
-                str(of.month),
-                str(of.num_frames),
-                f"{of.num_frames / of.num_expected:.1%}" if of.num_expected else "-",
-                f"{of.num_blank / of.num_seen:.1%}" if of.num_seen else "-",
-                *(f"{share:.1%}" if seen else "-" for share in (1 - of.valid, of.wet)),
-                *(f"{rate:.3g}" if seen else "-" for rate in (of.mean, of.highest)),
-            )
-        )
+    for has_frames, group in itertools.groupby(overview.months, lambda of: of.num_frames > 0):
+        months = list(group)
+        rows += _rows(months) if has_frames else [_row_of_none(months)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
+
+
+def _row_of_none(months: list[Month]) -> tuple[str, ...]:
+    names = dict.fromkeys([str(months[0].month), str(months[-1].month)])
+    return (" to ".join(names), "0", "0.0%", *5 * "-")
+
+
+def _rows(months: list[Month]) -> list[tuple[str, ...]]:
+    rows = []
+    for of in months:
+        seen = of.num_seen > of.num_blank
+        rows.append(
+            (
+                str(of.month),
+                str(of.num_frames),
+                f"{of.num_frames / of.num_expected:.1%}",
+                f"{of.num_blank / of.num_seen:.1%}" if of.num_seen else "-",
+                *(f"{share:.1%}" if seen else "-" for share in (1 - of.valid, of.wet)),
+                *(f"{rate:.3g}" if seen else "-" for rate in (of.mean, of.highest)),
+            )
+        )
+    return rows
 
 
 def main(argv: list[str] | None = None) -> None:

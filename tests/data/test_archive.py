@@ -195,6 +195,17 @@ def test_a_grid_of_degrees_stays_so(tmp_path):
     assert "longlat" in found["projection"]
 
 
+@pytest.mark.parametrize(
+    "projection", ["unknown", "+proj=lcc +lat_0=44 +lat_1=44 +lon_0=-120 +units=ft"]
+)
+def test_a_place_that_is_not_known_counts_from_the_corner(tmp_path, capsys, projection):
+    path = write(tmp_path / "a.npz", [0], grid={**GRID, "projection": projection})
+    build(tmp_path / "a.zarr", path)
+    assert "note: no projection that is known" in capsys.readouterr().out
+    found = read_event(tmp_path / "a.zarr").grid
+    assert found["x1"] == 0 and found["x2"] == 40_000 and "projection" not in found
+
+
 def test_texts_and_what_is_left_out_are_said(tmp_path, capsys):
     event = rain([0, 5])
     fields = {"height": Field(np.zeros((1, 1, *SHAPE), np.float32))}
@@ -465,10 +476,7 @@ def test_flags_that_do_not_fit_are_refused(tmp_path, capsys):
     for flag in (("--keep-bits", 5), ("--layout", "frames")):
         refuse(capsys, f"{flag[0]} {flag[1]}, but .* was built with", path, *flag, "--out", out)
     bare = write(tmp_path / "bare.npz", [0], grid={})
-    refuse(capsys, "neither where its pixels lie", bare, "--out", tmp_path / "b.zarr")
-    feet = {**GRID, "projection": "+proj=lcc +lat_0=44 +lat_1=44 +lon_0=-120 +units=ft"}
-    path = write(tmp_path / "feet.npz", [0], grid=feet)
-    refuse(capsys, "expected one of metres or degrees", path, "--out", tmp_path / "b.zarr")
+    refuse(capsys, "does not say where its pixels lie", bare, "--out", tmp_path / "b.zarr")
 
 
 def test_running_sums_are_refused_also_frame_by_frame(tmp_path, capsys):

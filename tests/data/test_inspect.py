@@ -75,6 +75,18 @@ def test_it_is_said_line_by_line(archive, capsys):
     assert re.search(r"2020-02 +24 +40\.0% +4\.2% +20\.0% +4\.3% +0\.348 +8\n", said)
 
 
+def test_months_without_a_frame_are_one_row(archive, tmp_path, capsys):
+    with xarray.open_zarr(archive) as dataset:
+        part = dataset.drop_vars("missing_times").isel(time=[0, 1, 2, 3]).load().drop_encoding()
+    time = np.array(["2020-01-31T23:00", "2020-01-31T23:05", "2020-01-31T23:10", "2020-05-01"])
+    part = part.assign_coords(time=time.astype("datetime64[ns]"))
+    part.to_zarr(tmp_path / "a.zarr", consolidated=False)
+    assert run(tmp_path / "a.zarr") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"2020-02 to 2020-04 +0 +0\.0%( +-){5}\n", said)
+    assert said.count("2020-") == 2 + 2 + 2 + 2  # span, gap, this row and two months
+
+
 def test_a_few_frames_are_enough_and_months_without_any_are_dashes(archive, capsys):
     assert spread(np.arange(36), 3) == [0, 18, 35] and spread(np.arange(2), 3) == [0, 1]
     assert run(archive, "--frames", 1) == 0

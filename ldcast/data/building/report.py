@@ -1,5 +1,6 @@
 """What a build says when it is done: what was read, checked, written and skipped."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from ldcast.data.grids import is_in_degrees
 from ldcast.rain import MAX_RAIN_RATE, WET_THRESHOLD, is_wet
 
 _NUM_NAMED = 10  # skipped files that have a line each
+_MAX_TEXT = 120  # characters of how rain was read; the archive's attributes have all
 
 
 def describe_event(event: RainEvent) -> str:
@@ -50,7 +52,15 @@ def lines_of_summary(summary: Summary, num_sources: int) -> list[str]:
     damaged = [one for report in summary.reports for one in report.skipped]
     lines += lines_of_skipped([*summary.skipped, *damaged], num_sources)
     notes = dict.fromkeys(note for report in summary.reports for note in report.notes)
+    if any("projection" in report.about for report in summary.reports):
+        notes |= _note_of_place(archive)
     return [*lines, *(f"note: {note}" for note in notes)]
+
+
+def _note_of_place(archive: Archive) -> dict[str, None]:
+    if "projection" in archive.grid:
+        return {}
+    return dict.fromkeys(["no projection that is known: places count from the south-west corner"])
 
 
 def lines_of_archive(archive: Archive) -> list[str]:
@@ -60,8 +70,8 @@ def lines_of_archive(archive: Archive) -> list[str]:
     grid, (height, width) = archive.grid, archive.shape
     unit = "degrees" if is_in_degrees(str(grid.get("projection", ""))) else "m"
     corners = ", ".join(f"{name} {grid[name]:.10g}" for name in ("x1", "y1", "x2", "y2"))
-    processing = archive.about.get("processing")
-    read_as = f"; from {processing}" if processing else ""
+    processing = archive.about.get("processing", "")
+    read_as = f"; from {textwrap.shorten(processing, _MAX_TEXT)}" if processing else ""
     return [
         f"{len(archive.time)} frames, {format_time(archive.time[0])} to "
         f"{format_time(archive.time[-1])}, {archive.minutes} minutes apart, "

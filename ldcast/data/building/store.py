@@ -212,7 +212,7 @@ def _documents(archive: Archive) -> dict[str, bytes]:
     if len(missing):
         attributes = _time_attributes("times of the cadence without a radar image, UTC", axis=False)
         _add(group, "missing_times", missing, attributes)
-    for name, (axis, values, attributes, _) in _horizontal(archive, crs).items():
+    for name, (axis, values, attributes, _) in horizontal(archive.grid, archive.shape, crs).items():
         array = group.create_array(
             name, data=np.asarray(values, np.float64), dimension_names=(axis,)
         )
@@ -323,24 +323,25 @@ def _plain(value: Any) -> Any:
 def place_of(grid: dict[str, Any], shape: tuple[int, int], name: str) -> dict[str, Any]:
     """Of an event's `grid` what places an archive: pixel sizes, projection and corners.
 
-    Without corners they count in metres from the south-west corner of the domain.
-    Raises InputError where the size of the pixels is not known either.
+    Without corners, or with a projection that pyproj does not know, places are metres from the
+    south-west corner of the domain, and there is no projection.
+    Raises InputError where the size of the pixels is not known then.
     """
     known = ("pixel_size_m", "pixel_size_y_m", "projection", *CORNERS)
     place = {key: _plain(grid[key]) for key in known if key in grid}
-    if CORNERS[0] not in place:
-        if "pixel_size_m" not in place:
-            raise InputError(
-                f"{name} says neither where its pixels lie (x1 y1 x2 y2) nor how large they are, "
-                "expected one of them; add pixel_size_m to it"
-            )
-        width = float(place["pixel_size_m"])
-        height = float(place.get("pixel_size_y_m", width))
-        place.pop("projection", None)
-        place |= {"x1": 0.0, "y1": 0.0, "x2": width * shape[1], "y2": height * shape[0]}
     if is_in_degrees(str(place.get("projection", ""))) and _crs(place) is None:
         place["projection"] = LONGLAT
-    return place
+    if place.keys() >= {*CORNERS} and ("projection" not in place or _crs(place) is not None):
+        return place
+    if "pixel_size_m" not in place:
+        raise InputError(
+            f"{name} does not say where its pixels lie, by x1 y1 x2 y2 and a projection of metres "
+            "or degrees, nor how large they are, expected one of them; add pixel_size_m to it"
+        )
+    width = float(place["pixel_size_m"])
+    height = float(place.get("pixel_size_y_m", width))
+    place.pop("projection", None)
+    return {**place, "x1": 0.0, "y1": 0.0, "x2": width * shape[1], "y2": height * shape[0]}
 
 
 def _crs(grid: dict[str, Any]) -> Any:
@@ -353,13 +354,3 @@ def _crs(grid: dict[str, Any]) -> Any:
         raise InputError(
             f"archives with a projection need pyproj ({error}); install it with: pip install pyproj"
         ) from error
-
-
-def _horizontal(archive: Archive, crs: Any) -> dict[str, tuple]:
-    axes = horizontal(archive.grid, archive.shape, crs)
-    if "units" not in axes["x"][2]:
-        raise InputError(
-            f"its projection is '{archive.grid['projection']}', expected one of metres or degrees "
-            "that pyproj knows, in PROJ text or WKT; fix it, or leave it out"
-        )
-    return axes

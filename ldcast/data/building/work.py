@@ -64,7 +64,8 @@ def build_shard(task: Task, how: Reading, is_strict: bool) -> Report:
             continue
         check_grid(task.archive, event)
         found = np.searchsorted(event.time, part.time)
-        frames[part.position] = rounded(event.rain_rate[found], task.archive.bits)
+        for position, index in zip(part.position, found, strict=True):  # one by one: less memory
+            frames[position] = rounded(event.rain_rate[index], task.archive.bits)
         starts.append(_interval_start(event)[found])
         ends.append(event.time[found])
         _describe(event, report)
