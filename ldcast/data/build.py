@@ -31,7 +31,15 @@ from tqdm import tqdm
 from ldcast.data.building.pools import open_pool
 from ldcast.data.building.report import describe_event, lines_of_skipped, lines_of_summary
 from ldcast.data.building.run import DEFAULT_BITS, DEFAULT_LAYOUT, Settings, build_archive
-from ldcast.data.building.sources import Skipped, Source, list_names, list_sources, one_line
+from ldcast.data.building.sources import (
+    Skipped,
+    Source,
+    check_some,
+    in_span,
+    list_names,
+    list_sources,
+    one_line,
+)
 from ldcast.data.building.store import LAYOUTS, MAX_BITS
 from ldcast.data.cadence import check_cadence, round_event, thinned
 from ldcast.data.event import RainEvent, notes_of
@@ -40,7 +48,6 @@ from ldcast.data.pieces import PieceError
 from ldcast.data.readers.reading_flags import add_reading_flags, check_used, reading_of
 from ldcast.data.readers.services import READERS, join_events, require_reader
 from ldcast.data.reading import Reading
-from ldcast.data.spans import select_span
 from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.folders import check_file_writable, check_output_path
 
@@ -132,10 +139,11 @@ def read_event_of(
                 raise
             continue
         check_used(how, [event])
-        if any(source.span):
-            event = select_span(round_event(event, how.minutes), *source.span, how.minutes)
-        # float16 at once: a day of large images must fit
-        events.append(replace(event, rain_rate=event.rain_rate.astype(np.float16)))
+        event = round_event(event, how.minutes)
+        event = event.select(in_span(event.time, source.span))
+        if len(event.time):  # float16 at once: a day of large images must fit
+            events.append(replace(event, rain_rate=event.rain_rate.astype(np.float16)))
+    check_some(len(events), sources)
     events.sort(key=lambda event: event.time[0])
     event = round_event(join_events(events, how.minutes), how.minutes)
     readers = " and ".join(dict.fromkeys(source.reader for source in sources))

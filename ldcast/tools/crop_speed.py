@@ -32,10 +32,16 @@ _COUNTERS = Path("/proc/self/io")
 
 
 class Turn(NamedTuple):
-    """What one process read. num_bytes: from files. peak: bytes of memory."""
+    """What one process read.
+
+    of_core: seconds of one core. opening: seconds until the first crop could be read.
+    num_bytes: from files. peak: bytes of memory.
+    """
 
     num_crops: int
     seconds: float
+    of_core: float
+    opening: float
     num_bytes: int
     peak: int
 
@@ -43,7 +49,9 @@ class Turn(NamedTuple):
 def read_crops(task: tuple[Path, int, int, float, int]) -> Turn:
     """task: archive, frames and pixels of a crop, for how many seconds, seed."""
     path, num_frames, crop_size, seconds, seed = task
+    start = time.perf_counter()
     rain = open_rain(path, AS_STATED)
+    opening = time.perf_counter() - start
     ends = np.array(rain.shape) - (num_frames, crop_size, crop_size)
     if (ends < 0).any():
         raise InputError(
@@ -51,15 +59,21 @@ def read_crops(task: tuple[Path, int, int, float, int]) -> Turn:
             f"least {num_frames} x {crop_size} x {crop_size}; choose a smaller crop"
         )
     random = np.random.default_rng(seed)
-    before, start, num_crops = _bytes_read(), time.perf_counter(), 0
+    before, num_crops = _bytes_read(), 0
+    start, of_core = time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
         first = random.integers(0, ends + 1)
         size = (num_frames, crop_size, crop_size)
         rain.read(*(slice(at, at + length) for at, length in zip(first, size, strict=True)))
         num_crops += 1
-    took = time.perf_counter() - start
-    peak = RSS_UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Turn(num_crops, took, _bytes_read() - before, peak)
+    return Turn(
+        num_crops=num_crops,
+        seconds=time.perf_counter() - start,
+        of_core=time.process_time() - of_core,
+        opening=opening,
+        num_bytes=_bytes_read() - before,
+        peak=RSS_UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
 
 
 def read_through(path: Path, seconds: float) -> float:
@@ -122,7 +136,8 @@ def main(argv: list[str] | None = None) -> None:
     for number in flags.workers:
         check_count("workers", number, 0)
     require_reader("xarray")
-    print("archive  workers  crops/s  kB/crop  MB/s  disk MB/s  share  memory MiB")
+    columns = ("archive", "workers", "crops/s", "crops/core-s", "kB/crop", "MB/s", "disk MB/s")
+    print("  ".join([*columns, "share", "opening s", "memory MiB"]))
     for path in flags.archives:
         if flags.cold:
             forget(path)
@@ -132,11 +147,14 @@ def main(argv: list[str] | None = None) -> None:
                 forget(path)
             turns = measure(path, num_workers, flags)
             rate = sum(turn.num_crops / turn.seconds for turn in turns)
-            num_bytes = sum(turn.num_bytes for turn in turns) / sum(t.num_crops for t in turns)
+            num_crops = sum(turn.num_crops for turn in turns)
+            num_bytes = sum(turn.num_bytes for turn in turns) / num_crops
             print(
-                f"{path.name}  {num_workers}  {rate:.1f}  {num_bytes / 1e3:.1f}  "
+                f"{path.name}  {num_workers}  {rate:.1f}  "
+                f"{num_crops / sum(turn.of_core for turn in turns):.1f}  {num_bytes / 1e3:.1f}  "
                 f"{rate * num_bytes / 1e6:.0f}  {of_disk / 1e6:.0f}  "
-                f"{rate * num_bytes / of_disk:.1%}  {max(turn.peak for turn in turns) / MIB:.0f}",
+                f"{rate * num_bytes / of_disk:.1%}  {max(turn.opening for turn in turns):.1f}  "
+                f"{max(turn.peak for turn in turns) / MIB:.0f}",
                 flush=True,
             )
 

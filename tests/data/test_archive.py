@@ -15,12 +15,13 @@ import pytest
 from ldcast.data.build import main
 from ldcast.data.building import run as building
 from ldcast.data.building import store
+from ldcast.data.building.pools import open_pool, results_in_order
 from ldcast.data.building.store import open_archive
 from ldcast.data.building.work import rounded
 from ldcast.data.event import Field, RainEvent
 from ldcast.data.event_files import write_event
 from ldcast.data.readers.specs import read_event
-from ldcast.errors import run_script
+from ldcast.errors import InputError, run_script
 from ldcast.rain import as_float32, is_wet
 
 xarray = pytest.importorskip("xarray", reason="reads archives")
@@ -47,7 +48,7 @@ def rain(minutes: list[int], seed: int = 0, shape: tuple[int, int] = SHAPE) -> R
     frames = []
     for minute in minutes:
         random = np.random.default_rng((seed, minute))
-        frame = random.lognormal(0, 1.5, shape).astype(np.float32)
+        frame = np.minimum(random.lognormal(0, 1.5, shape), 400).astype(np.float32)
         frame[random.random(shape) < 0.5] = 0
         frame[:3, :5] = np.nan
         frames.append(frame)
@@ -234,6 +235,17 @@ def test_a_store_and_netcdf_and_a_folder_become_one(tmp_path, capsys):
     build(tmp_path / "all.zarr", *sources)
     assert holds(tmp_path / "all.zarr", minutes)
     assert "note: " not in capsys.readouterr().out.split("wrote")[-1]
+
+
+def test_spans_of_a_folder_leave_out_files_beyond_them(tmp_path, capsys):
+    folder = write_each(tmp_path / "radar", list(range(0, 60, 5)))
+    build(tmp_path / "a.zarr", f"{folder}@2020-06-01T00:10/2020-06-01T00:30")
+    assert holds(tmp_path / "a.zarr", [10, 15, 20, 25])
+    build(tmp_path / "a.npz", f"{folder}@2020-06-01T00:10/2020-06-01T00:30")
+    assert len(read_event(tmp_path / "a.npz").time) == 4
+    for out in (tmp_path / "b.zarr", tmp_path / "b.npz"):
+        refuse(capsys, "has a frame in @2021-01-01/", f"{folder}@2021-01-01/", "--out", out)
+        assert not out.exists()
 
 
 def test_blank_frames_amid_a_store_are_kept_and_those_at_its_end_left_out(tmp_path, capsys):
@@ -519,6 +531,15 @@ def test_processes_here_write_the_same_store(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_ends_is_one_line():
+    with (
+        pytest.raises(InputError, match="with fewer --workers"),
+        open_pool(2, None) as pool,
+    ):
+        list(results_in_order(pool, os._exit, [1, 1]))
+
+
+@pytest.mark.slow
 def test_a_killed_build_goes_on(tmp_path):
     minutes = list(range(0, 2400, 5))
     folder = write_each(tmp_path / "radar", minutes)
@@ -537,8 +558,9 @@ def test_a_killed_build_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_of_a_dask_scheduler_write_the_same_store(tmp_path, capsys):
+def test_workers_of_a_dask_scheduler_write_the_same_store(tmp_path, capsys, monkeypatch):
     distributed = pytest.importorskip("distributed", reason="dask's scheduler")
+    monkeypatch.chdir(tmp_path)  # where dask's workers have their folders
     minutes = list(range(0, 600, 5))
     folder = write_each(tmp_path / "radar", minutes)
     damaged = folder / "radar_0100.npz"
@@ -550,39 +572,33 @@ def test_workers_of_a_dask_scheduler_write_the_same_store(tmp_path, capsys):
         address = cluster.scheduler_address
         build(tmp_path / "two.zarr", folder, "--scheduler", address)
         assert "1 of 120 files could not be read" in capsys.readouterr().out
-        refuse(
-            capsys,
-            r"radar_0100\.npz",
-            *(folder, "--scheduler", address, "--strict", "--out", tmp_path / "three.zarr"),
-        )
+        strict = ("--scheduler", address, "--strict", "--out", tmp_path / "three.zarr")
+        refuse(capsys, r"radar_0100\.npz", folder, *strict)
+        with distributed.Client(address) as client:
+            client.run_on_scheduler(fail_at_once)
+        with (
+            pytest.raises(InputError, match="a worker of it ended"),
+            open_pool(1, address) as pool,
+        ):
+            list(results_in_order(pool, os._exit, [1]))
     assert files_of(tmp_path / "one.zarr") == files_of(tmp_path / "two.zarr")
-    refuse(
-        capsys,
-        "no dask scheduler answers",
-        folder,
-        "--scheduler",
-        "tcp://127.0.0.1:9",
-        "--out",
-        tmp_path / "b.zarr",
-    )
+    gone = ("--scheduler", address, "--out", tmp_path / "four.zarr")
+    refuse(capsys, "no dask scheduler answers", folder, *gone)
+
+
+def fail_at_once(dask_scheduler) -> None:
+    """Instead of trying on other workers what ended one."""
+    dask_scheduler.allowed_failures = 0
 
 
 def test_a_scheduler_without_dask_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     path = write(tmp_path / "a.npz", [0])
-    refuse(
-        capsys,
-        r"pip install 'dask\[distributed\]'",
-        path,
-        "--scheduler",
-        "tcp://x:1",
-        "--out",
-        tmp_path / "a.zarr",
-    )
+    flags = ("--scheduler", "tcp://x:1", "--out", tmp_path / "a.zarr")
+    refuse(capsys, r"pip install 'dask\[distributed\]'", path, *flags)
 
 
 def test_zarr_that_is_too_old_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(zarr, "__version__", "2.18.3")
-    refuse(
-        capsys, "expected 3 or newer", write(tmp_path / "a.npz", [0]), "--out", tmp_path / "a.zarr"
-    )
+    path = write(tmp_path / "a.npz", [0])
+    refuse(capsys, "expected 3 or newer", path, "--out", tmp_path / "a.zarr")

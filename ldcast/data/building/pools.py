@@ -7,7 +7,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+)
 from typing import Any, NamedTuple, TypeVar
 
 from ldcast.errors import InputError
@@ -41,7 +47,8 @@ def open_pool(num_workers: int, scheduler: str | None) -> Iterator[Pool]:
     """Where items are worked on.
 
     scheduler: address of a dask scheduler, such as tcp://HOST:8786; None for processes here.
-    Raises InputError where dask is missing, or the scheduler or its workers are.
+    Raises InputError where dask is missing, or the scheduler or its workers are, and where they or
+    processes here end while the block runs.
     """
     if scheduler is not None:
         with _dask_client(scheduler) as (client, num_threads):
@@ -54,6 +61,11 @@ def open_pool(num_workers: int, scheduler: str | None) -> Iterator[Pool]:
         executor = ProcessPoolExecutor(num_workers, context, initializer=_prepare_worker)
         try:
             yield Pool(executor, _AHEAD * num_workers)
+        except BrokenExecutor as error:
+            raise InputError(
+                f"a worker process ended during its work ({error}), perhaps for lack of memory; "
+                "what was finished is kept: build again, with fewer --workers"
+            ) from error
         finally:
             executor.shutdown(cancel_futures=True)
 
@@ -98,7 +110,7 @@ def _prepare_worker() -> None:
 def _dask_client(address: str) -> Iterator[tuple[Any, int]]:
     """A client of the scheduler, and how many threads its workers have together."""
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError as error:
         raise InputError(
             f"--scheduler needs dask ({error}); install it with: pip install 'dask[distributed]'"
@@ -117,4 +129,15 @@ def _dask_client(address: str) -> Iterator[tuple[Any, int]]:
                 f"the dask scheduler at {address} has no workers, expected one or more; start them "
                 f"by: dask worker {address}"
             )
-        yield client, sum(worker["nthreads"] for worker in workers.values())
+        try:
+            yield client, sum(worker["nthreads"] for worker in workers.values())
+        except (KilledWorker, CancelledError) as error:
+            raise InputError(
+                f"the dask scheduler at {address} or a worker of it ended during the work "
+                f"({error}), perhaps for lack of memory; what was finished is kept: build again"
+            ) from error
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"a dask worker of {address} lacks a package ({error}), expected those that are "
+                "here; install them there"
+            ) from error

@@ -24,6 +24,7 @@ from ldcast.data.building.sources import (
     Frames,
     Skipped,
     Source,
+    check_some,
     in_order,
     list_names,
     one_line,
@@ -154,6 +155,7 @@ def _find_frames(
         raise InputError(f"{skipped[0].why}{others}")
     nothing = np.empty(0, "datetime64[s]")
     times = [nothing if isinstance(times, Skipped) else times for times in found]
+    check_some(sum(map(len, times)), sources)
     return in_order(sources, times, how.minutes), skipped
 
 

@@ -14,7 +14,7 @@ from ldcast.data.readers.services import READERS, reader_name
 from ldcast.data.readers.specs import spec_source, spec_span
 from ldcast.data.readers.times import frame_times
 from ldcast.data.reading import Reading
-from ldcast.data.spans import frames_in_span
+from ldcast.data.spans import parse_time
 from ldcast.errors import InputError
 
 
@@ -106,10 +106,27 @@ def _times_or_why(source: Source, how: Reading) -> np.ndarray | Skipped:
         time = frame_times(source.path, source.reader, how)
     except (InputError, OSError) as error:
         return Skipped(source.path, one_line(error))
-    if any(source.span):
-        rounded = rounded_times(time, how.minutes)
-        time = time[slice(*frames_in_span(rounded, *source.span, str(source.path)))]
-    return time
+    return time[in_span(rounded_times(time, how.minutes), source.span)]
+
+
+def in_span(time: np.ndarray, span: tuple[str, str]) -> slice:
+    """The frames of START/END, of either of which an empty text is no bound; perhaps none.
+
+    time: (T,) datetime64[s], rounded. Raises InputError for what is no time.
+    """
+    start, end = span
+    first = np.searchsorted(time, parse_time(start)) if start else 0
+    stop = np.searchsorted(time, parse_time(end)) if end else len(time)
+    return slice(int(first), int(max(first, stop)))
+
+
+def check_some(num_frames: int, sources: Sequence[Source]) -> None:
+    """Raises InputError where no frame lies in the spans of the sources."""
+    if not num_frames:
+        raise InputError(
+            f"none of {len(sources)} sources, such as {sources[0].path}, has a frame in "
+            f"@{'/'.join(sources[0].span)}, expected some; choose another START/END"
+        )
 
 
 def one_line(error: Exception) -> str:
