@@ -20,7 +20,7 @@ _FORMS = (
     "PATH.npz, PATH.nc or PATH.zarr, each with @START/END if wanted, of ISO times (END not "
     "included), or synthetic:SEED"
 )
-_CONVERT = "files of weather services: python -m ldcast.data.build"
+_CONVERT = "files of weather services: python -m ldcast.data.build SOURCE --reader NAME"
 
 
 def read_event_file(path: Path, how: Reading = AS_STATED) -> RainEvent:
