@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ldcast.data.building.pools import open_pool
 from ldcast.data.building.report import describe_event, lines_of_skipped, lines_of_summary
-from ldcast.data.building.run import DEFAULT_BITS, DEFAULT_LAYOUT, Settings, build_archive
+from ldcast.data.building.run import DEFAULT_BITS, DEFAULT_LAYOUT, Job, Settings, build_archive
 from ldcast.data.building.sources import (
     Skipped,
     Source,
@@ -52,7 +52,7 @@ from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.folders import check_file_writable, check_output_path
 
 OUT_SUFFIXES = (".zarr", ".npz")
-FEW = 100  # sources that one process has read before others have started
+FEW = 100  # files that one process has read before others have started
 ARCHIVE_FLAGS = ("keep_bits", "layout", "workers", "scheduler")  # that an event file has no use for
 
 
@@ -181,9 +181,10 @@ def build_store(flags: argparse.Namespace, sources: Sequence[Source], how: Readi
         layout=flags.layout,
         is_strict=flags.strict,
     )
-    num_workers = flags.workers or (1 if len(sources) <= FEW else os.cpu_count() or 1)
+    is_small = len(sources) <= FEW and not any(source.path.is_dir() for source in sources)
+    num_workers = flags.workers or (1 if is_small else os.cpu_count() or 1)
     with open_pool(num_workers, flags.scheduler) as pool:
-        summary = build_archive(flags.out, sources, how, settings, pool, show_progress)
+        summary = build_archive(flags.out, Job(sources, how, settings, pool, show_progress))
     for line in lines_of_summary(summary, len(sources)):
         print(line)
 

@@ -232,7 +232,7 @@ def test_a_store_and_netcdf_and_a_folder_become_one(tmp_path, capsys):
     (tmp_path / "more" / ".hidden").write_text("no rain")
     end = str(START + np.timedelta64(100, "m"))
     sources = [f"{tmp_path / 'first.zarr'}@/{end}", tmp_path / "b.nc", tmp_path / "more"]
-    build(tmp_path / "all.zarr", *sources)
+    build(tmp_path / "all.zarr", *sources, "--workers", 1)
     assert holds(tmp_path / "all.zarr", minutes)
     assert "note: " not in capsys.readouterr().out.split("wrote")[-1]
 
@@ -256,7 +256,7 @@ def test_blank_frames_amid_a_store_are_kept_and_those_at_its_end_left_out(tmp_pa
     write(tmp_path / "a.npz", minutes, rain_rate=event.rain_rate)
     build(tmp_path / "a.zarr", tmp_path / "a.npz")
     assert "7 of them without any" in capsys.readouterr().out
-    build(tmp_path / "b.zarr", tmp_path / "a.zarr")
+    build(tmp_path / "b.zarr", tmp_path / "a.zarr", "--workers", 1)
     found = read_event(tmp_path / "b.zarr")
     assert len(found.time) == 57
     assert np.flatnonzero(np.isnan(found.rain_rate).all(axis=(1, 2))).tolist() == [20, 21, 22, 23]
@@ -397,6 +397,15 @@ def test_an_event_file_skips_damaged_files_too(tmp_path, capsys):
     assert "1 of 3 files could not be read" in said
 
 
+def test_a_damaged_file_of_many_frames_counts_once(tmp_path, capsys):
+    write(tmp_path / "a.npz", [0])
+    with np.load(write(tmp_path / "b.npz", list(range(5, 305, 5)))) as arrays:
+        np.savez(tmp_path / "b.npz", rain_rate=np.zeros((1, 2)), time=arrays["time"])
+    build(tmp_path / "a.zarr", tmp_path / "a.npz", tmp_path / "b.npz")
+    assert "1 of 2 files could not be read" in (said := capsys.readouterr().out)
+    assert "60 blank of damaged files" in said and said.count("skipped b.npz") == 1
+
+
 def test_nothing_but_damaged_files_is_an_error(tmp_path, capsys):
     folder = write_each(tmp_path / "radar", [0, 5])
     for path in folder.iterdir():
@@ -440,6 +449,18 @@ def test_two_cadences_are_one_line_before_anything_is_written(tmp_path, capsys):
 
 
 FIVE = ("--minutes-per-frame", 5)
+
+
+def test_times_with_seconds_are_rounded_and_other_cadences_taken(tmp_path, capsys):
+    seconds = np.array([0, 362, 718, 1083, 1440]) * np.timedelta64(1, "s")
+    minutes = [0, 6, 12, 18, 24]
+    path = write(tmp_path / "a.npz", minutes, time=START + seconds)
+    message = "5.95 minutes apart, expected whole minutes.* such as 6 or 5"
+    refuse(capsys, message, path, "--out", tmp_path / "a.zarr")
+    build(tmp_path / "a.zarr", path, "--minutes-per-frame", 6)
+    assert open_archive(tmp_path / "a.zarr").minutes == 6
+    found = xarray.open_zarr(tmp_path / "a.zarr")["time"].values
+    assert np.array_equal(found, START + np.array(minutes) * np.timedelta64(1, "m"))
 
 
 def test_thinning_goes_on_from_the_archive(tmp_path):
@@ -512,9 +533,10 @@ def test_running_sums_are_refused_also_frame_by_frame(tmp_path, capsys):
         )
         return path
 
-    refuse(capsys, "intervals of its frames overlap", sums(0, 5), "--out", tmp_path / "a.zarr")
-    build(tmp_path / "a.zarr", sums(10))
-    refuse(capsys, "intervals of its frames overlap", sums(15), "--out", tmp_path / "a.zarr")
+    out = ("--workers", 1, "--out", tmp_path / "a.zarr")
+    refuse(capsys, "intervals of its frames overlap", sums(0, 5), *out)
+    assert run(sums(10), *out) == 0
+    refuse(capsys, "intervals of its frames overlap", sums(15), *out)
 
 
 # ---- several processes ---------------------------------------------------------------------------

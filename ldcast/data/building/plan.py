@@ -1,7 +1,7 @@
 """Which frames an archive gets, and in which shards they go: decided before any is read."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -43,9 +43,14 @@ class Task:
     time_before: np.datetime64 | None
 
     @property
+    def positions(self) -> np.ndarray:
+        """(N,) in the shard, of the frames to be read."""
+        return np.concatenate([part.position for part in self.parts])
+
+    @property
     def num_frames(self) -> int:
         """Frames in the shard once it is written."""
-        return max(self.num_kept, 1 + max(int(part.position.max()) for part in self.parts))
+        return max(self.num_kept, 1 + int(self.positions.max()))
 
 
 class Choice(NamedTuple):
@@ -73,9 +78,10 @@ def cadence_of(time: np.ndarray, default: int) -> int:
     """
     seconds = cadence_seconds(time, default)
     if seconds % 60:
+        nearest = max(1, round(seconds / 60))
         raise InputError(
-            f"frames are {seconds / 60:.3g} minutes apart, expected whole minutes; choose those to "
-            f"write by --minutes-per-frame, such as {default}"
+            f"frames are {seconds / 60:.3g} minutes apart, expected whole minutes; round and "
+            f"choose them by --minutes-per-frame, such as {nearest} or {default}"
         )
     return seconds // 60
 
@@ -131,30 +137,35 @@ def check_one_cadence(time: np.ndarray, minutes: int) -> None:
             )
 
 
-def make_tasks(choice: Choice, sources: Sequence[Source], archive: Archive) -> list[Task]:
+def count_tasks(choice: Choice, archive: Archive) -> int:
+    """How many shards are to be written."""
+    return len(np.unique(_places(choice, archive) // SHARD_FRAMES))
+
+
+def make_tasks(choice: Choice, sources: Sequence[Source], archive: Archive) -> Iterator[Task]:
     """The shards to write, in order of time; each frame of the choice is in one."""
-    num_now = len(archive.time)
-    again = np.searchsorted(archive.time, choice.again.time)
-    place = np.concatenate([again, num_now + np.arange(len(choice.new.time))])
+    num_now, place = len(archive.time), _places(choice, archive)
     as_read = np.concatenate([choice.again.as_read, choice.new.as_read])
     owner = np.concatenate([choice.again.source, choice.new.source])
     all_times = np.concatenate([archive.time, choice.new.time])
     header = replace(archive, time=archive.time[:0], unreadable=archive.unreadable[:0])
-    tasks = []
     shard = place // SHARD_FRAMES  # in order: frames again are before the new ones
     starts = np.flatnonzero(np.diff(shard, prepend=-1))
     for start, stop in itertools.pairwise([*starts, len(shard)]):
         of_shard, first, index = np.arange(start, stop), int(place[start]), int(shard[start])
-        tasks.append(
-            Task(
-                archive=header,
-                index=index,
-                num_kept=int(np.clip(num_now - index * SHARD_FRAMES, 0, SHARD_FRAMES)),
-                parts=tuple(_parts(of_shard, place, as_read, owner, sources)),
-                time_before=all_times[first - 1] if first else None,
-            )
+        yield Task(
+            archive=header,
+            index=index,
+            num_kept=int(np.clip(num_now - index * SHARD_FRAMES, 0, SHARD_FRAMES)),
+            parts=tuple(_parts(of_shard, place, as_read, owner, sources)),
+            time_before=all_times[first - 1] if first else None,
         )
-    return tasks
+
+
+def _places(choice: Choice, archive: Archive) -> np.ndarray:
+    """Indices along the archive's time of the frames of a choice, increasing."""
+    again = np.searchsorted(archive.time, choice.again.time)
+    return np.concatenate([again, len(archive.time) + np.arange(len(choice.new.time))])
 
 
 def _parts(

@@ -50,7 +50,8 @@ def lines_of_summary(summary: Summary, num_sources: int) -> list[str]:
         lines.append(f"  they are {_describe_values(summary)}")
     lines += [f"  archive: {line}" for line in lines_of_archive(archive)]
     damaged = [one for report in summary.reports for one in report.skipped]
-    lines += lines_of_skipped([*summary.skipped, *damaged], num_sources)
+    by_path = {one.path: one for one in [*summary.skipped, *damaged]}  # one file, many shards
+    lines += lines_of_skipped(list(by_path.values()), num_sources)
     notes = dict.fromkeys(note for report in summary.reports for note in report.notes)
     if any("projection" in report.about for report in summary.reports):
         notes |= _note_of_place(archive)

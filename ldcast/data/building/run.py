@@ -12,10 +12,10 @@ import numpy as np
 
 from ldcast.data.building.plan import (
     Choice,
-    Task,
     cadence_of,
     check_one_cadence,
     choose,
+    count_tasks,
     make_tasks,
     thin,
 )
@@ -79,14 +79,18 @@ class Summary:
         return sum(getattr(report, name) for report in self.reports)
 
 
-def build_archive(
-    out: Path,
-    sources: Sequence[Source],
-    how: Reading,
-    settings: Settings,
-    pool: Pool,
-    progress: Progress,
-) -> Summary:
+@dataclass(frozen=True)
+class Job:
+    """What is to be built of what, and who does it. progress: shows how far it is."""
+
+    sources: Sequence[Source]
+    how: Reading
+    settings: Settings
+    pool: Pool
+    progress: Progress
+
+
+def build_archive(out: Path, job: Job) -> Summary:
     """Adds what the archive at `out` does not have yet of the sources, or makes it.
 
     Where anything stops the build, the archive has what was finished, and the same build goes on
@@ -94,34 +98,28 @@ def build_archive(
     """
     require_zarr()
     with _held(out):
-        return _build(out, sources, how, settings, pool, progress)
+        archive = open_archive(out)
+        clear_unfinished_shards(out)
+        _check_settings(job.settings, archive)
+        return _build(out, archive, job)
 
 
-def _build(
-    out: Path,
-    sources: Sequence[Source],
-    how: Reading,
-    settings: Settings,
-    pool: Pool,
-    progress: Progress,
-) -> Summary:
-    archive = open_archive(out)
-    clear_unfinished_shards(out)
-    _check_settings(settings, archive)
-    minutes = settings.minutes or (archive.minutes if archive else how.minutes)
-    how = replace(how, minutes=minutes)
-    found, skipped = _find_frames(sources, how, settings, pool, progress)
-    if settings.minutes:
-        found = thin(found, settings.minutes, archive)
+def _build(out: Path, archive: Archive | None, job: Job) -> Summary:
+    asked = job.settings.minutes
+    minutes = asked or (archive.minutes if archive else job.how.minutes)
+    job = replace(job, how=replace(job.how, minutes=minutes))
+    found, skipped = _find_frames(job)
+    if asked:
+        found = thin(found, asked, archive)
     elif not archive:
         minutes = cadence_of(found.time, minutes)
-    choice = choose(found, sources, archive)
+    choice = choose(found, job.sources, archive)
     seen = archive.time if archive else found.time[:0]
     check_one_cadence(np.concatenate([seen[-1:], choice.new.time]), minutes)
     if archive is None:
-        archive = _new_archive(out, sources, found, how, settings, minutes)
+        archive = _new_archive(out, found, job, minutes)
     summary = Summary(archive, choice.num_known, skipped)
-    _write(summary, choice, sources, how, settings, pool, progress)
+    _write(summary, choice, job)
     return summary
 
 
@@ -135,22 +133,17 @@ def _check_settings(settings: Settings, archive: Archive | None) -> None:
             )
 
 
-def _find_frames(
-    sources: Sequence[Source],
-    how: Reading,
-    settings: Settings,
-    pool: Pool,
-    progress: Progress,
-) -> tuple[Frames, list[Skipped]]:
+def _find_frames(job: Job) -> tuple[Frames, list[Skipped]]:
     """All frames in order of time, and the files that show no times.
 
     Raises InputError where none does, and for the first of them where that is asked for.
     """
+    sources, how = job.sources, job.how
     batches = [sources[first : first + _BATCH] for first in range(0, len(sources), _BATCH)]
-    results = results_in_order(pool, times_of, batches, how)
-    found = list(itertools.chain.from_iterable(progress(results, "find times", len(batches))))
+    results = results_in_order(job.pool, times_of, batches, how)
+    found = list(itertools.chain.from_iterable(job.progress(results, "find times", len(batches))))
     skipped = [times for times in found if isinstance(times, Skipped)]
-    if len(skipped) == len(sources) or (skipped and settings.is_strict):
+    if len(skipped) == len(sources) or (skipped and job.settings.is_strict):
         others = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
         raise InputError(f"{skipped[0].why}{others}")
     nothing = np.empty(0, "datetime64[s]")
@@ -159,25 +152,18 @@ def _find_frames(
     return in_order(sources, times, how.minutes), skipped
 
 
-def _new_archive(
-    out: Path,
-    sources: Sequence[Source],
-    found: Frames,
-    how: Reading,
-    settings: Settings,
-    minutes: int,
-) -> Archive:
+def _new_archive(out: Path, found: Frames, job: Job, minutes: int) -> Archive:
     """An archive without frames, of the grid of the first frame that can be read."""
     why: Exception | None = None
     for source in dict.fromkeys(found.source):
         first = found.as_read[found.source == source][:1]
         try:
-            event = read_source(sources[source], how, first)
+            event = read_source(job.sources[source], job.how, first)
         except PieceError:
             raise
         except (InputError, OSError) as error:
             why = why or error
-            if settings.is_strict:
+            if job.settings.is_strict:
                 break
             continue
         shape = event.rain_rate.shape[1:]
@@ -186,8 +172,8 @@ def _new_archive(
             grid=place_of(event.grid, shape, event.name),
             shape=shape,
             minutes=minutes,
-            bits=settings.bits or DEFAULT_BITS,
-            layout=settings.layout or DEFAULT_LAYOUT,
+            bits=job.settings.bits or DEFAULT_BITS,
+            layout=job.settings.layout or DEFAULT_LAYOUT,
         )
     raise InputError(one_line(why))
 
@@ -207,25 +193,18 @@ def _held(out: Path) -> Iterator[None]:
             shutil.rmtree(out, ignore_errors=True)
 
 
-def _write(
-    summary: Summary,
-    choice: Choice,
-    sources: Sequence[Source],
-    how: Reading,
-    settings: Settings,
-    pool: Pool,
-    progress: Progress,
-) -> None:
+def _write(summary: Summary, choice: Choice, job: Job) -> None:
     """Writes the shards and makes them visible in order of time, all that are finished at the
     latest when something fails."""
-    tasks = make_tasks(choice, sources, summary.archive)
+    tasks = make_tasks(choice, job.sources, summary.archive)
+    num_tasks = count_tasks(choice, summary.archive)
     times = np.concatenate([summary.archive.time, choice.new.time])
-    names = list_names([source.path for source in sources])
+    names = list_names([source.path for source in job.sources])
     visible, since = summary.archive, time.monotonic()
-    reports = results_in_order(pool, build_shard, tasks, how, settings.is_strict)
+    reports = results_in_order(job.pool, build_shard, tasks, job.how, job.settings.is_strict)
     try:
-        for task, report in zip(tasks, progress(reports, "write", len(tasks)), strict=True):
-            summary.archive = _with_shard(summary.archive, task, report, times, names)
+        for report in job.progress(reports, "write", num_tasks):
+            summary.archive = _with_shard(summary.archive, report, times, names)
             summary.reports.append(report)
             if time.monotonic() - since > _COMMIT_SECONDS:
                 commit(summary.archive)
@@ -239,14 +218,11 @@ def _write(
         commit(summary.archive)
 
 
-def _with_shard(
-    archive: Archive, task: Task, report: Report, times: np.ndarray, names: str
-) -> Archive:
+def _with_shard(archive: Archive, report: Report, times: np.ndarray, names: str) -> Archive:
     """The archive with the frames of a shard that was written."""
-    first = task.index * SHARD_FRAMES
-    written = times[first + np.concatenate([part.position for part in task.parts])]
-    others = np.setdiff1d(archive.unreadable, written)
+    first = report.index * SHARD_FRAMES
+    others = np.setdiff1d(archive.unreadable, times[first + report.positions])
     unreadable = np.union1d(others, times[first + np.array(report.unreadable, np.int64)])
-    stop = max(len(archive.time), first + task.num_frames)
+    stop = max(len(archive.time), first + int(report.positions.max()) + 1)
     texts = {"source": names, **report.about} if report.about else {}
     return replace(archive, time=times[:stop], unreadable=unreadable).with_about(texts)

@@ -29,14 +29,15 @@ from ldcast.rain import WET_THRESHOLD, is_wet
 class Report:
     """What became of a shard.
 
-    index: of the shard. unreadable: positions in it of frames whose file is damaged; they are blank
-        and their files are in `skipped`.
-    num_frames: written. num_blank: those of them without data, for other reasons.
+    index: of the shard. positions: in it, of the frames that were written now.
+    unreadable: those of them whose file is damaged; they are blank, and their files in `skipped`.
+    num_frames, num_blank: how many, and how many of them are without data for other reasons.
     num_pixels, num_valid, num_wet: of them all. highest: mm/h.
     notes: of the events. about: the grid of the first event, which has its texts, too.
     """
 
     index: int
+    positions: np.ndarray
     unreadable: list[int] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     num_frames: int = 0
@@ -55,7 +56,7 @@ def build_shard(task: Task, how: Reading, is_strict: bool) -> Report:
     is_strict: a file that cannot be read is an error. Else its frames are blank, and reported.
     Raises InputError for another grid and for intervals that overlap, OSError for a full disk.
     """
-    report = Report(task.index)
+    report = Report(task.index, task.positions)
     frames = _kept_frames(task)
     starts, ends = [], []  # of the intervals of amounts
     for part in task.parts:
@@ -71,7 +72,7 @@ def build_shard(task: Task, how: Reading, is_strict: bool) -> Report:
         _describe(event, report)
     if ends:
         _check_intervals(task, np.concatenate(starts), np.concatenate(ends), how)
-    _count(frames, task, report)
+    _count(frames, report)
     write_shard(task.archive, task.index, frames)
     return report
 
@@ -162,9 +163,9 @@ def _describe(event: RainEvent, report: Report) -> None:
     report.about = report.about or event.grid
 
 
-def _count(frames: np.ndarray, task: Task, report: Report) -> None:
+def _count(frames: np.ndarray, report: Report) -> None:
     """Adds what is in the new frames to the report."""
-    for position in np.concatenate([part.position for part in task.parts]):
+    for position in report.positions:
         frame = frames[position]
         num_valid = frame.size - np.count_nonzero(np.isnan(frame))
         report.num_frames += 1
