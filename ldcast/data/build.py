@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ldcast.data.building.archive import LAYOUTS, MAX_BITS
 from ldcast.data.building.pools import open_pool
 from ldcast.data.building.report import describe_event, lines_of_skipped, lines_of_summary
 from ldcast.data.building.run import DEFAULT_BITS, DEFAULT_LAYOUT, Job, Settings, build_archive
@@ -40,7 +41,6 @@ from ldcast.data.building.sources import (
     list_sources,
     one_line,
 )
-from ldcast.data.building.store import LAYOUTS, MAX_BITS
 from ldcast.data.cadence import check_cadence, round_event, thinned
 from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.event_files import write_event

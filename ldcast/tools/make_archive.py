@@ -14,17 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ldcast.data.building.archive import LAYOUTS, SHARD_FRAMES, Archive, place_of
 from ldcast.data.building.run import DEFAULT_BITS, DEFAULT_LAYOUT
-from ldcast.data.building.store import (
-    LAYOUTS,
-    SHARD_FRAMES,
-    Archive,
-    commit,
-    place_of,
-    require_zarr,
-    shard_path,
-    write_shard,
-)
+from ldcast.data.building.store import commit, require_zarr, shard_path, write_shard
 from ldcast.data.building.work import rounded
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, check_count, run_script

@@ -1,6 +1,7 @@
 """python -m ldcast.data.build ARCHIVE.zarr: what is stored, added, skipped and refused."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -492,6 +493,12 @@ def test_what_is_no_archive_is_kept(tmp_path, capsys):
     other = tmp_path / "other.zarr"
     zarr.create_group(other)
     refuse(capsys, r"is not an archive of ldcast\.data\.build", path, "--out", other)
+    build(tmp_path / "old.zarr", path)
+    described = json.loads((tmp_path / "old.zarr" / "zarr.json").read_text())
+    rain = described["consolidated_metadata"]["metadata"]["rainfall_flux"]
+    rain["codecs"][0]["configuration"]["chunk_shape"] = [6, 30, 40]
+    (tmp_path / "old.zarr" / "zarr.json").write_text(json.dumps(described))
+    refuse(capsys, r"has chunks .*\(6, 30, 40\).*expected", path, "--out", tmp_path / "old.zarr")
     file = tmp_path / "file.zarr"
     file.write_text("dear")
     refuse(capsys, "is a file, an archive is a folder", path, "--out", file)

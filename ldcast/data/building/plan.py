@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ldcast.data.building.archive import SHARD_FRAMES, Archive
 from ldcast.data.building.sources import Frames, Source
-from ldcast.data.building.store import SHARD_FRAMES, Archive
 from ldcast.data.checks import format_time
 from ldcast.data.event import list_frames
 from ldcast.errors import InputError

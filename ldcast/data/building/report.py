@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldcast.data.building.archive import SHARD_FRAMES, Archive, chunks_of, missing_times
 from ldcast.data.building.run import Summary
 from ldcast.data.building.sources import Skipped
-from ldcast.data.building.store import SHARD_FRAMES, Archive, chunks_of, missing_times
 from ldcast.data.checks import format_time
 from ldcast.data.event import RainEvent
 from ldcast.data.grids import is_in_degrees

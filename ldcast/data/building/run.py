@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ldcast.data.building.archive import SHARD_FRAMES, Archive, place_of
 from ldcast.data.building.plan import (
     Choice,
     cadence_of,
@@ -30,15 +31,7 @@ from ldcast.data.building.sources import (
     one_line,
     times_of,
 )
-from ldcast.data.building.store import (
-    SHARD_FRAMES,
-    Archive,
-    clear_unfinished_shards,
-    commit,
-    open_archive,
-    place_of,
-    require_zarr,
-)
+from ldcast.data.building.store import clear_unfinished_shards, commit, open_archive, require_zarr
 from ldcast.data.building.work import Report, build_shard, read_source
 from ldcast.data.pieces import PieceError
 from ldcast.data.reading import Reading

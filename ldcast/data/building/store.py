@@ -16,74 +16,30 @@ source data 0.2.
 
 import json
 import warnings
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ldcast.data.grids import CORNERS, is_in_degrees
-from ldcast.data.readers.cf import LONGLAT
+from ldcast.data.building.archive import (
+    ABOUT,
+    SHARD_FRAMES,
+    Archive,
+    chunks_of,
+    crs_of,
+    missing_times,
+    plain,
+)
 from ldcast.errors import InputError
 from ldcast.machine.files import UNFINISHED_PATTERN, open_atomically
-from ldcast.products.coordinates import grid_mapping, horizontal, read_crs
+from ldcast.products.coordinates import grid_mapping, horizontal
 
 VARIABLE = "rainfall_flux"
-SHARD_FRAMES = 24  # in one file, with all rows and columns; two hours
-CROPS, FRAMES = (12, 128, 128), (1, 0, 0)  # frames, rows, columns of a chunk; 0: the whole side
-LAYOUTS = {"crops": CROPS, "frames": FRAMES}
-MAX_BITS = 10  # of the mantissa of float16
 _ROOT = "zarr.json"
 _STATE = "ldcast_archive"  # the attribute by which a build knows its own
 _TIME_CHUNK = 65536  # times in a chunk of their axis
 _EPOCH = "seconds since 1970-01-01 00:00:00"
-_ABOUT = ("source", "licence", "processing")  # texts of events, for all of an archive
-_MAX_TEXT = 1000  # characters of one of them
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A store that `ldcast.data.build` writes, or is about to.
-
-    grid: as an event's: `pixel_size_m`, `projection`, `x1 y1 x2 y2`, ...
-    shape: (H, W). minutes: the cadence. bits: of the mantissa that were kept.
-    layout: of `LAYOUTS`.
-    time: (T,) datetime64[s] UTC, of the frames that readers see, increasing.
-    unreadable: (N,) datetime64[s], those of them that are blank because their file was damaged.
-    about: texts on where the rain is from and how it was read.
-    """
-
-    path: Path
-    grid: dict[str, Any]
-    shape: tuple[int, int]
-    minutes: int
-    bits: int
-    layout: str
-    time: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[s]"))
-    unreadable: np.ndarray = field(default_factory=lambda: np.empty(0, "datetime64[s]"))
-    about: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def relative_error(self) -> float:
-        """Of a stored rain rate, at most: half of the last bit that was kept."""
-        return 2.0 ** -(self.bits + 1)
-
-    def with_about(self, texts: dict[str, Any]) -> "Archive":
-        """The archive with an event's texts added to its own, each once, up to a length."""
-        about = dict(self.about)
-        for name in _ABOUT:
-            new, old = str(texts.get(name, "")), about.get(name, "")
-            if new and new not in old and len(old) + len(new) <= _MAX_TEXT:
-                about[name] = f"{old}; {new}" if old else new
-        return replace(self, about=about)
-
-
-class Chunks(NamedTuple):
-    """Pixels of a chunk and of a shard along time, y and x."""
-
-    chunk: tuple[int, int, int]
-    shard: tuple[int, int, int]
 
 
 def require_zarr() -> ModuleType:
@@ -119,7 +75,7 @@ def open_archive(path: Path) -> Archive | None:
     try:
         group = _read_group(path)
         state = json.loads(str(group.attrs[_STATE]))
-        return Archive(
+        archive = Archive(
             path=path,
             grid=state["grid"],
             shape=tuple(group[VARIABLE].shape[1:]),
@@ -128,13 +84,20 @@ def open_archive(path: Path) -> Archive | None:
             layout=state["layout"],
             time=group["time"][:].astype("datetime64[s]"),
             unreadable=np.array(state["unreadable"], "datetime64[s]"),
-            about={name: str(group.attrs[name]) for name in _ABOUT if name in group.attrs},
+            about={name: str(group.attrs[name]) for name in ABOUT if name in group.attrs},
         )
     except Exception as why:  # of many kinds, from zarr and json
         raise InputError(
             f"{path} is not an archive of ldcast.data.build ({type(why).__name__}: {why}), and is "
             "kept; name another --out, or name it as a SOURCE"
         ) from why
+    found, expected = (group[VARIABLE].chunks, group[VARIABLE].shards), chunks_of(archive)
+    if found != expected:
+        raise InputError(
+            f"{path} has chunks and shards of {found}, expected {tuple(expected)}, which this "
+            "version writes; name another --out, and it as a SOURCE"
+        )
+    return archive
 
 
 def read_frames(archive: Archive, first: int, stop: int) -> np.ndarray:
@@ -189,22 +152,13 @@ def clear_unfinished_shards(path: Path) -> None:
         unfinished.unlink()
 
 
-def missing_times(time: np.ndarray, minutes: int) -> np.ndarray:
-    """(N,) datetime64[s]: the times of the cadence between the first frame and the last that no
-    frame is of."""
-    if len(time) == 0:
-        return time
-    step = np.timedelta64(60 * minutes, "s")
-    return np.setdiff1d(np.arange(time[0], time[-1], step), time, assume_unique=True)
-
-
 def _documents(archive: Archive) -> dict[str, bytes]:
     """All files of the store but the shards, by name."""
     zarr = require_zarr()
     files: dict[str, Any] = {}
     store = zarr.storage.MemoryStore(files)
     group = zarr.create_group(store, attributes=_group_attributes(archive))
-    crs = _crs(archive.grid)
+    crs = crs_of(archive.grid)
     is_placed = {"grid_mapping": "crs"} if crs is not None else {}
     _create_rain(store, VARIABLE, archive, len(archive.time), _rain_attributes(archive, is_placed))
     _add(group, "time", archive.time, _time_attributes("time of the radar image, UTC"))
@@ -220,7 +174,7 @@ def _documents(archive: Archive) -> dict[str, bytes]:
     if crs is not None:
         mapping = grid_mapping(crs, str(archive.grid["projection"]))
         array = group.create_array("crs", data=np.array(0, np.int32), dimension_names=())
-        array.attrs.update({name: _plain(value) for name, value in mapping.items()})
+        array.attrs.update({name: plain(value) for name, value in mapping.items()})
     with warnings.catch_warnings():
         # That format 3 has no rule for consolidated metadata yet; xarray and zarr use them.
         warnings.simplefilter("ignore")
@@ -246,14 +200,6 @@ def _create_rain(
         dimension_names=("time", "y", "x"),
         attributes=attributes,
     )
-
-
-def chunks_of(archive: Archive) -> Chunks:
-    """How an archive's rain is cut up; a small domain has one chunk along a side."""
-    frames, *sides = LAYOUTS[archive.layout]
-    pixels = [min(side or whole, whole) for side, whole in zip(sides, archive.shape, strict=True)]
-    shard = [-(-whole // side) * side for whole, side in zip(archive.shape, pixels, strict=True)]
-    return Chunks((frames, *pixels), (SHARD_FRAMES, *shard))
 
 
 def _add(group: Any, name: str, time: np.ndarray, attributes: dict[str, str]) -> None:
@@ -299,7 +245,7 @@ def _group_attributes(archive: Archive) -> dict[str, Any]:
         "minutes": archive.minutes,
         "bits": archive.bits,
         "layout": archive.layout,
-        "grid": {name: _plain(value) for name, value in archive.grid.items()},
+        "grid": {name: plain(value) for name, value in archive.grid.items()},
         "unreadable": [str(time) for time in archive.unreadable],
     }
     start = {"consistent_timestep_start": f"{archive.time[0]}Z"} if len(archive.time) else {}
@@ -310,47 +256,3 @@ def _group_attributes(archive: Archive) -> dict[str, Any]:
         **archive.about,
         _STATE: json.dumps(state),  # a text, which NetCDF can hold, too
     }
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-
-
-# ---- places --------------------------------------------------------------------------------------
-
-
-def place_of(grid: dict[str, Any], shape: tuple[int, int], name: str) -> dict[str, Any]:
-    """Of an event's `grid` what places an archive: pixel sizes, projection and corners.
-
-    Without corners, or with a projection that pyproj does not know, places are metres from the
-    south-west corner of the domain, and there is no projection.
-    Raises InputError where the size of the pixels is not known then.
-    """
-    known = ("pixel_size_m", "pixel_size_y_m", "projection", *CORNERS)
-    place = {key: _plain(grid[key]) for key in known if key in grid}
-    if is_in_degrees(str(place.get("projection", ""))) and _crs(place) is None:
-        place["projection"] = LONGLAT
-    if place.keys() >= {*CORNERS} and ("projection" not in place or _crs(place) is not None):
-        return place
-    if "pixel_size_m" not in place:
-        raise InputError(
-            f"{name} does not say where its pixels lie, by x1 y1 x2 y2 and a projection of metres "
-            "or degrees, nor how large they are, expected one of them; add pixel_size_m to it"
-        )
-    width = float(place["pixel_size_m"])
-    height = float(place.get("pixel_size_y_m", width))
-    place.pop("projection", None)
-    return {**place, "x1": 0.0, "y1": 0.0, "x2": width * shape[1], "y2": height * shape[0]}
-
-
-def _crs(grid: dict[str, Any]) -> Any:
-    """The projection as pyproj has it; None without one, or where pyproj knows none."""
-    if "projection" not in grid:
-        return None
-    try:
-        return read_crs(grid)
-    except ImportError as error:
-        raise InputError(
-            f"archives with a projection need pyproj ({error}); install it with: pip install pyproj"
-        ) from error

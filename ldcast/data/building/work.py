@@ -5,15 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ldcast.data.building.archive import SHARD_FRAMES, Archive, place_of
 from ldcast.data.building.plan import Part, Task
 from ldcast.data.building.sources import Skipped, Source, one_line
-from ldcast.data.building.store import (
-    SHARD_FRAMES,
-    Archive,
-    place_of,
-    read_frames,
-    write_shard,
-)
+from ldcast.data.building.store import read_frames, write_shard
 from ldcast.data.checks import check_apart_in_time
 from ldcast.data.event import RainEvent
 from ldcast.data.pieces import PieceError
