@@ -23,6 +23,7 @@ from ldcast.data.event import Field, RainEvent
 from ldcast.data.event_files import write_event
 from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError, run_script
+from ldcast.machine.folders import lock_folder
 from ldcast.rain import as_float32, is_wet
 
 xarray = pytest.importorskip("xarray", reason="reads archives")
@@ -503,6 +504,29 @@ def test_what_is_no_archive_is_kept(tmp_path, capsys):
     file.write_text("dear")
     refuse(capsys, "is a file, an archive is a folder", path, "--out", file)
     assert (folder / "diary.txt").read_text() == file.read_text() == "dear"
+
+
+def test_one_process_at_a_time_writes(tmp_path, capsys):
+    path, out = write(tmp_path / "a.npz", [0, 5]), tmp_path / "a.zarr"
+    build(out, path)
+    with lock_folder(out):
+        refuse(capsys, "another process writes into", path, "--out", out)
+    build(out, path)
+
+
+def test_a_piece_of_the_domain_is_built_and_goes_on_as_such(tmp_path, capsys):
+    folder, out = write_each(tmp_path / "radar", [0, 5]), tmp_path / "a.zarr"
+    piece = ("--crop", 4, 10, 16, 20)
+    build(out, folder, *piece)
+    write_each(folder, [10])
+    refuse(capsys, "differs in pixels .* got .30, 40., expected .16, 20.", folder, "--out", out)
+    build(out, folder, *piece)
+    event = read_event(out)
+    expected = stored([0, 5, 10])[:, 4:20, 10:30]
+    assert np.array_equal(event.rain_rate, expected, equal_nan=True)
+    assert event.grid["x1"] == 510_000 and event.grid["y2"] == 126_000
+    outside = ("--crop", 20, 30, 16, 20)
+    refuse(capsys, "choose a piece inside", folder, *outside, "--out", tmp_path / "b.zarr")
 
 
 def test_flags_that_do_not_fit_are_refused(tmp_path, capsys):
