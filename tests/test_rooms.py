@@ -17,10 +17,10 @@ ROOMS = (
     *("errors", "settings", "seeds", "frames", "rain"),  # vocabulary
     *("machine", "motion", "models", "diffusion"),
     *("data", "data.readers", "data.archive", "products"),
+    "data.building",  # which places archives as products are placed
     *("inputs", "config", "nowcast"),
     *("verification", "calibration", "training", "published", "forecasting"),
     *(
-        "data.building",
         "data.build",
         "data.inspect",
         "data.index",
