@@ -255,7 +255,10 @@ def test_another_sampler_than_the_presets_starts_from_its_own_settings(
     stage = Stage("diffusion", event_path, autoencoder_run)
     run = stage.run(tmp_path / "run", 1, "--diffusion.sampler", "dpm_solver")
     diffusion = read_description(run).model.diffusion
-    assert (diffusion.sampler, diffusion.sampler_settings) == ("dpm_solver", {})
+    assert (diffusion.sampler, diffusion.sampler_settings) == (
+        "dpm_solver",
+        {"eta": 0.0, "fresh_noise_scale": 1.0},
+    )
 
 
 def test_a_run_from_before_a_setting_goes_on(

@@ -52,7 +52,7 @@ def spec_source(spec: str) -> str:
 
 def spec_span(spec: str) -> tuple[str, str]:
     """START and END of a spec; an empty text where there is no bound."""
-    return _split_span(spec)[1:]
+    return split_span(spec)[1:]
 
 
 def absolute_spec(spec: str) -> str:
