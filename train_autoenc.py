@@ -90,6 +90,7 @@ def training_crops(
         data.crop_picker,
         seed,
         data.use_augmentation,
+        crop_motion=data.crop_motion,
         minutes=settings.frames.minutes_per_frame,
         multiple=autoencoder_class(settings.autoencoder.kind).compression,
     )

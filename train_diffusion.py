@@ -161,6 +161,7 @@ def training_crops(
         data.use_augmentation,
         fields_of(inputs, frames),
         margin_of(inputs),
+        crop_motion=data.crop_motion,
         minutes=frames.minutes_per_frame,
         multiple=config.rain_multiple,
     )

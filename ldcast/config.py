@@ -125,6 +125,9 @@ class DataConfig(Settings):
     crop_size: int = setting(128, "pixels, height and width of a crop", low=1)
     crop_picker: str = setting("equal_frequency", "how crops are drawn", choices=PICKERS)
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
+    crop_motion: int = setting(
+        0, "pixels per frame; crops move by up to so many; 0: they stand still", low=0
+    )
     max_rain_rate: float = setting(
         MAX_RAIN_RATE, "mm/h; a batch with more is taken for faulty", low=1
     )

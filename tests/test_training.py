@@ -167,6 +167,7 @@ def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
     assert not same_tensors(state(first), state(second))
 
 
+VARIED = ("--data.crop-motion", "1")
 HALVED = ("--amp", "bf16", "--loop.num-micro-batches", "2")
 
 
@@ -303,6 +304,37 @@ def test_a_run_from_before_errors_in_mmh_goes_on_without_them(
     assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
 
 
+def test_a_run_from_before_variations_goes_on_without_them(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("autoencoder", event_path, autoencoder_run)
+    path = stage.run(tmp_path / "run", 1) / ARGUMENTS_NAME
+    arguments = json.loads(path.read_text())
+    del arguments["data_settings"]["crop_motion"]
+    path.write_text(json.dumps(arguments))
+    line = stage.fails(capsys, path.parent, "--data.crop-motion", "1")
+    assert "data.crop_motion 0, now it is 1" in line
+    assert same_tensors(state(stage.run(path.parent, 2)), state(stage.reference(2)))
+
+
+def test_a_varied_run_resumes_exactly(stage: Stage, tmp_path: Path) -> None:
+    whole = stage.reference(4, *VARIED)
+    for iterations in (2, 4):
+        parts = stage.run(tmp_path / "parts", iterations, *VARIED)
+    assert same_tensors(state(parts), state(whole))
+
+
+def test_crops_without_room_to_move_are_refused(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    line = stage.fails(capsys, tmp_path / "run", "--data.crop-motion", "2")
+    assert "64 x 80 pixels, expected at least 78 x 78" in line
+    assert "use --data.crop-motion 1 or a smaller --crop-size" in line
+    line = stage.fails(capsys, tmp_path / "run", "--data.crop-motion", "1.5")
+    assert "data.crop_motion: got '1.5', expected int" in line
+
+
 def test_a_finished_run_is_left_as_it_is(stage: Stage, tmp_path: Path) -> None:
     out = stage.run(tmp_path / "run", 2)
     before = read_metrics(out), state(out)
@@ -339,6 +371,7 @@ BOTH = [
     ("--optimizer.decay-after", "1"),
     ("--data.crop-picker", "uniform"),
     ("--data.use-augmentation", "false"),
+    ("--data.crop-motion", "1"),
     ("--loop.ema-decay", "0.01"),
 ]
 ONLY = {

@@ -70,6 +70,18 @@ def test_the_weight_of_a_draw_reaches_the_loss(on_archive, tmp_path, monkeypatch
     assert weighted == pytest.approx([3 * loss for loss in plain], rel=1e-5)
 
 
+def test_a_varied_run_resumes_exactly(event_path, archive, autoencoder_run, tmp_path):
+    """Of an archive and an event file together, of which each gives its windows."""
+    stage = Stage("autoencoder", archive, autoencoder_run)
+    stage.inputs[2:2] = [str(event_path)]
+    more = ["--frames.num-frames", "12", "--data.crop-motion", "1"]
+    whole = stage.run(tmp_path / "whole", 4, *more, "--data.num-workers", "2")
+    for iterations in (2, 4):
+        stage.run(tmp_path / "parts", iterations, *more)
+    assert same_tensors(state(whole), state(tmp_path / "parts"))
+    assert losses(whole) != losses(stage.run(tmp_path / "still", 4, *more[:2]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("picker", ["wet", "equal_frequency", "importance"])
 def test_a_run_that_stopped_ends_as_one_that_did_not(on_archive, tmp_path, picker):

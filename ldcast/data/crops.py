@@ -23,6 +23,7 @@ from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed, check_fields, fields_at
 from ldcast.data.pickers import Picker, Window
 from ldcast.data.picking import build_picker
+from ldcast.data.variations import check_motion, cut_along, moving, seen_from
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.rain import WET_THRESHOLD, as_float32, drop_impossible_rain, is_wet
@@ -53,11 +54,13 @@ class TrainingCrops(Dataset):
 
     picker: a name of ldcast/data/picking.py.
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
+    crop_motion: pixels per frame, see `moving` of ldcast/data/variations.py; 0 for none.
     fields: what is needed besides rain, by name.
     margin: pixels that are read around the crop. Each example knows a part of them, from none to
         all with equal chances; the rest of its margin is NaN, as is what lies outside the domain.
     Item (attempt, iteration, index in the global batch): `Example` of crop_size + 2 margin pixels.
-    Raises InputError for events that the picker, `check_events` or `check_fields` refuses.
+    Raises InputError for events that the picker, `check_events`, `check_fields` or `check_motion`
+    refuses.
     """
 
     def __init__(
@@ -72,10 +75,13 @@ class TrainingCrops(Dataset):
         margin: int = 0,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        crop_motion: int = 0,
     ):
         read = num_frames, crop_size, minutes, multiple
         self.picker: Picker = build_picker(picker, events, *read)
         check_fields(events, fields or {})
+        if crop_motion:
+            check_motion(events, fields or {}, crop_motion, num_frames, crop_size)
         self._events = events
         self._num_frames = num_frames
         self._crop_size = crop_size
@@ -83,11 +89,13 @@ class TrainingCrops(Dataset):
         self._use_augmentation = use_augmentation
         self._fields, self._margin = fields or {}, margin
         self._picker_name = picker
+        self._crop_motion = crop_motion
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the examples: settings, and the events as they were read."""
         settings = (self._num_frames, self._crop_size, self._picker_name, self._seed)
         settings += (self._use_augmentation, self._margin, tuple(self._fields.items()))
+        settings += (self._crop_motion,)
         digest = hashlib.sha256(repr(settings).encode())
         for event in self._events:
             fields = [event.fields[name] for name in self._fields]
@@ -107,6 +115,10 @@ class TrainingCrops(Dataset):
         window = self.picker(rng)
         read = self._num_frames, self._crop_size, self._fields
         margin = int(rng.integers(self._margin + 1)) if self._margin else 0
+        if self._crop_motion:
+            size = self._events[window.event].rain_rate.shape[1:]
+            motion = self._crop_motion, self._num_frames, self._crop_size
+            window = moving(window, *motion, size, rng)
         example = with_border(
             read_window(self._events, window, *read, margin), self._margin - margin
         )
@@ -227,23 +239,31 @@ def read_window(
 ) -> Example:
     """Rain and fields of one window, with `margin` pixels around it; copies.
 
-    What lies outside the domain is NaN.
+    What lies outside the domain is NaN. Of a window that moves, all that it passes is read at once,
+    so that no chunk of a store is read twice; fields are as it sees them, see `seen_from`.
     """
     event = events[window.event]
     frames = slice(window.first_frame, window.first_frame + num_frames)
     height, width = event.rain_rate.shape[1:]
-    top, bottom = window.y - margin, window.y + crop_size + margin
-    left, right = window.x - margin, window.x + crop_size + margin
+    size = crop_size + 2 * margin
+    moves_down, moves_right = (step * (num_frames - 1) for step in (window.down, window.right))
+    top, left = window.y - margin + min(moves_down, 0), window.x - margin + min(moves_right, 0)
+    bottom, right = top + size + abs(moves_down), left + size + abs(moves_right)
     rows, columns = slice(max(top, 0), bottom), slice(max(left, 0), right)
     beyond = max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0)
 
     def whole(inside: np.ndarray) -> Tensor:
-        return F.pad(torch.from_numpy(as_float32(inside)), beyond, value=torch.nan)
+        passed = F.pad(torch.from_numpy(as_float32(inside)), beyond, value=torch.nan)
+        return cut_along(passed, window, window.y - margin - top, window.x - margin - left, size)
 
-    found = fields_at(event, fields or {}, event.time[frames])
+    needs = fields or {}
+    found = fields_at(event, needs, event.time[frames])
     return Example(
         whole(event.rain_rate[frames, rows, columns])[None],
-        {name: whole(values[..., rows, columns]) for name, values in found.items()},
+        {
+            name: seen_from(window, whole(values[..., rows, columns]), needs[name])
+            for name, values in found.items()
+        },
     )
 
 

@@ -82,11 +82,13 @@ class FieldNeed(NamedTuple):
     """What is needed of a field for one window of frames.
 
     num_channels: 1, or 2 for a vector. num_frames: from the oldest past frame on; 0 of what does
-    not change.
+    not change. vector: what a vector is, where that is known: "velocity", in pixels per frame, or
+    "other".
     """
 
     num_channels: int
     num_frames: int
+    vector: str = ""
 
 
 def check_fields(events: Sequence[RainEvent], needs: Mapping[str, FieldNeed]) -> None:

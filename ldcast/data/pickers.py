@@ -29,6 +29,7 @@ from ldcast.frames import FrameConfig
 class Window:
     """Where a crop starts: index of its event, first frame, and first row and column.
 
+    down, right: pixels per frame by which it moves; y and x are then those of the first frame.
     weight: by which its loss is multiplied, so that the mean over draws is that over all windows.
     """
 
@@ -37,6 +38,8 @@ class Window:
     y: int
     x: int
     weight: float = 1.0
+    down: int = 0
+    right: int = 0
 
 
 Picker = Callable[[np.random.Generator], Window]

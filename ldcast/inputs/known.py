@@ -85,10 +85,14 @@ class FieldKind(NamedTuple):
 
     num_channels: 1, or 2 for a vector. times: "past": what is observed, of the past frames;
     "all": what is foreseen, of past and future frames; "none": it does not change.
+    vector: of two channels, "velocity": in pixels per frame, of which a training crop that moves
+    sees its own taken off; "other": it sees them as they are; "": not said, and such crops are
+    refused.
     """
 
     num_channels: int = 1
     times: Literal["past", "all", "none"] = "all"
+    vector: Literal["", "velocity", "other"] = ""
 
 
 class Input(Protocol):
@@ -185,7 +189,7 @@ def fields_of(inputs: Mapping[str, Input], frames: FrameConfig) -> dict[str, Fie
     needs: dict[str, FieldNeed] = {}
     for given in inputs.values():
         for name, kind in given.fields.items():
-            need = FieldNeed(kind.num_channels, num_frames[kind.times])
+            need = FieldNeed(kind.num_channels, num_frames[kind.times], kind.vector)
             if needs.setdefault(name, need) != need:
                 raise InputError(
                     f"two inputs need the field {name}, one as {needs[name]}, one as {need}: "

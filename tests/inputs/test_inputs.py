@@ -13,9 +13,11 @@ from torch import Tensor
 import infer
 from ldcast import LDCast
 from ldcast.config import DIFFUSION_PRESETS, TINY_AUTOENCODER
+from ldcast.data.crops import read_window
 from ldcast.data.event import Field, RainEvent
 from ldcast.data.event_files import write_event
 from ldcast.data.fields import FieldNeed, fields_at
+from ldcast.data.pickers import Window
 from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.diffusion.windows import cover
@@ -23,7 +25,7 @@ from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
 from ldcast.inputs.carried_past import CarriedPast
-from ldcast.inputs.carried_rain import CarriedRain
+from ldcast.inputs.carried_rain import CarriedRain, motion_of_known
 from ldcast.inputs.known import (
     FieldKind,
     Known,
@@ -305,7 +307,7 @@ def test_inputs_may_share_a_field_but_not_disagree_on_it() -> None:
 
     frames = FrameConfig()
     both = fields_of({"a": Lightning(), "b": Lightning()}, frames)
-    assert both == {"lightning": (1, 4)}
+    assert both == {"lightning": FieldNeed(1, 4)}
     with pytest.raises(InputError, match="two inputs need the field lightning"):
         fields_of({"a": Lightning(), "b": Later()}, frames)
 
@@ -363,6 +365,26 @@ def test_carried_rain_is_the_rain_to_come_where_it_is_known() -> None:
     assert (share[0, 0, :, :8] == 0).any(1).any(1).tolist() == [False, True, True, True, True]
     error = (given[:, :1] - truth)[is_known].abs().mean() / truth[is_known].mean()
     assert error < 0.02
+
+
+@pytest.mark.parametrize(("down", "right"), [(1, 2), (3, -1)])
+def test_carried_rain_of_a_crop_that_moves_is_its_rain_to_come(down: int, right: int) -> None:
+    """In the domain it moves 2 pixels down and 3 left, in the crop by those less the crop's own."""
+    frames, margin = FrameConfig(), 16
+    domain = moving_rain(margin=60)[0]
+    event = RainEvent(domain.numpy(), np.datetime64(0, "s") + 300 * np.arange(24))
+    window = Window(0, 0, 60 - 12 * down, 60 - 12 * right, down=down, right=right)
+    rain_rate = read_window([event], window, 24, 96, margin=margin).rain_rate
+    motion = motion_of_known(rain_rate[0, :4], frames.minutes_per_frame).mean(dim=(1, 2))
+    torch.testing.assert_close(motion, torch.tensor([2.0 - down, -3.0 - right]), atol=0.1, rtol=0)
+    observed = Observed(rain_rate[:, :4], margin=margin)
+    grid = LatentGrid(as_it_is, 4, frames)
+    given = known_at_issue_time(observed, grid, {"c": CarriedRain()}).future["c"]
+    truth = as_it_is(observed.domain(rain_rate[:, None, 4:]))
+    is_known = given[:, 1:] == 1
+    assert is_known[:, :, -1].float().mean() > 0.1
+    error = (given[:, :1] - truth)[is_known].abs().mean() / truth[is_known].mean()
+    assert error < 0.03
 
 
 def test_surroundings_tell_what_comes_in() -> None:

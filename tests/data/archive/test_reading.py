@@ -1,6 +1,7 @@
 """Archives that are read in place give what reading them as a whole gives."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from ldcast.data.archive.building import build_index
 from ldcast.data.archive.days import PARTS, DaySplit
 from ldcast.data.archive.events import find_archive, for_one_forecast, read_events
 from ldcast.data.archive.sidecar import index_address
-from ldcast.data.crops import BatchKeys, TrainingCrops
+from ldcast.data.archive.store import ArchiveStore
+from ldcast.data.crops import BatchKeys, TrainingCrops, read_window
 from ldcast.data.event import check_distinct
 from ldcast.data.past import past_event
+from ldcast.data.pickers import Window
 from ldcast.data.readers.gridded import read_gridded
 from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import AS_STATED, Reading
@@ -103,6 +106,45 @@ def test_a_window_has_the_same_rain_in_each_process(archive):
         assert torch.equal(one.rain_rate.nan_to_num(-1), other.rain_rate.nan_to_num(-1))
         assert torch.equal(one.draw_weight, other.draw_weight) and one.draw_weight.shape == (2,)
         assert (one.draw_weight != 1).any()
+
+
+@pytest.mark.parametrize("chunks", [(1, 48, 80), (24, 16, 16)])
+@pytest.mark.parametrize(("down", "right"), [(1, -2), (-1, 0), (0, 2)])
+def test_a_window_that_moves_is_read_once_and_no_further_than_it_moves(
+    tmp_path, monkeypatch, chunks, down, right
+):
+    path = make_archive(tmp_path / "a.zarr", num_days=1, chunks=chunks)
+    (stored,) = find_archive(str(path), AS_STATED).events(12, 5)
+    in_memory = replace(stored, rain_rate=stored.rain_rate[:])
+    asked, read = [], ArchiveStore.read
+    monkeypatch.setattr(
+        ArchiveStore, "read", lambda *args: (asked.append(args[1:]), read(*args))[1]
+    )
+    window = Window(0, 3, 12 - down, 30, down=down, right=right)
+    found, expected = (
+        read_window([event], window, 12, 24, margin=2) for event in (stored, in_memory)
+    )
+    torch.testing.assert_close(found.rain_rate, expected.rain_rate, rtol=0, atol=0, equal_nan=True)
+    ((frames, rows, columns),) = asked
+    assert (frames.start, frames.stop) == (3, 15)
+    assert rows.stop - rows.start == 28 + 11 * abs(down)
+    assert columns.stop - columns.start == 28 + 11 * abs(right)
+
+
+def test_varied_windows_are_the_same_in_each_process(archive):
+    events = find_archive(str(archive), AS_STATED).events(12, 5)
+    crops = TrainingCrops(events, 12, 32, "importance", 0, crop_motion=1)
+    keys = BatchKeys(0, range(4), batch_size=2)
+    here = [batch for batch in DataLoader(crops, batch_sampler=keys)]
+    there = [batch for batch in DataLoader(crops, batch_sampler=keys, num_workers=2)]
+    still = TrainingCrops(events, 12, 32, "importance", 0)
+    for one, other, some in zip(here, there, keys, strict=True):
+        assert torch.equal(one.rain_rate.nan_to_num(-1), other.rain_rate.nan_to_num(-1))
+        assert torch.equal(one.draw_weight, other.draw_weight)
+        unvaried = torch.stack([still[key].draw_weight for key in some])
+        assert torch.equal(one.draw_weight, unvaried)  # of the window as it was drawn
+    with pytest.raises(InputError, match="48 x 80 pixels, expected at least 54 x 54"):
+        TrainingCrops(events, 12, 32, "importance", 0, crop_motion=2)
 
 
 # ---- runs and days -------------------------------------------------------------------------------
