@@ -91,6 +91,8 @@ def training_crops(
         seed,
         data.use_augmentation,
         crop_motion=data.crop_motion,
+        rain_factor_db=data.rain_factor_db,
+        max_rain_rate=data.max_rain_rate,
         minutes=settings.frames.minutes_per_frame,
         multiple=autoencoder_class(settings.autoencoder.kind).compression,
     )

@@ -162,6 +162,8 @@ def training_crops(
         fields_of(inputs, frames),
         margin_of(inputs),
         crop_motion=data.crop_motion,
+        rain_factor_db=data.rain_factor_db,
+        max_rain_rate=data.max_rain_rate,
         minutes=frames.minutes_per_frame,
         multiple=config.rain_multiple,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ldcast.data.picking import PICKERS
+from ldcast.data.variations import MAX_RAIN_FACTOR_DB
 from ldcast.diffusion.registry import all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
@@ -128,10 +129,21 @@ class DataConfig(Settings):
     crop_motion: int = setting(
         0, "pixels per frame; crops move by up to so many; 0: they stand still", low=0
     )
+    rain_factor_db: float = setting(
+        0.0, "dB; deviation of a factor on the rain of each example; 0: none", low=0
+    )
     max_rain_rate: float = setting(
         MAX_RAIN_RATE, "mm/h; a batch with more is taken for faulty", low=1
     )
     num_workers: int = setting(0, "processes that prepare batches; 0: the training process", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rain_factor_db > MAX_RAIN_FACTOR_DB:
+            raise InputError(
+                f"rain_factor_db: got {self.rain_factor_db:g}, expected up to "
+                f"{MAX_RAIN_FACTOR_DB:g}; 0.6 is 1 dB of reflectivity"
+            )
 
     def check_crop_size(self, multiple: int) -> None:
         """Raises InputError for crops that the networks to be trained do not take.

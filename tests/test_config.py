@@ -59,6 +59,8 @@ def test_published_sizes_are_the_defaults():
     [
         (DataConfig, {"crop_picker": "best"}, "expected one of uniform, wet, equal_frequency"),
         (DataConfig, {"crop_motion": -1}, "crop_motion: got -1, expected 0 or more"),
+        (DataConfig, {"rain_factor_db": -0.5}, "rain_factor_db: got -0.5, expected 0 or more"),
+        (DataConfig, {"rain_factor_db": 6.0}, "rain_factor_db: got 6, expected up to 3"),
         (LoopConfig, {"batch_size": 6, "num_micro_batches": 4}, "expected a divisor of the batch"),
         (DiffusionConfig, {"prediction": "z"}, "expected one of noise, v"),
         (DenoiserConfig, {"channel_multipliers": ()}, "expected one for each level"),

@@ -167,7 +167,7 @@ def test_another_seed_gives_another_run(stage: Stage, tmp_path: Path) -> None:
     assert not same_tensors(state(first), state(second))
 
 
-VARIED = ("--data.crop-motion", "1")
+VARIED = ("--data.crop-motion", "1", "--data.rain-factor-db", "0.6")
 HALVED = ("--amp", "bf16", "--loop.num-micro-batches", "2")
 
 
@@ -310,10 +310,13 @@ def test_a_run_from_before_variations_goes_on_without_them(
     stage = Stage("autoencoder", event_path, autoencoder_run)
     path = stage.run(tmp_path / "run", 1) / ARGUMENTS_NAME
     arguments = json.loads(path.read_text())
-    del arguments["data_settings"]["crop_motion"]
+    for name in ("crop_motion", "rain_factor_db"):
+        del arguments["data_settings"][name]
     path.write_text(json.dumps(arguments))
     line = stage.fails(capsys, path.parent, "--data.crop-motion", "1")
     assert "data.crop_motion 0, now it is 1" in line
+    line = stage.fails(capsys, path.parent, "--data.rain-factor-db", "0.6")
+    assert "data.rain_factor_db 0.0, now it is 0.6" in line
     assert same_tensors(state(stage.run(path.parent, 2)), state(stage.reference(2)))
 
 
@@ -372,6 +375,7 @@ BOTH = [
     ("--data.crop-picker", "uniform"),
     ("--data.use-augmentation", "false"),
     ("--data.crop-motion", "1"),
+    ("--data.rain-factor-db", "0.6"),
     ("--loop.ema-decay", "0.01"),
 ]
 ONLY = {

@@ -74,7 +74,7 @@ def test_a_varied_run_resumes_exactly(event_path, archive, autoencoder_run, tmp_
     """Of an archive and an event file together, of which each gives its windows."""
     stage = Stage("autoencoder", archive, autoencoder_run)
     stage.inputs[2:2] = [str(event_path)]
-    more = ["--frames.num-frames", "12", "--data.crop-motion", "1"]
+    more = ["--frames.num-frames", "12", "--data.crop-motion", "1", "--data.rain-factor-db", "0.6"]
     whole = stage.run(tmp_path / "whole", 4, *more, "--data.num-workers", "2")
     for iterations in (2, 4):
         stage.run(tmp_path / "parts", iterations, *more)

@@ -23,7 +23,7 @@ from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed, check_fields, fields_at
 from ldcast.data.pickers import Picker, Window
 from ldcast.data.picking import build_picker
-from ldcast.data.variations import check_motion, cut_along, moving, seen_from
+from ldcast.data.variations import check_motion, cut_along, moving, seen_from, with_factor
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.rain import WET_THRESHOLD, as_float32, drop_impossible_rain, is_wet
@@ -54,7 +54,8 @@ class TrainingCrops(Dataset):
 
     picker: a name of ldcast/data/picking.py.
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
-    crop_motion: pixels per frame, see `moving` of ldcast/data/variations.py; 0 for none.
+    crop_motion, rain_factor_db: pixels per frame and dB, see `moving` and `with_factor` of
+        ldcast/data/variations.py; 0 for neither. max_rain_rate: mm/h; what the factor keeps to.
     fields: what is needed besides rain, by name.
     margin: pixels that are read around the crop. Each example knows a part of them, from none to
         all with equal chances; the rest of its margin is NaN, as is what lies outside the domain.
@@ -76,6 +77,8 @@ class TrainingCrops(Dataset):
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
         crop_motion: int = 0,
+        rain_factor_db: float = 0.0,
+        max_rain_rate: float = math.inf,
     ):
         read = num_frames, crop_size, minutes, multiple
         self.picker: Picker = build_picker(picker, events, *read)
@@ -89,13 +92,14 @@ class TrainingCrops(Dataset):
         self._use_augmentation = use_augmentation
         self._fields, self._margin = fields or {}, margin
         self._picker_name = picker
-        self._crop_motion = crop_motion
+        self._crop_motion, self._rain_factor_db = crop_motion, rain_factor_db
+        self._max_rain_rate = max_rain_rate
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the examples: settings, and the events as they were read."""
         settings = (self._num_frames, self._crop_size, self._picker_name, self._seed)
         settings += (self._use_augmentation, self._margin, tuple(self._fields.items()))
-        settings += (self._crop_motion,)
+        settings += (self._crop_motion, self._rain_factor_db, self._max_rain_rate)
         digest = hashlib.sha256(repr(settings).encode())
         for event in self._events:
             fields = [event.fields[name] for name in self._fields]
@@ -123,6 +127,9 @@ class TrainingCrops(Dataset):
             read_window(self._events, window, *read, margin), self._margin - margin
         )
         example = example._replace(draw_weight=torch.tensor(window.weight))
+        if self._rain_factor_db:
+            factor = self._rain_factor_db, self._max_rain_rate
+            example = example._replace(rain_rate=with_factor(example.rain_rate, *factor, rng))
         return augment(example, rng) if self._use_augmentation else example
 
 

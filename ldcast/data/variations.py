@@ -1,10 +1,13 @@
-"""How training crops are varied beyond turns and flips: a velocity of the crop.
+"""How training crops are varied beyond turns and flips: a velocity of the crop, a factor on rain.
 
 A crop that moves over the domain sees everything move the other way on top of its own motion: rain,
 past and future, in the crop and around it, and fields that change in time. Each frame is cut where
 the crop is at its time, by whole pixels, so no value is made by interpolation. A field of
 velocities, in pixels per frame, is seen less the crop's own; other vectors stay. What does not
 change in time, as orography, would have to move through the crop, and is refused.
+
+The factor stands for the error of a radar's calibration, which lasts longer than an example: it is
+the same for all frames of the radar. Fields are not of that radar, and stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +21,8 @@ from ldcast.data.event import RainEvent
 from ldcast.data.fields import FieldNeed
 from ldcast.data.pickers import Window
 from ldcast.errors import InputError
+
+MAX_RAIN_FACTOR_DB = 3.0  # a factor of 2, or 4.8 dB of reflectivity with Z = 200 R^1.6
 
 
 def check_motion(
@@ -99,3 +104,18 @@ def seen_from(window: Window, values: Tensor, need: FieldNeed) -> Tensor:
     if need.vector != "velocity":
         return values
     return values - values.new_tensor([window.down, window.right])[:, None, None]
+
+
+def with_factor(
+    rain_rate: Tensor, deviation_db: float, max_rain_rate: float, rng: np.random.Generator
+) -> Tensor:
+    """Rain of any shape, mm/h, times one factor whose decibels are normal around 0.
+
+    Its size: 0.6 dB of rain is 1 dB of reflectivity with Z = 200 R^1.6, within which radars are
+    meant to be calibrated (Frech, Hagen and Mammen 2017, J. Atmos. Oceanic Technol. 34).
+    The factor lifts nothing above `max_rain_rate`, and what is above it already, or negative, stays
+    as it is, so that faulty rain is found all the same. NaN stays NaN.
+    """
+    factor = 10 ** (rng.normal(0.0, deviation_db) / 10)
+    is_possible = (rain_rate >= 0) & (rain_rate <= max_rain_rate)
+    return torch.where(is_possible, (rain_rate * factor).clamp(max=max_rain_rate), rain_rate)

@@ -61,6 +61,7 @@ FORMER_VALUES = {
     "optimizer.lr_curve": "inverse_sqrt",
     "forecast_score.num_sampling_steps": 0,
     "data_settings.crop_motion": 0,
+    "data_settings.rain_factor_db": 0.0,
 }
 # Was not recorded at first: any value goes where a run lacks it.
 UNRECORDED = ("diffusion.sampler_settings.spacing", "data_settings.", "held_out_frames")

@@ -1,6 +1,7 @@
-"""Crops that move: past, future, surroundings and fields stay consistent."""
+"""Crops that move and rain with a factor: past, future, surroundings and fields stay consistent."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from ldcast.data.crops import TrainingCrops, ValidationCrops, augment, read_wind
 from ldcast.data.event import Field, RainEvent
 from ldcast.data.fields import FieldNeed
 from ldcast.data.pickers import Window
-from ldcast.data.variations import moving
+from ldcast.data.variations import moving, with_factor
 from ldcast.errors import InputError
 from ldcast.seeds import STREAM_CROP, keyed_rng
 
@@ -130,7 +131,7 @@ def test_a_moving_crop_of_an_edge_knows_nothing_beyond_it():
 
 
 def test_without_variations_the_draws_are_those_of_earlier_runs():
-    data = crops(crop_motion=0)
+    data = crops(crop_motion=0, rain_factor_db=0.0)
     for index in range(12):
         rng = keyed_rng(1, STREAM_CROP, 0, 0, index)
         window = data.picker(rng)
@@ -145,7 +146,7 @@ def test_without_variations_the_draws_are_those_of_earlier_runs():
 
 
 def test_a_varied_crop_depends_on_its_key_alone():
-    settings = {"margin": 0}
+    settings = {"rain_factor_db": 0.6, "margin": 0}
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
     alone = {key: crops(**settings)[key] for key in keys}
     data = crops(**settings)
@@ -158,6 +159,7 @@ def test_a_varied_crop_depends_on_its_key_alone():
 
 def test_a_pool_is_of_its_variations():
     of = {"motion": crops(), "other motion": crops(crop_motion=1), "none": crops(crop_motion=0)}
+    of |= {"factor": crops(rain_factor_db=0.6), "limit": crops(max_rain_rate=200.0)}
     assert len({data.fingerprint() for data in of.values()}) == len(of)
     assert crops().fingerprint() == crops().fingerprint()
 
@@ -182,3 +184,31 @@ def test_crops_that_cannot_move_are_refused(changes, message):
         crops(**changes)
     crops(**changes | {"crop_motion": 0})
     assert crops(crop_motion=7)[(0, 0, 0)].rain_rate.shape == (1, NUM_FRAMES, 44, 44)
+
+
+# ---- a factor on rain ----------------------------------------------------------------------------
+
+
+def test_all_frames_have_one_factor_and_fields_have_none():
+    settings = {"crop_motion": 0, "margin": 0, "use_augmentation": False}
+    plain, data = crops(**settings), crops(**settings, rain_factor_db=0.6)
+    decibels = []
+    for index in range(200):
+        before, after = plain[(0, 0, index)], data[(0, 0, index)]
+        factors = (after.rain_rate / before.rain_rate)[before.rain_rate > 0]
+        torch.testing.assert_close(factors, factors[:1].expand_as(factors))
+        decibels.append(10 * math.log10(factors[0]))
+        assert torch.equal(after.fields["model_rain"], before.fields["model_rain"])
+    assert np.std(decibels) == pytest.approx(0.6, rel=0.15)
+    assert abs(np.mean(decibels)) < 0.15
+
+
+def test_the_factor_hides_no_fault_and_makes_none():
+    rain_rate = torch.tensor([0.0, 2.0, 90.0, 100.0, 101.0, torch.inf, -0.5, torch.nan])
+    for index in range(20):
+        found = with_factor(rain_rate, 3.0, 100.0, keyed_rng(4, index))
+        factor = found[1] / 2
+        assert factor != 1 and found[0] == 0
+        assert found[2] == pytest.approx(min(90 * float(factor), 100))
+        assert found[3] == pytest.approx(min(100 * float(factor), 100))
+        assert torch.equal(found[4:7], rain_rate[4:7]) and found[7].isnan()
