@@ -101,7 +101,7 @@ def _rows(story: Story) -> list[_Row]:
     minutes, num_members = story.lead_minutes[leads], len(story.rain)
     rows = [_Row("observed", story.past_minutes, story.past, RAIN_SCALE)]
     for i, member in enumerate(story.rain[:NUM_MEMBERS]):
-        maps = (member[lead] for lead in leads)
+        maps = map(member.__getitem__, leads)  # of this member: a generator would look later
         label = f"member {i + 1} of {num_members}"
         # Dots in each row would be too many; where there are others, members go without.
         own_doubts = doubts if num_members == 1 else repeat(None)

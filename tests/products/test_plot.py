@@ -281,6 +281,20 @@ def test_chances_are_of_their_thresholds(monkeypatch, tmp_path: Path) -> None:
 
 
 @needs_matplotlib
+def test_each_row_of_a_sheet_draws_its_own_member_and_lead(monkeypatch, tmp_path: Path) -> None:
+    """Three members of constants of their own, which differ from lead to lead as well."""
+    rates = np.array([[1.0, 2.0], [10.0, 20.0], [61.0, 2.0]])
+    rain = np.broadcast_to(rates[:, :, None, None], (3, 2, 16, 16))
+    figure = sheet_of(monkeypatch, tmp_path, np.zeros((4, 16, 16)), rain, thresholds=(5.0,))
+    maps = [axes for axes in figure.axes if axes.images and axes.get_visible()]
+    values = [float(np.unique(axes.images[0].get_array()).item()) for axes in maps[4:]]
+    members, mean, chance = values[:4], values[4:6], values[6:]
+    assert members == [1, 2, 10, 20]
+    assert mean == [24, 8]
+    assert chance == pytest.approx([2 / 3, 1 / 3])
+
+
+@needs_matplotlib
 @pytest.mark.parametrize("thresholds", [(), (0.0,), (1.0, -1.0), (np.nan,)])
 def test_unusable_thresholds_are_refused(tmp_path: Path, thresholds: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="expected mm/h above 0"):
