@@ -73,6 +73,11 @@ def test_the_file_says_what_was_forecast_and_how(call, event, model_folder) -> N
     assert forecast["num_sampling_steps"] == 1
 
 
+def test_few_steps_are_warned_of(call, capsys) -> None:
+    assert call() == call("--steps", "10", "--members", "1") == 0
+    assert capsys.readouterr().out.count("1 sampling steps are too few") == 1
+
+
 @pytest.mark.core
 def test_the_forecast_is_that_of_predict(call, event, model_folder) -> None:
     assert call("--seed", "3") == 0

@@ -27,7 +27,8 @@ class ForecastRequest:
     num_members, seed, first_member, num_sampling_steps, lead_minutes: as for `LDCast.predict`.
     settings: further arguments of it, such as amp and window.
     model: what the forecast says that it was made by.
-    calibration: corrects rain rates and gives probabilities; None: neither.
+    calibration: corrects rain rates and gives probabilities, of as many frames as are forecast; see
+        `Calibration.until`. None: neither.
     probabilities (mm/h), quantiles (0..1), use_means: as for `ensemble_statistics`.
     """
 
@@ -60,9 +61,6 @@ def forecast_event(
     processes = processes or Processes(0, 1, model.device)
     frames, diffusion = model.frames, model.config.diffusion
     num_frames = num_frames_of(model, request)
-    if request.calibration:
-        calibration = request.calibration.until(int(frames.leads(num_frames)[-1]))
-        request = replace(request, calibration=calibration)
     past_rain = torch.from_numpy(past.rain_rate)
     members = processes.block(check_count("members", request.num_members))
     first_member = check_count("as first member", request.first_member, low=0)
