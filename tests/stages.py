@@ -16,6 +16,7 @@ import train_diffusion
 from ldcast.errors import run_script
 from ldcast.machine import half_precision
 from ldcast.machine.device import amp_dtype
+from ldcast.tools.crashtest import read_metrics
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {"autoencoder": train_autoenc, "diffusion": train_diffusion}
@@ -101,11 +102,17 @@ def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 
 def same_gradients(first: Path, second: Path) -> None:
-    """Asserts that two runs of one update had equal gradients but for rounding.
+    """Asserts that two runs of one update had equal losses and gradients but for rounding.
 
     After one update AdamW's first moment is the clipped gradient times 1 - beta1. Rounding is that
     of the terms of a sum, so it is measured by the largest gradient, not by each one's own size.
+    A factor that all gradients share is lost in clipping, but not in the norm before it.
     """
+    last, other_last = (
+        [x for x in read_metrics(run) if "loss" in x][-1] for run in (first, second)
+    )
+    for name in ("loss", "grad_norm"):
+        assert last[name] == pytest.approx(other_last[name], rel=1e-4)
     moments, others = (
         {n: t for n, t in state(run).items() if n.endswith(".exp_avg")} for run in (first, second)
     )

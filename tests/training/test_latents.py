@@ -25,6 +25,7 @@ from ldcast.errors import InputError
 from ldcast.inputs.carried_rain import CarriedRain
 from ldcast.machine.processes import join_processes
 from ldcast.machine.stopping import StopRequest
+from ldcast.rain import to_model_units
 from ldcast.training import latents
 from ldcast.training.latents import encode_example
 from ldcast.training.pool import LatentPool, make_pool
@@ -75,6 +76,17 @@ def test_a_pool_holds_what_the_loop_would_encode(event_path, tmp_path) -> None:
     again = LatentPool(tmp_path, 11, 4)
     assert torch.equal(again[(1, 5, 0)].z_past, pool[(1, 5, 0)].z_past)
     assert any(not torch.equal(pool[(0, k, 0)].z_past, pool[(1, k, 0)].z_past) for k in range(5))
+
+
+def test_latents_are_those_of_past_and_future_oldest_first() -> None:
+    model = tiny_model()
+    rain_rate = torch.from_numpy(synthetic_event(3, 24, 32, 48).rain_rate).float()[None, None]
+    made = encode_example(Example(rain_rate, {}), latent_grid(model, model.autoencoder), {})
+    for z, frames in ((made.z_past, slice(4)), (made.z_future, slice(4, 24))):
+        expected, _ = model.autoencoder.encode(
+            to_model_units(rain_rate[:, :, frames], model.rain_scale)
+        )
+        torch.testing.assert_close(z, expected)
 
 
 def count_encoded(folder, crops, encode, **changes) -> int:
