@@ -53,12 +53,10 @@ from ldcast.seeds import (
 from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
     SPLIT_NAME,
-    day_split,
-    describe_split,
     held_out_frames,
     names_of,
     parse_train_arguments,
-    read_split_events,
+    read_run_events,
     run_arguments,
 )
 from ldcast.training.batches import Batches
@@ -246,15 +244,12 @@ def main(argv: list[str] | None = None) -> int:
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
     arguments = run_arguments(settings, flags)
-    num_held_out = held_out_frames(flags.init, arguments, num_frames)
-    arguments["held_out_frames"] = num_held_out
+    arguments["held_out_frames"] = held_out_frames(flags.init, arguments, num_frames)
 
     # ---- data
-    split = day_split(flags.init, flags)
-    train_events, validation_events = read_split_events(
-        flags.data, flags.validation_data, minutes, num_frames, num_held_out, split
+    train_events, validation_events, arguments[SPLIT_NAME] = read_run_events(
+        flags, flags.init, settings.frames, arguments["held_out_frames"]
     )
-    arguments[SPLIT_NAME] = describe_split(split, train_events)
     crops = training_crops(train_events, settings, seed)
     if validation_events:
         fixed_crops = validation_crops(validation_events, settings, seed)

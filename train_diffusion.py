@@ -56,12 +56,10 @@ from ldcast.settings import override, to_dict
 from ldcast.training.activations import checkpoint_activations
 from ldcast.training.arguments import (
     SPLIT_NAME,
-    day_split,
-    describe_split,
     held_out_frames,
     names_of,
     parse_train_arguments,
-    read_split_events,
+    read_run_events,
     run_arguments,
 )
 from ldcast.training.batches import Batches
@@ -70,7 +68,7 @@ from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.latents import LatentExample, encode_example
 from ldcast.training.pictures import Comparison
-from ldcast.training.pool import POOL_NAME, make_pool
+from ldcast.training.pool import pool_batches
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
 from ldcast.training.update import Update
 from ldcast.verification.seen import warn_of_training
@@ -317,16 +315,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = all_arguments(settings, flags)
 
     # ---- data
-    split = day_split(flags.autoencoder, flags)
-    train_events, validation_events = read_split_events(
-        flags.data,
-        flags.validation_data,
-        frames.minutes_per_frame,
-        frames.num_frames,
-        arguments["held_out_frames"],
-        split,
+    train_events, validation_events, arguments[SPLIT_NAME] = read_run_events(
+        flags, flags.autoencoder, frames, arguments["held_out_frames"]
     )
-    arguments[SPLIT_NAME] = describe_split(split, train_events)
     crops = training_crops(train_events, settings, config, seed)
     if validation_events:
         fixed_crops = validation_crops(validation_events, settings, config, seed)
@@ -394,11 +385,8 @@ def main(argv: list[str] | None = None) -> int:
             save_model(state, model, out)  # a model folder from the start
 
         if settings.pool:
-            with tqdm(total=settings.pool, desc="pool", disable=bar.disable) as pool_bar:
-                work = encode, processes, stop, pool_bar.update
-                about = arguments | {"rain": to_dict(config.rain)}
-                pool = make_pool(out / POOL_NAME, crops, about, *work)
-            batches = Batches(pool, loop, data.num_workers, processes)
+            about = arguments | {"rain": to_dict(config.rain)}
+            batches = pool_batches(out, crops, settings, about, encode, processes, stop)
         batches.restart(state.attempt, state.iteration)
         while not (must_stop := processes.any(stop.is_set or not batches.read())):
             bar.update(state.iteration - bar.n)

@@ -40,6 +40,7 @@ from ldcast.nowcast.model_folder import read_description
 from ldcast.products.files import read_forecast
 from ldcast.seeds import keyed_generators
 from ldcast.settings import to_dict
+from ldcast.training import arguments
 from ldcast.training.arguments import held_out_frames, read_split_events
 from ldcast.training.latents import encode_example
 from ldcast.verification.cases import draw_cases
@@ -429,12 +430,11 @@ def test_stage_2_validates_on_nothing_that_stage_1_trained_on(
     write_event(synthetic_event(3, num_frames, 32, 32), tmp_path / "event.npz")
     read = []
 
-    def reading(*arguments) -> tuple[list[RainEvent], list[RainEvent]]:
-        read.append(read_split_events(*arguments))
+    def reading(*asked) -> tuple[list[RainEvent], list[RainEvent]]:
+        read.append(read_split_events(*asked))
         return read[-1]
 
-    for script in (train_autoenc, train_diffusion):
-        monkeypatch.setattr(script, "read_split_events", reading)
+    monkeypatch.setattr(arguments, "read_split_events", reading)
     monkeypatch.chdir(tmp_path)
     once = [*LOOP, "--iterations", "1"]
     first = ["--data", "event.npz", "--frames.num-frames", str(first_frames)]

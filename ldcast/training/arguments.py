@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ldcast.config import CropFrames
 from ldcast.data.archive.days import PARTS, RULE, DaySplit, check_days_apart
 from ldcast.data.archive.events import check_found, find_archive
 from ldcast.data.cadence import check_cadence
@@ -15,6 +16,7 @@ from ldcast.data.readers.specs import absolute_spec, read_event
 from ldcast.data.reading import Reading
 from ldcast.data.spans import hold_out
 from ldcast.errors import InputError
+from ldcast.frames import FrameConfig
 from ldcast.machine.device import AMP_MODES
 from ldcast.models.registry import config_class
 from ldcast.nowcast.model_folder import ModelDescription, locate, read_description
@@ -161,6 +163,38 @@ def day_split(start: Path | None, flags: argparse.Namespace) -> DaySplit:
         if before:
             return DaySplit(tuple(before["shares"]))
     return DaySplit()
+
+
+class RunEvents(NamedTuple):
+    """What a run trains and validates on. split: for the run's folder, see `describe_split`."""
+
+    train: list[RainEvent]
+    validation: list[RainEvent]
+    split: dict[str, Any] | None
+
+
+def read_run_events(
+    flags: argparse.Namespace,
+    start: Path | None,
+    frames: FrameConfig | CropFrames,
+    num_held_out: int,
+) -> RunEvents:
+    """The events that the flags name, split as a run before split them; see `day_split`.
+
+    start: folder of weights that the run starts from. frames: of an example.
+    num_held_out: see `held_out_frames`.
+    Raises InputError as `day_split` and `read_split_events` do.
+    """
+    split = day_split(start, flags)
+    train, validation = read_split_events(
+        flags.data,
+        flags.validation_data,
+        frames.minutes_per_frame,
+        frames.num_frames,
+        num_held_out,
+        split,
+    )
+    return RunEvents(train, validation, describe_split(split, train))
 
 
 def describe_split(split: DaySplit, events: list[RainEvent]) -> dict[str, Any] | None:

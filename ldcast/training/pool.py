@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
+from tqdm import tqdm
 
+from ldcast.config import DiffusionTraining
 from ldcast.data.crops import Example, TrainingCrops
 from ldcast.errors import InputError
 from ldcast.machine.files import code_fingerprint, naming, write_text
 from ldcast.machine.processes import Processes
 from ldcast.machine.stopping import StopRequest
 from ldcast.seeds import STREAM_POOL, keyed_rng
+from ldcast.training.batches import Batches
 from ldcast.training.latents import LatentExample, from_names
 
 POOL_NAME = "pool"  # of the folder within the run's
@@ -54,6 +57,26 @@ class LatentPool(Dataset):
         return from_names(
             {name: torch.from_numpy(np.array(of[index])) for name, of in self._arrays.items()}
         )
+
+
+def pool_batches(
+    out: Path,
+    crops: TrainingCrops,
+    settings: DiffusionTraining,
+    arguments: dict[str, Any],
+    encode: Callable[[Example], LatentExample],
+    processes: Processes,
+    stop: StopRequest,
+) -> Batches:
+    """Batches of the pool in a run's folder, which is made now, with a bar, where it is not there.
+
+    Other arguments, and what raises: as for `make_pool`, `Batches`.
+    """
+    is_hidden = None if processes.is_main else True
+    with tqdm(total=settings.pool, desc="pool", disable=is_hidden) as bar:
+        work = encode, processes, stop, bar.update
+        pool = make_pool(out / POOL_NAME, crops, arguments, *work)
+    return Batches(pool, settings.loop, settings.data.num_workers, processes)
 
 
 def make_pool(

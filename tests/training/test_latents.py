@@ -27,6 +27,7 @@ from ldcast.machine.processes import join_processes
 from ldcast.machine.stopping import StopRequest
 from ldcast.rain import to_model_units
 from ldcast.training import latents
+from ldcast.training import pool as latent_pool
 from ldcast.training.latents import encode_example
 from ldcast.training.pool import LatentPool, make_pool
 from train_diffusion import latent_grid
@@ -198,16 +199,15 @@ def test_a_run_resumes_from_its_pool_exactly(stage, tmp_path, monkeypatch) -> No
 
 def test_a_pool_that_was_cut_short_is_made_anew(stage, tmp_path, monkeypatch) -> None:
     whole = stage.run(tmp_path / "whole", 2, *POOL)
-    make = train_diffusion.make_pool
 
     def interrupted(folder, crops, arguments, encode, processes, stop, progress):
         def request(num: int) -> None:
             stop._request(15, None)
 
-        return make(folder, crops, arguments, encode, processes, stop, request)
+        return make_pool(folder, crops, arguments, encode, processes, stop, request)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_diffusion, "make_pool", interrupted)
+        patch.setattr(latent_pool, "make_pool", interrupted)
         assert stage.script.main(stage.arguments(tmp_path / "cut", 2, *POOL)) == 143
     assert not (tmp_path / "cut" / "pool" / "pool.json").exists()
     assert same_tensors(state(stage.run(tmp_path / "cut", 2, *POOL)), state(whole))
@@ -216,7 +216,7 @@ def test_a_pool_that_was_cut_short_is_made_anew(stage, tmp_path, monkeypatch) ->
 
 
 @pytest.mark.parametrize("change", [("--crop-size", "48"), ("--pool", "3")])
-def test_other_crops_are_noticed_when_a_run_is_taken_up(stage, change, tmp_path, capsys) -> None:
+def test_other_crops_are_noticed_when_a_run_resumes(stage, change, tmp_path, capsys) -> None:
     out = stage.run(tmp_path / "run", 1)
     name = "data.crop_size 32, now it is 48" if "48" in change else "pool 0, now it is 3"
     assert name in stage.fails(capsys, out, *change)
