@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldcast.errors import InputError
 from ldcast.settings import Settings, setting
@@ -82,6 +82,12 @@ def as_float32(rain_rate: np.ndarray) -> np.ndarray:
 def valid_mask(rain_rate: Tensor) -> Tensor:
     """True where there is data; same shape, bool."""
     return ~torch.isnan(rain_rate)
+
+
+def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:
+    """rain_rate (..., H, W) with no data (NaN) added at the bottom and right, up to multiples."""
+    bottom, right = (-size % multiple for size in rain_rate.shape[-2:])
+    return nn.functional.pad(rain_rate, (0, right, 0, bottom), value=torch.nan)
 
 
 def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:

@@ -38,7 +38,7 @@ def test_two_processes_compute_the_gradients_of_one(stage: Stage, tmp_path: Path
         for name, value in expected.items():
             assert line[name] == pytest.approx(value, rel=1e-4), name
 
-    # Taken up by one process: it says what changes and goes on.
+    # Resumed by one process: it says what changes and continues.
     assert read_counters(tmp_path / "two")["num_processes"] == 2
     stage.run(tmp_path / "two", 2, *FOUR)
     stage.run(one, 2, *FOUR)

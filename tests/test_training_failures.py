@@ -765,7 +765,7 @@ def test_tensorboard_shows_what_the_metrics_hold(stage: Stage, tmp_path: Path) -
         ("--loop.use-activation-checkpointing", "true"),
     ],
 )
-def test_what_decides_nothing_may_change_when_a_run_is_taken_up(
+def test_what_decides_nothing_may_change_when_a_run_resumes(
     stage: Stage, tmp_path: Path, change: tuple[str, str]
 ) -> None:
     whole = state(stage.reference(4))

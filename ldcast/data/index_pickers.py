@@ -162,8 +162,7 @@ class IndexEqualFrequencyPicker:
             for _, source, first, stop in self._pieces
         ]
         self._last_tile = np.cumsum(counts, axis=0)  # (pieces, classes)
-        self.tiles_per_class = self._last_tile[-1]
-        self._classes = np.flatnonzero(self.tiles_per_class)
+        self._classes = np.flatnonzero(self._last_tile[-1])
         if not len(self._classes):
             raise InputError(_no_data(events, 1, TILE))
 

@@ -149,7 +149,6 @@ class EqualFrequencyPicker:
     among those that occur, then a tile of that class, then a window that contains the tile at its
     frame, each with equal chances. Tiles with data in less than half of their pixels have no class,
     and so have the partial tiles at the end of rows and columns; windows can reach there.
-    `tiles_per_class` (11,) says how many tiles each class has.
     Raises InputError for events that `check_events` refuses, crops below a tile, or an event
     without a classed tile.
     Source: Leinonen et al. 2023 (arXiv:2304.12891), section on training data.
@@ -179,7 +178,6 @@ class EqualFrequencyPicker:
         self._last_tile = np.cumsum([event_classes.size for event_classes in classes])
         flat_classes = np.concatenate([event_classes.ravel() for event_classes in classes])
         tiles = [np.flatnonzero(flat_classes == index) for index in range(len(CLASS_EDGES) + 1)]
-        self.tiles_per_class = np.array([len(of_class) for of_class in tiles])
         self._tiles = [of_class for of_class in tiles if len(of_class)]
 
     def __call__(self, rng: np.random.Generator) -> Window:

@@ -42,6 +42,6 @@ def past_of(flags: argparse.Namespace) -> RainEvent:
 def _check_exists(path: Path) -> None:
     if not path.exists():
         raise InputError(
-            f"--data {path}: expected a file or folder that exists; with --reader, spans are not "
-            "for choosing frames: give --issue-time"
+            f"--data {path}: expected a file or folder that exists; a folder takes no @START/END: "
+            "use --issue-time"
         )

@@ -30,7 +30,7 @@ def build_inputs(names: Sequence[str]) -> dict[str, Input]:
     return {name: INPUTS[name]() for name in names}
 
 
-def check_registered(inputs: Mapping[str, Input]) -> None:
+def check_inputs_registered(inputs: Mapping[str, Input]) -> None:
     """Raises InputError for an input that config.json could not name."""
     for name, given in inputs.items():
         if INPUTS.get(name) is not type(given):

@@ -35,7 +35,7 @@ def config_class(values: Mapping[str, Any]) -> type[AutoencoderConfig]:
     return autoencoder_class(values.get("kind", AutoencoderConfig.kind)).Config
 
 
-def check_registered(autoencoder: Autoencoder) -> None:
+def check_autoencoder_registered(autoencoder: Autoencoder) -> None:
     """Raises InputError for an autoencoder that config.json could not name."""
     if AUTOENCODERS.get(autoencoder.config.kind) is not type(autoencoder):
         raise InputError(

@@ -16,10 +16,10 @@ from ldcast.diffusion.registry import build_sampler, name_of, settings_of
 from ldcast.errors import InputError, check_count
 from ldcast.frames import FrameConfig
 from ldcast.inputs.known import Observed, fields_of
-from ldcast.inputs.registry import check_registered as check_inputs_registered
+from ldcast.inputs.registry import check_inputs_registered
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.models import Autoencoder
-from ldcast.models.registry import build_autoencoder, check_registered
+from ldcast.models.registry import build_autoencoder, check_autoencoder_registered
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
 from ldcast.nowcast.model_folder import (
@@ -86,7 +86,7 @@ class LDCast(nn.Module):
 
         Raises InputError for an autoencoder, a sampler or an input that is not registered.
         """
-        check_registered(self.autoencoder)
+        check_autoencoder_registered(self.autoencoder)
         check_inputs_registered(self.latent_nowcaster.inputs)
         nowcaster = self.latent_nowcaster
         return ModelConfig(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldcast.data.fields import FieldNeed, check_layout
 from ldcast.errors import InputError, check_count
@@ -209,9 +209,3 @@ def fields_of_round(
         name: (field[first : first + needs[name].num_frames] if len(field) > 1 else field)[None]
         for name, field in fields.items()
     }
-
-
-def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:
-    """rain_rate (..., H, W) with no data (NaN) added at the bottom and right, up to multiples."""
-    bottom, right = (-size % multiple for size in rain_rate.shape[-2:])
-    return nn.functional.pad(rain_rate, (0, right, 0, bottom), value=torch.nan)

@@ -19,9 +19,8 @@ from ldcast.nowcast.request import (
     MemberNoise,
     batches,
     fitting,
-    pad_to_multiple,
 )
-from ldcast.rain import RainScale, from_model_units, to_model_units
+from ldcast.rain import RainScale, from_model_units, pad_to_multiple, to_model_units
 
 
 class CallCounter:

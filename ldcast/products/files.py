@@ -113,7 +113,7 @@ def _write_zarr(dataset: xarray.Dataset, folder: Path) -> None:
     """Blank maps at first, which take no room, then one map at a time.
 
     Those of one request zarr writes side by side. Where one fails, on a full disk, the others would
-    go on, and bring the folder back after it was removed.
+    continue, and bring the folder back after it was removed.
     """
     import zarr
 

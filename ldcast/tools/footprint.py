@@ -37,10 +37,10 @@ from ldcast.machine.device import AMP_MODES, amp_dtype, autocast
 from ldcast.models import autoencoder_loss
 from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.nowcast.latent_nowcaster import build_networks
+from ldcast.tools import GIB
 from ldcast.training.activations import checkpoint_activations
 
 CPU = torch.device("cpu")
-GIB = 2**30
 # Bytes per parameter of both AdamW moments. In 8 bits each block of 256 has a float32 scale
 # (Dettmers et al. 2022, section 2); bitsandbytes and torchao have such optimizers.
 MOMENT_BYTES = {32: 2 * 4.0, 8: 2 * (1 + 4 / 256)}

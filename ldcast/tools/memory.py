@@ -29,8 +29,8 @@ from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.device import AMP_MODES, choose_device
 from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.rain import RainScale
+from ldcast.tools import GIB
 
-GIB = 2**30
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
 
 

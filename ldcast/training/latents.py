@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldcast.data.crops import WET_THRESHOLD, Example, valid_share
+from ldcast.data.crops import Example, valid_share
 from ldcast.inputs.known import Input, Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.motion import fill_gaps
-from ldcast.rain import drop_impossible_rain, is_wet, valid_mask
+from ldcast.rain import WET_THRESHOLD, drop_impossible_rain, is_wet, valid_mask
 
 
 class LatentExample(NamedTuple):

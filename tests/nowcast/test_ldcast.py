@@ -17,8 +17,7 @@ from ldcast.errors import InputError
 from ldcast.inputs.known import Known
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.ldcast import build
-from ldcast.nowcast.request import pad_to_multiple
-from ldcast.rain import to_model_units
+from ldcast.rain import pad_to_multiple, to_model_units
 from ldcast.seeds import draw_noise, keyed_generator, keyed_generators
 
 ARRAYS = load("forecast_e2e")

@@ -1,4 +1,4 @@
-"""Trainings that are killed with SIGKILL and taken up again."""
+"""Trainings that are killed with SIGKILL and resumed."""
 
 import json
 import shutil

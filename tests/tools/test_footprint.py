@@ -9,8 +9,8 @@ from torch import nn
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.errors import InputError
 from ldcast.settings import override
+from ldcast.tools import GIB
 from ldcast.tools.footprint import (
-    GIB,
     AllocationCounter,
     Footprint,
     autoencoder_pass,

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldcast.nowcast.request import pad_to_multiple
-from ldcast.rain import RainScale, is_wet, valid_mask
+from ldcast.rain import RainScale, is_wet, pad_to_multiple, valid_mask
 
 SCALE = RainScale()
 
