@@ -237,7 +237,7 @@ def without_frames(path: Path) -> None:
     path.write_text(json.dumps(table))
 
 
-def test_an_old_run_goes_on_and_refuses_other_frames(stage, tmp_path, capsys) -> None:
+def test_an_old_run_resumes_and_refuses_other_frames(stage, tmp_path, capsys) -> None:
     out = stage.run(tmp_path / "run", 1)
     without_frames(out / "state.json")
     without_frames(out / "config.json")

@@ -285,7 +285,7 @@ def test_another_sampler_than_the_presets_starts_from_its_own_settings(
     )
 
 
-def test_a_run_from_before_a_setting_goes_on(
+def test_a_run_from_before_a_setting_resumes(
     event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage = Stage("diffusion", event_path, autoencoder_run)
@@ -303,7 +303,7 @@ def test_a_run_from_before_a_setting_goes_on(
     assert "diffusion.schedule None" in stage.fails(capsys, path.parent)
 
 
-def test_a_run_from_before_kinds_of_autoencoders_goes_on(
+def test_a_run_from_before_kinds_of_autoencoders_resumes(
     event_path: Path, autoencoder_run: Path, tmp_path: Path
 ) -> None:
     stage = Stage("autoencoder", event_path, autoencoder_run)
@@ -314,7 +314,7 @@ def test_a_run_from_before_kinds_of_autoencoders_goes_on(
     assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
 
 
-def test_a_run_from_before_errors_in_mmh_goes_on_without_them(
+def test_a_run_from_before_errors_in_mmh_resumes_without_them(
     event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage = Stage("autoencoder", event_path, autoencoder_run)

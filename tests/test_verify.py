@@ -141,7 +141,7 @@ def test_the_command_repeats_itself_and_its_forecasts_can_be_made_again(folder, 
     assert scores == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_forecasts_are_kept_and_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+def test_forecasts_are_kept_and_an_interrupted_run_resumes(folder, tmp_path, monkeypatch):
     verify.main(arguments(folder, tmp_path / "whole", "--cache", str(tmp_path / "kept")))
     assert len(list((tmp_path / "kept").iterdir())) == 2  # two cases of the one model
     assert not (tmp_path / "whole" / "cache").exists()

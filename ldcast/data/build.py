@@ -13,8 +13,9 @@ cadence, and each time may occur once. Rain above 500 mm/h becomes no data. Refl
 and Zarr becomes rain by --zr. Of frames that come more often than --minutes-per-frame, those that
 are whole steps before the newest are written.
 
-An archive (Zarr) is whole at every moment. The same command again goes on where it was stopped, and
-adds the times that are newer than its last. A file that is damaged is skipped, named and counted.
+An archive (Zarr) is whole at every moment. The same command again continues where it was stopped,
+and adds the times that are newer than its last. A file that is damaged is skipped, named and
+counted.
 """
 
 import argparse

@@ -465,7 +465,7 @@ def test_times_with_seconds_are_rounded_and_other_cadences_taken(tmp_path, capsy
     assert np.array_equal(found, START + np.array(minutes) * np.timedelta64(1, "m"))
 
 
-def test_thinning_goes_on_from_the_archive(tmp_path):
+def test_thinning_continues_from_the_archive(tmp_path):
     folder = write_each(tmp_path / "radar", [0, 5, 10, 15])
     build(tmp_path / "a.zarr", folder, "--minutes-per-frame", 10)
     write_each(folder, [20, 25, 30])
@@ -514,7 +514,7 @@ def test_one_process_at_a_time_writes(tmp_path, capsys):
     build(out, path)
 
 
-def test_a_piece_of_the_domain_is_built_and_goes_on_as_such(tmp_path, capsys):
+def test_a_piece_of_the_domain_is_built_and_continues_as_such(tmp_path, capsys):
     folder, out = write_each(tmp_path / "radar", [0, 5]), tmp_path / "a.zarr"
     piece = ("--crop", 4, 10, 16, 20)
     build(out, folder, *piece)
@@ -593,7 +593,7 @@ def test_a_process_that_ends_is_one_line():
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on(tmp_path):
+def test_a_killed_build_resumes(tmp_path):
     minutes = list(range(0, 2400, 5))
     folder = write_each(tmp_path / "radar", minutes)
     out = tmp_path / "a.zarr"

@@ -582,7 +582,7 @@ def test_a_faster_feed_that_was_there_before_is_used_on_whole_5_minutes(feed) ->
     assert due_seconds(feed) == list(range(2700, 900, -300))
 
 
-def test_a_feed_that_becomes_faster_goes_on(feed) -> None:
+def test_a_feed_that_becomes_faster_continues(feed) -> None:
     bring_at(feed, *range(120, 1500, 300))
     assert due_seconds(feed) == [1320, 1020]
     for second in range(1380, 3000, 60):
@@ -606,7 +606,7 @@ def test_a_cadence_of_no_use_is_said_once(tmp_path, minutes, first, num_kept) ->
     assert f"5 minutes apart, but {minutes:g} minutes; expected 4 such in a row" in feed.lines[0]
 
 
-def test_a_feed_whose_cadence_changes_is_said_and_goes_on(feed) -> None:
+def test_a_feed_whose_cadence_changes_is_said_and_continues(feed) -> None:
     bring_at(feed, *range(0, 1500, 300))
     assert due_seconds(feed) == [1200, 900]
     for second in range(1320, 2500, 120):

@@ -272,7 +272,7 @@ def test_a_training_on_garbage_does_not_begin(found, stage: Stage, amp, tmp_path
     assert not stage.is_refused(capsys, tmp_path / "run")
 
 
-def test_a_training_in_emulated_precision_is_told_so_and_goes_on(
+def test_a_training_in_emulated_precision_is_told_so_and_continues(
     found, stage: Stage, tmp_path, capsys
 ) -> None:
     found.append(EMULATED)

@@ -86,7 +86,7 @@ class Job:
 def build_archive(out: Path, job: Job) -> Summary:
     """Adds what the archive at `out` does not have yet of the sources, or makes it.
 
-    Where anything stops the build, the archive has what was finished, and the same build goes on
+    Where anything stops the build, the archive has what was finished, and the same build continues
     from there. Raises InputError for what the user can fix, OSError for a full disk.
     """
     require_zarr()

@@ -183,7 +183,7 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_training_stops_with_its_state_saved_where_a_store_is_gone(
     tmp_path, http_address, server, event_path, monkeypatch, capsys
 ):
-    """And goes on where it was, once the store is back: as if nothing had been."""
+    """And continues where it was, once the store is back: as if nothing had been."""
     make_archive(tmp_path / "radar.zarr", num_days=2)
     monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
     arguments = ["--preset", "tiny", "--crop-size", "32", "--iterations", "6"]
