@@ -128,6 +128,15 @@ class Known:
     past: Mapping[str, Tensor] = field(default_factory=dict)
     future: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def in_order(self, names: Iterable[str]) -> "Known":
+        """The same with its inputs in the order of `names`, as the networks were built for."""
+        rank = {name: place for place, name in enumerate(names)}
+
+        def ordered(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return dict(sorted(inputs.items(), key=lambda item: rank.get(item[0], len(rank))))
+
+        return Known(self.z_past, ordered(self.past), ordered(self.future))
+
     def for_conditioner(self) -> Tensor:
         """(B, C + c, L_past, h, w): past latents, then the inputs beside them in their order."""
         num_frames = self.z_past.shape[2]

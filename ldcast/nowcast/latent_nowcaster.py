@@ -104,6 +104,7 @@ class LatentNowcaster(nn.Module):
         known: of B examples, or of one domain that all examples share.
         """
         schedule = self.training_sampler.schedule
+        known = known.in_order(self.inputs)  # a pool of files has another
         context = self.conditioner(known.for_conditioner())
         inputs = known.for_denoiser(self.conditioner.num_future_latent_frames)
 

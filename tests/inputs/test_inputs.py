@@ -611,3 +611,24 @@ def test_the_carried_past_grows_where_the_past_did() -> None:
     expected = torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None].expand(4, 5)
     torch.testing.assert_close(carried, expected)
     torch.testing.assert_close(newest, torch.full((4, 5), 8.0))
+
+
+def test_the_order_in_which_inputs_arrive_changes_nothing() -> None:
+    """A pool lists its files by name; the networks take inputs in the order of the config."""
+    values = {name: torch.randn(1, 1, 1, 2, 2) for name in ("zebra", "ant")}
+    known = Known(torch.zeros(1, 1, 1, 2, 2), {}, values)
+    for names in (("zebra", "ant"), ("ant", "zebra")):
+        got = known.in_order(names).for_denoiser(1)
+        torch.testing.assert_close(got, torch.cat([values[name] for name in names], dim=1))
+    networks = model_with("carried_rain", "orography").latent_nowcaster
+    mixed = {"orography": torch.randn(1, 1, 5, 4, 4), "carried_rain": torch.randn(1, 5, 5, 4, 4)}
+    z, step = torch.randn(1, 4, 5, 4, 4), torch.tensor([500])
+    z_past = torch.randn(1, 4, 1, 4, 4)
+    torch.manual_seed(0)
+    for parameter in networks.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    answers = [
+        networks.denoiser_given(Known(z_past, {}, dict(order)))(z, step).output
+        for order in (mixed.items(), reversed(mixed.items()))
+    ]
+    torch.testing.assert_close(answers[0], answers[1])
