@@ -4,8 +4,6 @@ The newest rain alone does not say which of it has lasted and which has just com
 `carried_rain` this one does: rain that only moved is the same in both.
 """
 
-from typing import ClassVar
-
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -15,25 +13,13 @@ from ldcast.inputs.known import LatentGrid, Observed
 from ldcast.motion import carry_through
 
 
-class CarriedPast:
+class CarriedPast(CarriedRain):
     """Latents of the past frames carried forward by one, two, ... latent frames, and their share
     that is known.
 
     Of the past, the last latent frame; each of its images stays at its place among the others.
     Unknown is what comes from outside the surroundings or from no data; it is encoded as dry.
     """
-
-    beside = "future"
-    fields: ClassVar = {}
-    margin = CarriedRain.margin
-
-    def num_channels(self, latent_channels: int) -> int:
-        return latent_channels + 1
-
-    def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        carried = torch.stack([self._carry(past, observed, grid) for past in observed.past])
-        carried = carried[:, None]  # (B, 1, T, H, W)
-        return torch.cat([grid.encode(carried), grid.known_share(carried)], dim=1)
 
     @staticmethod
     def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:
