@@ -159,7 +159,7 @@ def validation_scores(
 
     crops: driest first.
     loss: as in training. mae_log, mae_mmh: mean absolute error, where there is data, of log10 mm/h
-    and of the rain in mm/h when the latent mean is decoded.
+    (of the square root with that transform) and of the rain in mm/h when the latent mean is decoded.
     """
     scale, device = settings.rain, processes.device
     totals = torch.zeros(3, dtype=torch.float64)
@@ -172,7 +172,7 @@ def validation_scores(
         reconstruction, _, _ = autoencoder(rain_norm)
         rain_made = from_model_units(reconstruction, scale)
         is_valid = valid_mask(rain_rate)
-        log_error = (reconstruction - rain_norm)[is_valid].abs() * scale.log_std
+        log_error = (reconstruction - rain_norm)[is_valid].abs() * scale.unit
         rain_error = (rain_made - rain_rate)[is_valid].abs()
         totals += torch.stack([loss.mean(), log_error.mean(), rain_error.mean()]).double().cpu()
         if index in drawn_indices(len(crops)):

@@ -15,9 +15,13 @@ MAX_RAIN_RATE = 500.0  # mm/h; more is clutter or a wrong unit, and taken for no
 
 @dataclass(frozen=True)
 class RainScale(Settings):
-    """Constants of the transform; the defaults are the published ones.
+    """The transform and its constants; the defaults are the published ones.
 
-    Source: Leinonen et al. 2023, section 3, and the published code.
+    "log": standardised log10. "sqrt": the square root, and zero where it is dry; `dry_value`,
+    `log_mean` and `log_std` have no part in it. An error of a forecast is about as large in light
+    as in heavy rain there, while in the logarithm light rain and its edges outweigh all else; and
+    errors in mm/h are what a forecast is judged by.
+    Source: Leinonen et al. 2023, section 3, and the published code ("log").
     """
 
     wet_threshold: float = setting(0.1, "mm/h; less counts as dry", low=1e-3)
@@ -26,6 +30,12 @@ class RainScale(Settings):
     log_std: float = setting(0.528, "standard deviation of log10 mm/h", low=1e-3)
     smoothing_sigma: float = setting(0.5, "pixels; antialiasing Gaussian; 0 for none", low=0)
     max_rain_rate: float = setting(118.428, "mm/h; forecasts end here", low=1)
+    transform: str = setting("log", "log10, or the square root", choices=("log", "sqrt"))
+
+    @property
+    def unit(self) -> float:
+        """How much a model unit is, in log10 of mm/h or in the square root of mm/h."""
+        return self.log_std if self.transform == "log" else 1.0
 
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h; of all that judges rain
@@ -91,10 +101,10 @@ def pad_to_multiple(rain_rate: Tensor, multiple: int) -> Tensor:
 
 
 def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:
-    """Standardised, slightly smoothed log rain for the networks.
+    """Transformed and slightly smoothed rain for the networks.
 
     rain_rate: (..., H, W) mm/h. NaN and values below `scale.wet_threshold` become the dry value;
-        `valid_mask` keeps where NaN was. float64 is computed in float64.
+        0 with the square root; `valid_mask` keeps where NaN was. float64 is computed in float64.
     Returns rain_norm, same shape, float32, unitless; a new tensor, the input is untouched.
     Raises ValueError if the input is not floating point, infinite or negative.
     Source: Leinonen et al. 2023, section 3.
@@ -103,8 +113,12 @@ def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:
     is_dry = ~is_wet(rain_rate, scale.wet_threshold)
     if rain_rate.dtype != torch.float64:
         rain_rate = rain_rate.float()
-    log_rain = rain_rate.masked_fill(is_dry, scale.dry_value).log10()
-    return smooth((log_rain - scale.log_mean) / scale.log_std, scale.smoothing_sigma).float()
+    if scale.transform == "sqrt":
+        rain_norm = rain_rate.masked_fill(is_dry, 0.0).sqrt()
+    else:
+        log_rain = rain_rate.masked_fill(is_dry, scale.dry_value).log10()
+        rain_norm = (log_rain - scale.log_mean) / scale.log_std
+    return smooth(rain_norm, scale.smoothing_sigma).float()
 
 
 def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
@@ -112,7 +126,10 @@ def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
 
     Below `scale.wet_threshold` becomes 0, above `scale.max_rain_rate` becomes that; NaN stays NaN.
     """
-    rain_rate = torch.pow(10.0, rain_norm.float() * scale.log_std + scale.log_mean)
+    if scale.transform == "sqrt":
+        rain_rate = rain_norm.float().clamp(min=0).square()  # NaN stays NaN
+    else:
+        rain_rate = torch.pow(10.0, rain_norm.float() * scale.log_std + scale.log_mean)
     rain_rate = rain_rate.clamp(max=scale.max_rain_rate)
     return torch.where(rain_rate < scale.wet_threshold, 0.0, rain_rate)
 

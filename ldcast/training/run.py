@@ -50,6 +50,7 @@ FORMER_VALUES = {
     "frames.past_frames": FrameConfig.past_frames,
     "frames.future_frames": FrameConfig.future_frames,
     "frames.minutes_per_frame": FrameConfig.minutes_per_frame,
+    "rain.transform": "log",
     "inputs": [],
     "pool": 0,
     "noise_levels": [],
