@@ -66,7 +66,7 @@ from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.forecasts import FixedCases, drawn_titles
-from ldcast.training.latents import LatentExample, encode_example
+from ldcast.training.latents import LatentExample, encode_example, measure_linear_forecast
 from ldcast.training.pictures import Comparison
 from ldcast.training.pool import pool_batches
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
         "autoencoder": first_stage.trained_on,
     }
     nowcaster = model.latent_nowcaster
-    networks = {"conditioner": nowcaster.conditioner, "denoiser": nowcaster.denoiser}
+    networks = nowcaster.networks()
     load_start(model, networks, settings, flags)
     model.to(device)
     encode = encoder_of(model, settings)
@@ -369,6 +369,7 @@ def main(argv: list[str] | None = None) -> int:
             run.say(describe_draws(crops.picker, train_events, frames.num_frames, data.crop_size))
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
+        measure_linear_forecast(nowcaster, crops, encode, state.ema, stop)
         bar.initial = state.iteration
         trained = nowcaster
         if processes.num > 1:

@@ -18,6 +18,7 @@ from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
 CHANNEL_SIZES = ("unit", "natural")
+LINEAR_FORECAST_INPUTS = ("carried_rain", "carried_past")  # what a linear forecast is made of
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
 
@@ -32,6 +33,9 @@ class DiffusionConfig(Settings):
         "size of latent channels beside the noise: equal, or as in rain",
         choices=CHANNEL_SIZES,
     )
+    around_linear_forecast: bool = setting(
+        False, "diffuse the error of a linear forecast, in units of its size, not the latents"
+    )
     sampler: str = setting("plms", "default sampler, of ldcast/diffusion/registry.py")
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
     sampler_settings: dict = field(
@@ -43,14 +47,28 @@ class DiffusionConfig(Settings):
         # Written out, so that a folder keeps its meaning where a default changes.
         complete = all_settings(self.sampler, self.sampler_settings)
         object.__setattr__(self, "sampler_settings", complete)
-        if self.channel_sizes == "natural" and (
-            self.prediction != "v" or not SCHEDULES[self.schedule]().preserves_variance
-        ):
-            raise InputError(
-                f"channel_sizes: got natural with prediction {self.prediction} on the schedule "
-                f"{self.schedule}, expected prediction v on a schedule that preserves variance, "
-                "such as cosine"
-            )
+        needs_v = {
+            "channel_sizes: got natural": self.channel_sizes == "natural",
+            "around_linear_forecast: got true": self.around_linear_forecast,
+        }
+        is_fit = self.prediction == "v" and SCHEDULES[self.schedule]().preserves_variance
+        for got, is_wanted in needs_v.items():
+            if is_wanted and not is_fit:
+                raise InputError(
+                    f"{got} with prediction {self.prediction} on the schedule {self.schedule}, "
+                    "expected prediction v on a schedule that preserves variance, such as cosine"
+                )
+
+
+def check_inputs(inputs: Sequence[str], diffusion: DiffusionConfig) -> None:
+    """Raises InputError for unknown inputs, and where a linear forecast lacks what it needs."""
+    build_inputs(inputs)  # raises
+    missing = [name for name in LINEAR_FORECAST_INPUTS if name not in inputs]
+    if diffusion.around_linear_forecast and missing:
+        raise InputError(
+            f"around_linear_forecast: got inputs without {', '.join(missing)}, expected "
+            f"--inputs {','.join(LINEAR_FORECAST_INPUTS)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ class ModelConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        build_inputs(self.inputs)  # raises
+        check_inputs(self.inputs, self.diffusion)
 
     @property
     def compression(self) -> int:
@@ -242,7 +260,7 @@ class DiffusionTraining(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        build_inputs(self.inputs)  # raises
+        check_inputs(self.inputs, self.diffusion)
         if self.noise_levels and (len(self.noise_levels) != 2 or self.noise_levels[1] <= 0):
             raise InputError(
                 f"noise_levels: got {self.noise_levels}, expected a mean and a deviation above 0"

@@ -210,7 +210,7 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
 
 # Settings that came after calibrations had been fitted, newest first, and what they were before.
 _LATER_SETTINGS = (
-    {"rain.transform": "log"},
+    {"rain.transform": "log", "diffusion.around_linear_forecast": False},
     {
         "denoiser.linear_path_scales": (),
         "diffusion.sampler_settings.eta": 0.0,

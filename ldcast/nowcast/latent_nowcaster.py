@@ -1,20 +1,24 @@
 """Past latents to future latents: conditioner, denoiser and samplers wired together."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ldcast.config import ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
-from ldcast.diffusion.preconditioning import preconditioned_v
+from ldcast.diffusion.preconditioning import ChannelSizes, Spread, preconditioned_v
 from ldcast.diffusion.registry import build_sampler
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.inputs.known import Input, Known, num_channels_beside
 from ldcast.inputs.registry import build_inputs
 from ldcast.models import AFNOConditioner, Autoencoder, DenoiserUNet
+from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess, as_input, guess_of
 from ldcast.seeds import draw_noise
+
+LINEAR_FORECAST = "linear_forecast"  # among the inputs of the denoiser
 
 
 class LatentNowcaster(nn.Module):
@@ -27,6 +31,8 @@ class LatentNowcaster(nn.Module):
     inputs: what the networks take besides past latents, by name; `known_at_issue_time` makes them.
     channel_sizes: gives (C,), the deviation that each latent channel has beside the noise, while
         latents have deviation 1 everywhere else; None: 1 for all, as published.
+    linear_forecast: what is diffused is then its error, in units of its expected size, instead of
+        the latents; the denoiser sees it as a further input.
     """
 
     def __init__(
@@ -38,14 +44,18 @@ class LatentNowcaster(nn.Module):
         prediction: str = "noise",
         inputs: Mapping[str, Input] | None = None,
         channel_sizes: Callable[[], Tensor] | None = None,
+        linear_forecast: LinearForecast | None = None,
     ) -> None:
         super().__init__()
         if training_sampler.schedule is not inference_sampler.schedule:
             raise ValueError("the two samplers must be built on one NoiseSchedule object")
         if prediction not in PREDICTIONS:
             raise ValueError(f"got prediction {prediction!r}, expected one of {PREDICTIONS}")
-        if channel_sizes is not None and prediction != "v":
-            raise ValueError(f"got channel_sizes with prediction {prediction!r}, expected 'v'")
+        has_sizes = channel_sizes is not None or linear_forecast is not None
+        if has_sizes and prediction != "v":
+            raise ValueError(
+                f"got channel_sizes or linear_forecast with prediction {prediction!r}, expected 'v'"
+            )
         self.conditioner = conditioner
         self.denoiser = denoiser
         self.training_sampler = training_sampler
@@ -53,6 +63,14 @@ class LatentNowcaster(nn.Module):
         self.prediction = prediction
         self.inputs = dict(inputs or {})
         self.channel_sizes = channel_sizes
+        self.linear_forecast = linear_forecast
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What training fills, under the names that files use."""
+        networks = {"conditioner": self.conditioner, "denoiser": self.denoiser}
+        if self.linear_forecast is not None:
+            networks["linear_forecast"] = self.linear_forecast
+        return networks
 
     def forward(
         self,
@@ -67,8 +85,12 @@ class LatentNowcaster(nn.Module):
         z_future: (B, C, L_future, h, w), clean latents.
         generators: one per example, see `DDPMLoss`. weight: (B, 1, L_future, h, w).
         """
-        z_future = z_future * self._sizes(z_future)
-        return self.training_sampler(self.denoiser_given(known), z_future, generators, weight)
+        known = self.complete(known)
+        if self.linear_forecast is not None:
+            size = self._guess(known).size  # errors count by their size, not by its square
+            weight = self.linear_forecast.relative(size) * (1.0 if weight is None else weight)
+        denoiser, y = self.denoiser_given(known), self._to_diffused(z_future, known)
+        return self.training_sampler(denoiser, y, generators, weight)
 
     @torch.no_grad()
     def infer(self, known: Known, generators: Sequence[torch.Generator] | None = None) -> Tensor:
@@ -76,37 +98,76 @@ class LatentNowcaster(nn.Module):
         batch, channels, _, height, width = known.z_past.shape
         shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
         noise = draw_noise(shape, generators, known.z_past.device)
-        return self.sample(self.inference_sampler, self.denoiser_given(known), noise, generators)
+        known = self.complete(known)
+        denoiser = self.denoiser_given(known)
+        return self.sample(self.inference_sampler, denoiser, known, noise, generators)
 
     def sample(
         self,
         sampler: Sampler,
         denoiser: Denoiser,
+        known: Known,
         noise: Tensor,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """Future latents like noise, which is standard normal (B, C, L, h, w).
 
-        denoiser: of `denoiser_given`.
+        denoiser: of `denoiser_given`. known: of the whole domain, of `complete`.
         """
-        z = sampler(denoiser, noise, generators)
-        return z / self._sizes(z)
+        return self._from_diffused(sampler(denoiser, noise, generators), known)
+
+    def complete(self, known: Known) -> Known:
+        """With the linear forecast, where there is one, among what is known of the future."""
+        if self.linear_forecast is None:
+            return known
+        guess = self.linear_forecast(known, self._sizes(known.z_past))
+        return replace(known, future={**known.future, LINEAR_FORECAST: as_input(guess)})
+
+    def measure_linear_forecast(
+        self, known: Known, z_future: Tensor, weight: Tensor, dry: Tensor
+    ) -> None:
+        """Fits the linear forecast to training examples, see `LinearForecast.measure`."""
+        sizes = self._sizes(z_future)
+        self.linear_forecast.measure(known, z_future, weight, sizes, dry)
+
+    def _guess(self, known: Known) -> LinearGuess:
+        return guess_of(known.future[LINEAR_FORECAST])
 
     def _sizes(self, z: Tensor) -> Tensor:
-        """`channel_sizes` as a factor of z (B, C, L, h, w)."""
-        if self.channel_sizes is None:
-            return z.new_ones(())
-        return self.channel_sizes()[None, :, None, None, None]
+        """(C,) of `channel_sizes`, or 1."""
+        return z.new_ones(z.shape[1]) if self.channel_sizes is None else self.channel_sizes()
+
+    def _to_diffused(self, z: Tensor, known: Known) -> Tensor:
+        """What is diffused, of unit size but for `_spread`, from latents z (B, C, L, h, w)."""
+        sizes = self._sizes(z)[:, None, None, None]
+        if self.linear_forecast is None:
+            return z * sizes
+        mean, size = self._guess(known)
+        return (z - mean) * sizes / size
+
+    def _from_diffused(self, y: Tensor, known: Known) -> Tensor:
+        sizes = self._sizes(y)[:, None, None, None]
+        if self.linear_forecast is None:
+            return y / sizes
+        mean, size = self._guess(known)
+        return mean + y * size / sizes
+
+    def _spread(self) -> Spread | None:
+        if self.linear_forecast is not None:
+            return self.linear_forecast.covariance()
+        return None if self.channel_sizes is None else ChannelSizes(self.channel_sizes())
 
     def denoiser_given(self, known: Known) -> Denoiser:
         """The denoiser with all that is known closed over, float32; the conditioner runs once.
 
-        known: of B examples, or of one domain that all examples share.
+        known: of B examples, or of one domain that all examples share; of `complete`.
         """
         schedule = self.training_sampler.schedule
         known = known.in_order(self.inputs)  # a pool of files has another
         context = self.conditioner(known.for_conditioner())
         inputs = known.for_denoiser(self.conditioner.num_future_latent_frames)
+
+        spread = self._spread()
 
         def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
             def shared(value: Tensor) -> Tensor:
@@ -118,11 +179,10 @@ class LatentNowcaster(nn.Module):
             def network(z_in: Tensor) -> Tensor:
                 return self.denoiser(z_in, diffusion_step, levels, *beside).float()
 
-            if self.channel_sizes is None:
+            if spread is None:
                 output = network(z_noisy)
             else:
-                sizes = self.channel_sizes()
-                output = preconditioned_v(network, schedule, sizes, z_noisy, diffusion_step)
+                output = preconditioned_v(network, schedule, spread, z_noisy, diffusion_step)
             return schedule.predict(self.prediction, output, z_noisy, diffusion_step)
 
         return predict
@@ -152,6 +212,10 @@ def build_latent_nowcaster(
                 " which has no latent_scale: expected unit, or the kind cosine"
             )
         channel_sizes = autoencoder.latent_scale.sizes  # read when used: weights come later
+    linear_forecast = None
+    if config.diffusion.around_linear_forecast:
+        num_frames = conditioner.num_future_latent_frames
+        linear_forecast = LinearForecast(config.autoencoder.latent_channels, num_frames)
     return LatentNowcaster(
         conditioner,
         denoiser,
@@ -165,6 +229,7 @@ def build_latent_nowcaster(
         prediction=config.diffusion.prediction,
         inputs=inputs,
         channel_sizes=channel_sizes,
+        linear_forecast=linear_forecast,
     )
 
 
@@ -173,6 +238,7 @@ def build_networks(
 ) -> tuple[AFNOConditioner, DenoiserUNet]:
     """Conditioner and denoiser with fresh weights, wide enough for the inputs."""
     latent_channels = config.autoencoder.latent_channels
+    num_linear = latent_channels + 1 if config.diffusion.around_linear_forecast else 0
     conditioner = AFNOConditioner(
         config.conditioner,
         latent_channels,
@@ -184,6 +250,6 @@ def build_networks(
         config.denoiser,
         latent_channels,
         config.conditioner.context_channels,
-        num_channels_beside("future", inputs, latent_channels),
+        num_channels_beside("future", inputs, latent_channels) + num_linear,
     )
     return conditioner, denoiser

@@ -100,6 +100,7 @@ class LDCast(nn.Module):
                 schedule=nowcaster.training_sampler.schedule.name,
                 prediction=nowcaster.prediction,
                 channel_sizes="natural" if nowcaster.channel_sizes else "unit",
+                around_linear_forecast=nowcaster.linear_forecast is not None,
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
                 sampler_settings=settings_of(nowcaster.inference_sampler),
             ),
@@ -134,12 +135,8 @@ class LDCast(nn.Module):
         write_description(folder, "nowcaster", config, self.trained_on)
 
     def networks(self) -> dict[str, nn.Module]:
-        """The three networks under the names that files use."""
-        return {
-            "autoencoder": self.autoencoder,
-            "conditioner": self.latent_nowcaster.conditioner,
-            "denoiser": self.latent_nowcaster.denoiser,
-        }
+        """The networks under the names that files use."""
+        return {"autoencoder": self.autoencoder, **self.latent_nowcaster.networks()}
 
     @property
     def rain_multiple(self) -> int:

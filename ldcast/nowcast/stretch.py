@@ -10,7 +10,7 @@ from ldcast.diffusion import Denoiser, Prediction, Sampler
 from ldcast.diffusion.windows import cover, denoise_together
 from ldcast.errors import NonFiniteError
 from ldcast.frames import FrameConfig
-from ldcast.inputs.known import LatentGrid, Observed, known_at_issue_time
+from ldcast.inputs.known import Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.models import Autoencoder
 from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.nowcast.latent_nowcaster import LatentNowcaster
@@ -79,31 +79,35 @@ class Stretch:
         Nothing but the latents is held when it returns: decoding needs the memory.
         """
         is_shared = len(observed.past) == 1
-        denoiser = self._denoiser(observed) if is_shared else None
+        denoiser, known = self._denoiser(observed) if is_shared else (None, None)
         z = []
         for members in member_batches:
             if not is_shared:
-                denoiser = None  # frees its context before the next is made
+                denoiser = known = None  # frees its context before the next is made
                 own = replace(observed, past=observed.past[members.start : members.stop])
-                denoiser = self._denoiser(own)
+                denoiser, known = self._denoiser(own)
             noise = member_noise.of(members, round_).to(self.device)
             generators = member_noise.sampler_generators(members, round_)
             counted = self.count(denoiser)
-            z.append(self.latent_nowcaster.sample(self.sampler, counted, noise, generators))
+            z.append(self.latent_nowcaster.sample(self.sampler, counted, known, noise, generators))
         return torch.cat(z)
 
-    def _denoiser(self, observed: Observed) -> Denoiser:
-        """The denoiser of a whole domain's latents; of one example where there are windows."""
+    def _denoiser(self, observed: Observed) -> tuple[Denoiser, Known]:
+        """The denoiser of a whole domain's latents, and what is known of it.
+
+        It is of one example where there are windows.
+        """
         nowcaster, window = self.latent_nowcaster, self.window
         known = known_at_issue_time(self._padded(observed), self._latent_grid(), nowcaster.inputs)
+        known = nowcaster.complete(known)
         if window is None:
-            return nowcaster.denoiser_given(known)
+            return nowcaster.denoiser_given(known), known
         windows = cover(*known.z_past.shape[-2:], window // self.autoencoder.compression)
         groups = []
         for indices in batches(len(windows), fitting(window, window, MAX_WINDOW_PIXELS)):
             group = [windows[index] for index in indices]
             groups.append((group, nowcaster.denoiser_given(known.cut(group))))
-        return denoise_together(groups)
+        return denoise_together(groups), known
 
     def _padded(self, observed: Observed) -> Observed:
         """On the model's device, of a height and width that the networks take."""

@@ -21,9 +21,7 @@ class EMA:
         self.networks = networks
         self.max_decay = max_decay
         self.num_updates = 0
-        weights = self._weights()
-        assert all(w.dtype == torch.float32 for w in weights.values()), "train float32 weights"
-        self.shadow = {name: tensor.clone() for name, tensor in weights.items()}
+        self.start_again()
 
     def _weights(self) -> dict[str, Tensor]:
         return {
@@ -31,6 +29,12 @@ class EMA:
             for network, module in self.networks.items()
             for name, tensor in module.state_dict().items()
         }
+
+    def start_again(self) -> None:
+        """Takes the present weights for the averages."""
+        weights = self._weights()
+        assert all(w.dtype == torch.float32 for w in weights.values()), "train float32 weights"
+        self.shadow = {name: tensor.clone() for name, tensor in weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:

@@ -1,15 +1,21 @@
 """Training examples of stage 2 as latents."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
-from ldcast.data.crops import Example, valid_share
+from ldcast.data.crops import Example, TrainingCrops, valid_share
 from ldcast.inputs.known import Input, Known, LatentGrid, Observed, known_at_issue_time
+from ldcast.machine.stopping import StopRequest
 from ldcast.motion import fill_gaps
+from ldcast.nowcast.latent_nowcaster import LatentNowcaster
 from ldcast.rain import WET_THRESHOLD, drop_impossible_rain, is_wet, valid_mask
+from ldcast.training.ema import EMA
+
+NUM_MEASURED = 400  # crops that a linear forecast is fitted to
 
 
 class LatentExample(NamedTuple):
@@ -91,6 +97,35 @@ def encode_example(
         (num_given - is_valid.flatten(1).sum(1)).float(),
         example.draw_weight.expand(len(rain_rate)),
     )
+
+
+@torch.no_grad()
+def measure_linear_forecast(
+    nowcaster: LatentNowcaster,
+    crops: TrainingCrops,
+    encode: Callable[[Example], LatentExample],
+    ema: EMA,
+    stop: StopRequest,
+) -> None:
+    """Fits the linear forecast, where there is one that was not yet, and starts the averages again.
+
+    It is fitted to `NUM_MEASURED` crops, the same ones each time; not if it is stopped.
+    """
+    if nowcaster.linear_forecast is None or nowcaster.linear_forecast.is_measured:
+        return
+    examples = (
+        default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED))
+    )
+    tables = [encode(example).by_name() for example in examples]
+    if len(tables) < NUM_MEASURED:
+        return
+    latents = from_names({name: torch.cat([t[name] for t in tables]) for name in tables[0]})
+    first = default_collate([crops[0, 0, 0]])
+    dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
+    nowcaster.measure_linear_forecast(
+        latents.known, latents.z_future, latents.weight, dry.mean((0, 2, 3, 4))
+    )
+    ema.start_again()
 
 
 def from_names(table: Mapping[str, Tensor]) -> LatentExample:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ldcast.diffusion import NoiseSchedule
-from ldcast.diffusion.preconditioning import preconditioned_v
+from ldcast.diffusion.preconditioning import ChannelCovariance, ChannelSizes, preconditioned_v
 
 pytestmark = pytest.mark.core
 
@@ -24,7 +24,7 @@ def draws(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def given(network, z_noisy: Tensor, steps: Tensor, deviation: Tensor = DEVIATION) -> Tensor:
-    return preconditioned_v(network, SCHEDULE, deviation, z_noisy, steps)
+    return preconditioned_v(network, SCHEDULE, ChannelSizes(deviation), z_noisy, steps)
 
 
 @pytest.mark.parametrize("step", [0, 100, 500, 900, 999])

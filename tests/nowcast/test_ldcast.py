@@ -453,7 +453,7 @@ def test_nowcaster_refuses_two_schedules_and_unknown_predictions():
         LatentNowcaster(*parts, PLMSSampler(NoiseSchedule.sqrt_linear()))
     with pytest.raises(ValueError, match="got prediction 'z'"):
         LatentNowcaster(*parts, PLMSSampler(SCHEDULE), prediction="z")
-    with pytest.raises(ValueError, match="channel_sizes with prediction 'flow'"):
+    with pytest.raises(ValueError, match="channel_sizes or linear_forecast with prediction 'flow'"):
         LatentNowcaster(*parts, PLMSSampler(SCHEDULE), "flow", channel_sizes=lambda: torch.ones(3))
 
 

@@ -1,0 +1,235 @@
+"""A linear forecast of the latents and how large its error is, cell by cell: where networks start.
+
+Rain that is carried along its motion, averaged over more the less is known of it, is a good forecast
+already; and how wrong it will be is known well, too: hardly at all far from rain and in the first
+minutes, much where it rains or where the past was not steady. Networks that need not learn
+this are trained on what is left: the error, in units of its expected size.
+Sources: a regression and the diffusion of its error, Mardani et al. 2025 (CorrDiff, Communications
+Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STEPS).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ldcast.config import LINEAR_FORECAST_INPUTS
+from ldcast.diffusion.preconditioning import ChannelCovariance
+from ldcast.inputs.known import Known
+
+SCALES = (1, 2, 4, 8, 16)  # latent cells over which they are averaged
+SIZE_SCALES = (1, 2, 4, 8)  # and of the features that say how large the error is
+FLOOR = 0.03  # of features before their logarithm, in latents of mean square 1
+LOG_LIMITS = (-4.0, 6.0)  # of the error's mean square over its average
+NUM_ROUNDS = 2  # the errors' sizes weigh the regression, whose errors they are
+NUM_FIT_CELLS = 200_000  # from which the sizes are fitted, for each latent frame
+
+
+class LinearGuess(NamedTuple):
+    """mean: (B, C, L, h, w), latents. size: (B, 1, L, h, w), expected deviation of their error, in
+    latents of mean square 1."""
+
+    mean: Tensor
+    size: Tensor
+
+
+class LinearForecast(nn.Module):
+    """Weighted averages of the carried latents, and a weighted sum of logarithms for the error.
+
+    The weights, of each latent frame, are not trained but measured, in seconds: least squares in
+    which a cell counts by the inverse of its error's expected mean square; that is fitted by
+    quasi-likelihood (Patton 2011), for errors that are far from normal. Buffers: they are saved
+    with a model, averaged like its weights, and not seen by the optimizer.
+    """
+
+    def __init__(self, latent_channels: int, num_latent_frames: int) -> None:
+        super().__init__()
+        channels, frames = latent_channels, num_latent_frames
+        num_inputs, num_features = 2 * (channels + 1), 2 + 2 * len(SIZE_SCALES)
+        self.register_buffer("weights", torch.zeros(frames, len(SCALES), num_inputs, channels))
+        self.register_buffer("bias", torch.zeros(frames, channels))
+        self.register_buffer("size_weights", torch.zeros(frames, num_features))
+        self.register_buffer("mean_square", torch.ones(frames))  # of the error
+        self.register_buffer("vectors", torch.eye(channels).repeat(frames, 1, 1))
+        self.register_buffer("variances", torch.ones(frames, channels))
+        self.register_buffer("dry", torch.zeros(channels))
+        self.register_buffer("num_measured", torch.zeros(()))  # examples
+
+    @property
+    def is_measured(self) -> bool:
+        return bool(self.num_measured > 0)
+
+    def forward(self, known: Known, channel_sizes: Tensor) -> LinearGuess:
+        """The forecast from what is known. channel_sizes: (C,) of latents of mean square 1."""
+        inputs = _inputs(known)
+        size = inputs.shape[3:]
+        mean = self.bias.T[None, :, :, None, None]
+        for scale, weights in zip(SCALES, self.weights.unbind(1), strict=True):
+            part = torch.einsum("lic,bilhw->bclhw", weights, _averages(inputs, scale))
+            mean = mean + _spread_out(part, size)
+        features = self._features(inputs, channel_sizes)
+        log_size = torch.einsum("lf,bflhw->blhw", self.size_weights, features).clamp(*LOG_LIMITS)
+        mean_square = self.mean_square[:, None, None] * log_size.exp()
+        return LinearGuess(mean, mean_square.sqrt()[:, None])
+
+    def covariance(self) -> ChannelCovariance:
+        """Of the error's channels in units of its expected size."""
+        return ChannelCovariance(self.vectors, self.variances)
+
+    def relative(self, size: Tensor) -> Tensor:
+        """The size of an error (B, 1, L, h, w) over that of its latent frame in the mean."""
+        return size / self.mean_square.sqrt()[:, None, None]
+
+    @torch.no_grad()
+    def measure(
+        self, known: Known, z_future: Tensor, weight: Tensor, channel_sizes: Tensor, dry: Tensor
+    ) -> None:
+        """Fits all of it to N training examples.
+
+        z_future: (N, C, L, h, w). weight: (N, 1, L, h, w), how much each cell counts.
+        channel_sizes: (C,). dry: (C,), the latent of a dry cell.
+        """
+        self.dry.copy_(dry)
+        inputs = _inputs(known)
+        features = self._features(inputs, channel_sizes)
+        counts = weight[:, 0]  # (N, L, h, w)
+        certainty = torch.ones_like(counts)
+        for _ in range(NUM_ROUNDS):
+            for frame in range(inputs.shape[2]):
+                regressors = _all_averages(inputs[:, :, frame : frame + 1])[:, :, 0]
+                solution = _least_squares(
+                    regressors, z_future[:, :, frame], (counts * certainty)[:, frame]
+                )
+                shape = self.weights[frame].shape
+                self.weights[frame] = solution[:-1].reshape(shape)
+                self.bias[frame] = solution[-1]
+            mean = self(known, channel_sizes).mean
+            square = _natural(z_future - mean, channel_sizes).square().mean(1)  # (N, L, h, w)
+            self.mean_square.copy_((square * counts).sum((0, 2, 3)) / counts.sum((0, 2, 3)))
+            relative = square / self.mean_square[:, None, None]
+            for frame in range(inputs.shape[2]):
+                self.size_weights[frame] = _fit_log_size(
+                    features[:, :, frame], relative[:, frame], counts[:, frame]
+                )
+            size = self(known, channel_sizes).size
+            certainty = self.relative(size)[:, 0].square().reciprocal()
+        error = _natural(z_future - mean, channel_sizes) / size
+        products = torch.einsum("nilhw,njlhw,nlhw->lij", error, error, counts)
+        covariance = products / counts.sum((0, 2, 3))[:, None, None]
+        variances, vectors = torch.linalg.eigh(covariance.double())
+        self.variances.copy_(variances.clamp(min=1e-6))
+        self.vectors.copy_(vectors)
+        self.num_measured.fill_(len(z_future))
+
+    def _features(self, inputs: Tensor, channel_sizes: Tensor) -> Tensor:
+        """(B, F, L, h, w): 1, the known share, logarithms of rain and of its unsteadiness."""
+        rain, share, past = inputs.split([len(self.dry), 1, len(self.dry) + 1], dim=1)
+        past = past[:, :-1]
+        wetness = _norm(_natural(rain - _per_channel(self.dry), channel_sizes))
+        change = _norm(_natural(rain - past, channel_sizes))
+        logs = [
+            _spread_out((FLOOR + _averages(value, scale)).log(), inputs.shape[3:])
+            for value in (wetness, change)
+            for scale in SIZE_SCALES
+        ]
+        return torch.cat([torch.ones_like(share), share, *logs], dim=1)
+
+
+def as_input(guess: LinearGuess) -> Tensor:
+    """What networks see of a guess, (B, C + 1, L, h, w): its mean, and the logarithm of its size."""
+    return torch.cat([guess.mean, guess.size.log()], dim=1)
+
+
+def guess_of(value: Tensor) -> LinearGuess:
+    """The guess of `as_input`."""
+    return LinearGuess(value[:, :-1], value[:, -1:].exp())
+
+
+def _inputs(known: Known) -> Tensor:
+    return torch.cat([known.future[name] for name in LINEAR_FORECAST_INPUTS], dim=1)
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[None, :, None, None, None]
+
+
+def _natural(z: Tensor, channel_sizes: Tensor) -> Tensor:
+    return z * _per_channel(channel_sizes)
+
+
+def _norm(z: Tensor) -> Tensor:
+    return z.square().sum(1, keepdim=True).sqrt()
+
+
+def _averages(values: Tensor, scale: int) -> Tensor:
+    """Means over scale x scale cells, fewer at the ends, (B, c, L, h / scale, w / scale)."""
+    if scale == 1:
+        return values
+    frames, height, width = values.shape[2:]
+    cells = (frames, -(-height // scale), -(-width // scale))
+    return nn.functional.adaptive_avg_pool3d(values, cells)
+
+
+def _spread_out(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Averages, interpolated to (h, w) cells."""
+    if values.shape[3:] == torch.Size(size):
+        return values
+    num_frames = values.shape[2]
+    flat = rearrange(values, "b c l h w -> b (c l) h w")
+    flat = nn.functional.interpolate(flat, tuple(size), mode="bilinear")
+    return rearrange(flat, "b (c l) h w -> b c l h w", l=num_frames)
+
+
+def _all_averages(inputs: Tensor) -> Tensor:
+    """(B, scales x inputs, L, h, w)."""
+    size = inputs.shape[3:]
+    return torch.cat([_spread_out(_averages(inputs, scale), size) for scale in SCALES], dim=1)
+
+
+def _least_squares(regressors: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+    """Weights (K + 1, C), the last of which is the bias, of the regressors (N, K, h, w).
+
+    wanted: (N, C, h, w). counts: (N, h, w).
+    """
+    square = product = 0.0
+    for chunk in zip(*(value.split(50) for value in (regressors, wanted, counts)), strict=True):
+        x, y, count = chunk
+        x = rearrange(x, "n k h w -> k (n h w)")
+        x = torch.cat([x, torch.ones_like(x[:1])])
+        y, count = rearrange(y, "n c h w -> c (n h w)"), count.flatten()
+        square = square + ((x * count) @ x.T).double()
+        product = product + ((x * count) @ y.T).double()
+    ridge = 1e-6 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+    return torch.linalg.solve(square + ridge, product).float()
+
+
+def _fit_log_size(features: Tensor, relative: Tensor, counts: Tensor) -> Tensor:
+    """Weights (F,) of the features (N, F, h, w) for the logarithm of relative (N, h, w).
+
+    The first feature is 1.
+    """
+    x = rearrange(features, "n f h w -> (n h w) f")
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(x), generator=generator)[:NUM_FIT_CELLS].to(x.device)
+    x, y, count = (
+        value[chosen].double() for value in (x, relative.flatten(), counts.flatten())
+    )
+    scale = torch.cat([torch.ones_like(x[0, :1]), x[:, 1:].std(0).clamp(min=1e-3)])
+    x = x / scale
+    weights = torch.zeros_like(scale, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=200, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        log_size = (x @ weights).clamp(*LOG_LIMITS)
+        value = (count * (log_size + y * (-log_size).exp())).mean()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return (weights.detach() / scale).float()

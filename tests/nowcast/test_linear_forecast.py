@@ -1,0 +1,220 @@
+"""The linear forecast: what is fitted, and that models diffuse its error and give back latents."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stages import Stage, same_gradients
+from tiny_models import rain, tiny_config
+from torch import Tensor, nn
+
+from ldcast import LDCast
+from ldcast.config import DiffusionConfig, ModelConfig
+from ldcast.errors import InputError
+from ldcast.inputs.known import Known
+from ldcast.nowcast.ldcast import build
+from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess
+from ldcast.training import latents
+
+CHANNELS, FRAMES = 4, 5
+ONES, DRY = torch.ones(CHANNELS), torch.zeros(CHANNELS)
+DEVIATION = torch.tensor([1.6, 1.0, 0.6, 0.2])[:, None, None, None]
+INPUTS = ("carried_rain", "carried_past")
+SETTINGS = ["--inputs", ",".join(INPUTS), "--diffusion.around-linear-forecast", "true"]
+SETTINGS += ["--diffusion.prediction", "v", "--diffusion.schedule", "cosine"]
+SETTINGS += ["--diffusion.sampler", "dpm_solver"]
+
+
+def smooth_noise(num: int, seed: int) -> Tensor:
+    """(num, C, L, 32, 32), of about unit size, alike over some cells."""
+    noise = torch.randn(num, CHANNELS, FRAMES, 32, 32, generator=generator(seed))
+    return 5 * nn.functional.avg_pool3d(noise, (1, 5, 5), 1, (0, 2, 2))
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def known_of(carried_rain: Tensor, carried_past: Tensor) -> Known:
+    share = torch.ones_like(carried_rain[:, :1])
+    future = {
+        "carried_rain": torch.cat([carried_rain, share], dim=1),
+        "carried_past": torch.cat([carried_past, share], dim=1),
+    }
+    return Known(carried_rain[:, :, :1], {}, future)
+
+
+def examples(num: int = 50, seed: int = 0) -> tuple[Known, Tensor, LinearGuess]:
+    """What is known, latents that follow from it as below, and how."""
+    carried, past = smooth_noise(num, seed), smooth_noise(num, seed + 1)
+    size = 0.2 + carried.square().sum(1, keepdim=True).sqrt()
+    mean = 0.7 * carried + 0.1 * past + 0.2
+    noise = torch.randn(mean.shape, generator=generator(seed + 2))
+    return known_of(carried, past), mean + size * DEVIATION * noise, LinearGuess(mean, size)
+
+
+def fitted() -> LinearForecast:
+    known, z_future, guess = examples()
+    forecast = LinearForecast(CHANNELS, FRAMES)
+    weight = torch.ones_like(guess.size)
+    forecast.measure(known, z_future, weight, ONES, DRY)
+    return forecast
+
+
+@pytest.mark.core
+def test_mean_and_size_of_the_error_are_found() -> None:
+    forecast = fitted()
+    known, z_future, truth = examples(20, seed=10)
+    guess = forecast(known, ONES)
+    assert (guess.mean - truth.mean).abs().mean() < 0.05 * truth.mean.std()
+    ratio = guess.size / truth.size  # the size of all channels together
+    assert (ratio - 1).abs().mean() < 0.05
+    error = (z_future - guess.mean) / guess.size
+    calm = (truth.size < truth.size.median()).expand_as(error)
+    for part in (error[calm], error[~calm]):
+        assert part.square().mean().item() == pytest.approx(1.0, rel=0.05)
+    relative = forecast.relative(guess.size).square().mean((0, 1, 3, 4))
+    torch.testing.assert_close(relative, torch.ones(FRAMES), rtol=0.1, atol=0)
+
+
+@pytest.mark.core
+def test_the_channels_covariance_is_found_for_each_frame() -> None:
+    covariance = fitted().covariance()
+    values = torch.ones(1, CHANNELS, FRAMES, 1, 1)
+    scaled = covariance.scaled(values, lambda variance: variance.sqrt())[0, :, :, 0, 0]
+    expected = DEVIATION[:, 0, 0] / DEVIATION.square().mean().sqrt()
+    torch.testing.assert_close(scaled, expected.expand(-1, FRAMES), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.core
+def test_averages_over_many_cells_forecast_where_single_ones_do_not() -> None:
+    """The truth is the mean over 8 x 8 cells of the carried rain, whose cells are noise."""
+    carried = torch.randn(50, CHANNELS, FRAMES, 32, 32, generator=generator(3))
+    known = known_of(carried, torch.zeros_like(carried))
+    means = nn.functional.avg_pool3d(carried, (1, 8, 8))
+    z_future = nn.functional.interpolate(means, carried.shape[2:], mode="trilinear")
+    forecast = LinearForecast(CHANNELS, FRAMES)
+    forecast.measure(known, z_future, torch.ones_like(carried[:, :1]), ONES, DRY)
+    error = z_future - forecast(known, ONES).mean
+    assert error.square().mean() < 0.1 * z_future.square().mean()
+
+
+@pytest.mark.core
+def test_cells_without_data_do_not_count() -> None:
+    known, z_future, guess = examples()
+    weight = torch.ones_like(guess.size)
+    weight[..., :16, :] = 0
+    whole, spoilt = (LinearForecast(CHANNELS, FRAMES) for _ in range(2))
+    whole.measure(known, z_future, weight, ONES, DRY)
+    spoilt.measure(known, z_future.where(weight > 0, 99.0), weight, ONES, DRY)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(spoilt.state_dict()[name], value, msg=name)
+
+
+@pytest.mark.core
+def test_it_is_the_same_for_any_size_of_channels() -> None:
+    """Sizes are those of the rain; standardised latents are the same forecast."""
+    sizes = torch.tensor([1.7, 0.9, 0.5, 0.2])
+    sizes = sizes / sizes.square().mean().sqrt()
+    known, z_future, _ = examples(8)
+    scaled = {
+        name: torch.cat([value[:, :-1] / sizes[:, None, None, None], value[:, -1:]], dim=1)
+        for name, value in known.future.items()
+    }
+    natural = fitted()(known, ONES)
+    standard = fitted_on_scaled(sizes)(replace(known, future=scaled), sizes)
+    mean = standard.mean * sizes[:, None, None, None]
+    torch.testing.assert_close(mean, natural.mean, rtol=0, atol=0.04)  # the ridge is of the scaled
+    torch.testing.assert_close(standard.size, natural.size, rtol=0.02, atol=0)
+
+
+def fitted_on_scaled(sizes: Tensor) -> LinearForecast:
+    known, z_future, guess = examples()
+    factor = sizes[:, None, None, None]
+    future = {
+        name: torch.cat([value[:, :-1] / factor, value[:, -1:]], dim=1)
+        for name, value in known.future.items()
+    }
+    forecast = LinearForecast(CHANNELS, FRAMES)
+    weight = torch.ones_like(guess.size)
+    forecast.measure(replace(known, future=future), z_future / factor, weight, sizes, DRY)
+    return forecast
+
+
+def config(**diffusion: object) -> ModelConfig:
+    settings = dict(prediction="v", schedule="cosine", sampler="dpm_solver", num_sampling_steps=20)
+    return replace(
+        tiny_config(),
+        diffusion=DiffusionConfig(**settings, around_linear_forecast=True, **diffusion),
+        inputs=INPUTS,
+    )
+
+
+def filled_model() -> LDCast:
+    torch.manual_seed(0)
+    model = build(config()).eval()
+    model.latent_nowcaster.linear_forecast.load_state_dict(fitted().state_dict())
+    return model
+
+
+def test_silent_networks_forecast_the_guess_and_spread_as_its_error() -> None:
+    nowcaster = filled_model().latent_nowcaster
+    known, _, _ = examples(1, seed=20)
+    guess = nowcaster.linear_forecast(known, ONES)
+    num = 200
+    z = nowcaster.infer(
+        Known(
+            known.z_past.expand(num, -1, -1, -1, -1),
+            {},
+            {name: value.expand(num, -1, -1, -1, -1) for name, value in known.future.items()},
+        ),
+        [generator(k) for k in range(num)],
+    )
+    error = (z - guess.mean) / guess.size
+    mean = error.mean((0, 3, 4))
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=0.02)
+    expected = DEVIATION[:, 0, 0] / DEVIATION.square().mean().sqrt()
+    torch.testing.assert_close(
+        error.std((0, 3, 4)), expected.expand(-1, FRAMES), rtol=0.08, atol=0.02
+    )
+
+
+def test_a_model_with_it_is_saved_loaded_and_cut_into_windows(tmp_path: Path) -> None:
+    model = filled_model()
+    forecast = model.predict(rain(64, 96), 2)
+    assert forecast.shape == (2, 20, 64, 96) and torch.isfinite(forecast).all()
+    alone = model.predict(rain(64, 96), 1, first_member=1)
+    torch.testing.assert_close(alone[0], forecast[1], rtol=1e-4, atol=1e-4)
+    in_windows = model.predict(rain(64, 96), 2, window=64)
+    assert torch.isfinite(in_windows).all() and in_windows.shape == forecast.shape
+    model.save_pretrained(tmp_path)
+    loaded = LDCast.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config == model.config
+    assert torch.equal(loaded.predict(rain(64, 96), 2), forecast)
+
+
+@pytest.mark.core
+def test_it_needs_its_inputs_and_v() -> None:
+    with pytest.raises(InputError, match="inputs without carried_past, expected --inputs carried"):
+        replace(config(), inputs=("carried_rain",))
+    with pytest.raises(InputError, match="around_linear_forecast: got true with prediction noise"):
+        DiffusionConfig(around_linear_forecast=True)
+
+
+def test_it_is_fitted_before_the_training_and_a_resumed_run_keeps_it(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "NUM_MEASURED", 12)
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    whole = stage.run(tmp_path / "whole", 2, *SETTINGS)
+    tensors = load_file(whole / "model.safetensors")
+    start = "linear_forecast."
+    of_forecast = {name.removeprefix(start): t for name, t in tensors.items() if start in name}
+    assert of_forecast["num_measured"] == 12 and of_forecast["weights"].abs().sum() > 0
+    cut = stage.run(tmp_path / "cut", 1, *SETTINGS)
+    monkeypatch.setattr(latents, "NUM_MEASURED", 5)  # would be another one
+    same_gradients(stage.run(cut, 2, *SETTINGS), whole)
+    again = load_file(cut / "model.safetensors")
+    assert all(torch.equal(again[name], t) for name, t in tensors.items() if start in name)
