@@ -116,7 +116,7 @@ class LinearForecast(nn.Module):
             size = self(known, channel_sizes).size
             certainty = self.relative(size)[:, 0].square().reciprocal()
         error = _natural(z_future - mean, channel_sizes) / size
-        products = torch.einsum("nilhw,njlhw,nlhw->lij", error, error, counts)
+        products = torch.einsum("nilhw,njlhw->lij", error * counts[:, None], error)
         covariance = products / counts.sum((0, 2, 3))[:, None, None]
         variances, vectors = torch.linalg.eigh(covariance.double())
         self.variances.copy_(variances.clamp(min=1e-6))
