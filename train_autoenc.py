@@ -159,7 +159,8 @@ def validation_scores(
 
     crops: driest first.
     loss: as in training. mae_log, mae_mmh: mean absolute error, where there is data, of log10 mm/h
-    (of the square root with that transform) and of the rain in mm/h when the latent mean is decoded.
+    (or the square root, with that transform) and of the rain in mm/h when the latent mean is
+    decoded.
     """
     scale, device = settings.rain, processes.device
     totals = torch.zeros(3, dtype=torch.float64)

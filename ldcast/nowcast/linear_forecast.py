@@ -1,4 +1,4 @@
-"""A linear forecast of the latents and how large its error is, cell by cell: where networks start.
+"""A linear forecast of the latents, and how large its error is in each cell: networks start there.
 
 Rain that is carried along its motion, averaged over more the less is known of it, is a good forecast
 already; and how wrong it will be is known well, too: hardly at all far from rain and in the first
@@ -138,7 +138,7 @@ class LinearForecast(nn.Module):
 
 
 def as_input(guess: LinearGuess) -> Tensor:
-    """What networks see of a guess, (B, C + 1, L, h, w): its mean, and the logarithm of its size."""
+    """What networks see of a guess, (B, C + 1, L, h, w): its mean, and the log of its size."""
     return torch.cat([guess.mean, guess.size.log()], dim=1)
 
 
@@ -213,9 +213,7 @@ def _fit_log_size(features: Tensor, relative: Tensor, counts: Tensor) -> Tensor:
     x = rearrange(features, "n f h w -> (n h w) f")
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(x), generator=generator)[:NUM_FIT_CELLS].to(x.device)
-    x, y, count = (
-        value[chosen].double() for value in (x, relative.flatten(), counts.flatten())
-    )
+    x, y, count = (value[chosen].double() for value in (x, relative.flatten(), counts.flatten()))
     scale = torch.cat([torch.ones_like(x[0, :1]), x[:, 1:].std(0).clamp(min=1e-3)])
     x = x / scale
     weights = torch.zeros_like(scale, requires_grad=True)

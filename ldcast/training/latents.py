@@ -113,9 +113,7 @@ def measure_linear_forecast(
     """
     if nowcaster.linear_forecast is None or nowcaster.linear_forecast.is_measured:
         return
-    examples = (
-        default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED))
-    )
+    examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
     tables = [encode(example).by_name() for example in examples]
     if len(tables) < NUM_MEASURED:
         return

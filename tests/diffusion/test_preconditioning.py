@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ldcast.diffusion import NoiseSchedule
-from ldcast.diffusion.preconditioning import ChannelCovariance, ChannelSizes, preconditioned_v
+from ldcast.diffusion.preconditioning import ChannelSizes, preconditioned_v
 
 pytestmark = pytest.mark.core
 

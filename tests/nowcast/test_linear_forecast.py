@@ -118,7 +118,7 @@ def test_it_is_the_same_for_any_size_of_channels() -> None:
     """Sizes are those of the rain; standardised latents are the same forecast."""
     sizes = torch.tensor([1.7, 0.9, 0.5, 0.2])
     sizes = sizes / sizes.square().mean().sqrt()
-    known, z_future, _ = examples(8)
+    known, _, _ = examples(8)
     scaled = {
         name: torch.cat([value[:, :-1] / sizes[:, None, None, None], value[:, -1:]], dim=1)
         for name, value in known.future.items()
