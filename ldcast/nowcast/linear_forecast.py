@@ -1,9 +1,9 @@
 """A linear forecast of the latents, and how large its error is in each cell: networks start there.
 
-Rain that is carried along its motion, averaged over more the less is known of it, is a good forecast
+Rain carried along its motion, and averaged over wider areas the further ahead, is a good forecast
 already; and how wrong it will be is known well, too: hardly at all far from rain and in the first
-minutes, much where it rains or where the past was not steady. Networks that need not learn
-this are trained on what is left: the error, in units of its expected size.
+minutes, much where it rains or where the past was not steady. Networks that need not learn this are
+trained on what is left: the error, in units of its expected size.
 Sources: a regression and the diffusion of its error, Mardani et al. 2025 (CorrDiff, Communications
 Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STEPS).
 """
