@@ -51,8 +51,10 @@ class ChannelCovariance:
 
     def scaled(self, values: Tensor, gain: Gain) -> Tensor:
         gains = gain(self.variances.T[None, :, :, None, None])[..., 0, 0]  # (B or 1, C, L)
-        matrix = torch.einsum("lij,bjl,lkj->blik", self.vectors, gains, self.vectors)
-        return torch.einsum("blik,bklhw->bilhw", matrix.expand(len(values), -1, -1, -1), values)
+        with torch.autocast(values.device.type, enabled=False):  # z_noisy goes through it
+            matrix = torch.einsum("lij,bjl,lkj->blik", self.vectors, gains, self.vectors)
+            matrix = matrix.expand(len(values), -1, -1, -1)
+            return torch.einsum("blik,bklhw->bilhw", matrix, values.float())
 
 
 def preconditioned_v(

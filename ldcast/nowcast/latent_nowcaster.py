@@ -166,7 +166,6 @@ class LatentNowcaster(nn.Module):
         known = known.in_order(self.inputs)  # a pool of files has another
         context = self.conditioner(known.for_conditioner())
         inputs = known.for_denoiser(self.conditioner.num_future_latent_frames)
-
         spread = self._spread()
 
         def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:

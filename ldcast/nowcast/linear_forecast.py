@@ -62,7 +62,14 @@ class LinearForecast(nn.Module):
         return bool(self.num_measured > 0)
 
     def forward(self, known: Known, channel_sizes: Tensor) -> LinearGuess:
-        """The forecast from what is known. channel_sizes: (C,) of latents of mean square 1."""
+        """The forecast from what is known, float32, whatever autocast says.
+
+        channel_sizes: (C,) of latents of mean square 1.
+        """
+        with torch.autocast(self.bias.device.type, enabled=False):
+            return self._forecast(known, channel_sizes)
+
+    def _forecast(self, known: Known, channel_sizes: Tensor) -> LinearGuess:
         inputs = _inputs(known)
         size = inputs.shape[3:]
         mean = self.bias.T[None, :, :, None, None]
