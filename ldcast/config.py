@@ -18,7 +18,7 @@ from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
 CHANNEL_SIZES = ("unit", "natural")
-LINEAR_FORECAST_INPUTS = ("carried_rain", "carried_past")  # what a linear forecast is made of
+LINEAR_FORECAST_INPUT = "carried_frames"  # what a linear forecast is made of
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
 
@@ -63,11 +63,10 @@ class DiffusionConfig(Settings):
 def check_inputs(inputs: Sequence[str], diffusion: DiffusionConfig) -> None:
     """Raises InputError for unknown inputs, and where a linear forecast lacks what it needs."""
     build_inputs(inputs)  # raises
-    missing = [name for name in LINEAR_FORECAST_INPUTS if name not in inputs]
-    if diffusion.around_linear_forecast and missing:
+    if diffusion.around_linear_forecast and LINEAR_FORECAST_INPUT not in inputs:
         raise InputError(
-            f"around_linear_forecast: got inputs without {', '.join(missing)}, expected "
-            f"--inputs {','.join(LINEAR_FORECAST_INPUTS)}"
+            f"around_linear_forecast: got inputs {','.join(inputs) or 'none'}, expected --inputs "
+            f"{LINEAR_FORECAST_INPUT}"
         )
 
 

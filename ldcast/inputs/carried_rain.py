@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.inputs.known import LatentGrid, Observed
-from ldcast.motion import carry_through, motion_field, refine_motion
-from ldcast.rain import valid_mask
+from ldcast.motion import carry_through, data_box, motion_field, refine_motion
 
 
 class CarriedRain:
@@ -48,18 +47,11 @@ def motion_of_known(past: Tensor, minutes: int) -> Tensor:
     can be followed: such rain stands still.
     """
     height, width = past.shape[1:]
-    has_data = valid_mask(past).any(dim=0)
-    (top, bottom), (left, right) = (_ends(has_data.any(dim=axis)) for axis in (1, 0))
-    known = past[:, top:bottom, left:right]
+    rows, columns = data_box(past)
+    known = past[:, rows, columns]
     motion = motion_field(known, minutes)
     if motion is None:
         return torch.zeros(2, height, width, device=past.device)
     motion = refine_motion(known, motion)
-    beyond = (left, width - right, top, height - bottom)
+    beyond = (columns.start, width - columns.stop, rows.start, height - rows.stop)
     return nn.functional.pad(motion[None], beyond, mode="replicate")[0]
-
-
-def _ends(has_data: Tensor) -> tuple[int, int]:
-    """First and end of the lines (N,) that have data; of all, where none has."""
-    lines = has_data.nonzero().flatten().tolist() or [0, len(has_data) - 1]
-    return lines[0], lines[-1] + 1

@@ -6,14 +6,14 @@ known.py defines what an input is.
 from collections.abc import Mapping, Sequence
 
 from ldcast.errors import InputError
-from ldcast.inputs.carried_past import CarriedPast
+from ldcast.inputs.carried_frames import CarriedFrames
 from ldcast.inputs.carried_rain import CarriedRain
 from ldcast.inputs.known import Input
 from ldcast.settings import unknown_name
 
 INPUTS: dict[str, type] = {
     "carried_rain": CarriedRain,
-    "carried_past": CarriedPast,
+    "carried_frames": CarriedFrames,
 }
 
 

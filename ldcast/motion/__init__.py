@@ -1,6 +1,6 @@
 """The motion of rain, rain carried along it, and what that says about a forecast."""
 
-from ldcast.motion.carrying import carry, carry_through
+from ldcast.motion.carrying import carry, carry_mirrored, carry_through, data_box
 from ldcast.motion.field import mean_motion, motion_field
 from ldcast.motion.gaps import fill_gaps
 from ldcast.motion.optical_flow import refine_motion
@@ -23,7 +23,9 @@ __all__ = [
     "UPSTREAM_OBSERVED",
     "UPSTREAM_UNKNOWN",
     "carry",
+    "carry_mirrored",
     "carry_through",
+    "data_box",
     "fill_gaps",
     "forecast_quality",
     "interior_mask",

@@ -66,8 +66,43 @@ def carry_through(
     return rain_at(torch.stack(positions), rain_rate)
 
 
-def rain_at(positions: Tensor, rain_rate: Tensor) -> Tensor:
-    """(N, h, w) mm/h at positions (N, 2, h, w), rows first, of rain (H, W); NaN where unknown."""
+def carry_mirrored(
+    rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0, age: int = 0
+) -> tuple[Tensor, Tensor]:
+    """`carry_through`, and the same with a guess where the air comes from beyond the data.
+
+    There it has the rain that a mirror at the edges of the data would show, which is nearer to what
+    comes in than none at all; NaN is left only where data within these edges are missing.
+    age: frames from this rain to the newest, so that its first image is age + 1 frames later.
+    Both (num_frames, H, W) mm/h, less the border.
+    """
+    upstream = positions_upstream(motion, border)
+    positions = torch.stack(list(islice(upstream, age, age + num_frames)))
+    carried = rain_at(positions, rain_rate)
+    rows, columns = data_box(rain_rate)
+    corner = positions.new_tensor([rows.start, columns.start])[:, None, None]
+    mirrored = rain_at(positions - corner, rain_rate[rows, columns], padding="reflection")
+    return carried, mirrored.where(carried.isnan(), carried)
+
+
+def data_box(rain_rate: Tensor) -> tuple[slice, slice]:
+    """Rows and columns between the first and the last that have data, in (..., H, W); all, where
+    none has."""
+    has_data = valid_mask(rain_rate).reshape(-1, *rain_rate.shape[-2:]).any(dim=0)
+    return tuple(_extent(has_data.any(dim=axis)) for axis in (1, 0))
+
+
+def _extent(lines: Tensor) -> slice:
+    """From the first to the last of lines (N,) that are true; all, where none is."""
+    found = lines.nonzero().flatten().tolist() or [0, len(lines) - 1]
+    return slice(found[0], found[-1] + 1)
+
+
+def rain_at(positions: Tensor, rain_rate: Tensor, padding: str = "zeros") -> Tensor:
+    """(N, h, w) mm/h at positions (N, 2, h, w), rows first, of rain (H, W); NaN where unknown.
+
+    padding: "zeros": all beyond the edges is unknown. "reflection": they are mirrors.
+    """
     height, width = rain_rate.shape
     last = positions.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
     grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, h, w, 2): x, y in -1..1
@@ -77,6 +112,7 @@ def rain_at(positions: Tensor, rain_rate: Tensor) -> Tensor:
         fields.expand(len(positions), -1, -1, -1),
         grid.float(),
         mode="bilinear",
+        padding_mode=padding,
         align_corners=True,
     ).unbind(1)
     return torch.where(weight >= MIN_WEIGHT, total / weight.clamp(min=MIN_WEIGHT), torch.nan)

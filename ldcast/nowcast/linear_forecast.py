@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldcast.config import LINEAR_FORECAST_INPUTS
+from ldcast.config import LINEAR_FORECAST_INPUT
 from ldcast.diffusion.preconditioning import ChannelCovariance
 from ldcast.inputs.known import Known
 
@@ -155,7 +155,7 @@ def guess_of(value: Tensor) -> LinearGuess:
 
 
 def _inputs(known: Known) -> Tensor:
-    return torch.cat([known.future[name] for name in LINEAR_FORECAST_INPUTS], dim=1)
+    return known.future[LINEAR_FORECAST_INPUT]
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ldcast.diffusion.windows import cover
 from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
-from ldcast.inputs.carried_past import CarriedPast
+from ldcast.inputs.carried_frames import CarriedFrames
 from ldcast.inputs.carried_rain import CarriedRain, motion_of_known
 from ldcast.inputs.known import (
     FieldKind,
@@ -584,33 +584,52 @@ def test_a_feed_with_seconds_takes_fields_of_whole_minutes(shift, tmp_path) -> N
     np.testing.assert_allclose(found, event.fields["wind"].values[1:25])
 
 
-def test_the_carried_past_is_the_rain_to_come_where_all_of_it_moves_alike() -> None:
+def images(rain_rate: Tensor) -> Tensor:
+    """Each of 4 images as a channel of its own: (B, 4, L, h, w)."""
+    cells = rain_rate.nan_to_num(nan=0.0).unflatten(2, (-1, 4))[:, 0].transpose(1, 2)
+    return torch.nn.functional.avg_pool3d(cells, (1, 4, 4))
+
+
+def test_both_carried_frames_are_the_rain_to_come_where_all_of_it_moves_alike() -> None:
     rain_rate = moving_rain()
     grid = LatentGrid(as_it_is, 4, FrameConfig())
-    known = known_at_issue_time(Observed(rain_rate[:, :4]), grid, {"carried_past": CarriedPast()})
-    given = known.future["carried_past"]
-    assert given.shape == (1, 2, 5, 24, 24)
-    is_known, truth = given[:, 1:] == 1, as_it_is(rain_rate[:, None, 4:])
-    assert 0.4 < is_known.float().mean() < 0.9
-    error = (given[:, :1] - truth)[is_known].abs().mean() / truth[is_known].mean()
-    assert error < 0.02
+    inputs = {"carried_frames": CarriedFrames(), "carried_rain": CarriedRain()}
+    known = known_at_issue_time(Observed(rain_rate[:, :4]), grid, inputs)
+    given, alone = known.future.values()
+    assert given.shape == (1, 4, 5, 24, 24)
+    truth = as_it_is(rain_rate[:, None, 4:])
+    for newer_or_older in given.split(2, dim=1):
+        is_known = newer_or_older[:, 1:] == 1
+        assert 0.4 < is_known.float().mean() < 0.9
+        error = (newer_or_older[:, :1] - truth)[is_known].abs().mean() / truth[is_known].mean()
+        assert error < 0.02
+    assert given[:, 3:].sum() < given[:, 1:2].sum()  # the older one has come further
+    is_known = alone[:, 1:] == 1  # of the newest frame it is the carried rain
+    torch.testing.assert_close(given[:, 1:2], alone[:, 1:])
+    torch.testing.assert_close(given[:, :1][is_known], alone[:, :1][is_known])
 
 
-def test_the_carried_past_grows_where_the_past_did() -> None:
-    """Resting rain that doubles from image to image is, carried, what it was, image by image."""
+def test_carried_frames_tell_what_has_lasted() -> None:
+    """Resting rain that doubles from image to image: what it was last, and what before."""
     past = torch.full((1, 4, 32, 32), 1.0) * 2.0 ** torch.arange(4)[None, :, None, None]
-
-    def images(rain_rate: Tensor) -> Tensor:
-        """Each of 4 images as a channel of its own: (B, 4, L, h, w)."""
-        cells = rain_rate.nan_to_num(nan=0.0).unflatten(2, (-1, 4))[:, 0].transpose(1, 2)
-        return torch.nn.functional.avg_pool3d(cells, (1, 4, 4))
-
-    inputs = {"carried_past": CarriedPast(), "carried_rain": CarriedRain()}
+    inputs = {"carried_frames": CarriedFrames()}
     known = known_at_issue_time(Observed(past), LatentGrid(images, 4, FrameConfig()), inputs)
-    carried, newest = (known.future[name][0, :4, :, 4, 4] for name in inputs)
-    expected = torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None].expand(4, 5)
-    torch.testing.assert_close(carried, expected)
-    torch.testing.assert_close(newest, torch.full((4, 5), 8.0))
+    given = known.future["carried_frames"][0, :, :, 4, 4]
+    torch.testing.assert_close(given[:4], torch.full((4, 5), 8.0))
+    torch.testing.assert_close(given[5:9], torch.full((4, 5), 4.0))
+    torch.testing.assert_close(given[[4, 9]], torch.ones(2, 5))
+
+
+def test_carried_frames_see_a_mirror_beyond_the_data_and_say_that_it_is_one() -> None:
+    """Even rain that comes in from the left, with nothing known of its surroundings."""
+    rain_rate = moving_rain()[:, :4] + 3
+    padded = torch.nn.functional.pad(rain_rate, (16, 16, 16, 16), value=torch.nan)
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_frames": CarriedFrames()}
+    for observed in (Observed(rain_rate), Observed(padded, margin=16)):
+        given = known_at_issue_time(observed, grid, inputs).future["carried_frames"]
+        for newer_or_older in given.split(2, dim=1):
+            cells, share = newer_or_older.unbind(1)
+            assert (share == 0).any() and (cells >= 3).all()
 
 
 def test_the_order_in_which_inputs_arrive_changes_nothing() -> None:

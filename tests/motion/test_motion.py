@@ -8,6 +8,8 @@ from ldcast.motion import (
     NO_FORECAST,
     UPSTREAM_OBSERVED,
     UPSTREAM_UNKNOWN,
+    carry_mirrored,
+    data_box,
     forecast_quality,
     interior_mask,
     mean_motion,
@@ -159,3 +161,28 @@ def test_parts_of_a_large_field_move_for_themselves():
     assert motion[0, 30, 100] == pytest.approx(2, abs=0.2)
     assert motion[0, 30, 1300] == pytest.approx(-2, abs=0.2)
     assert motion.diff(dim=2).abs().max() < 0.1  # no jump between blocks
+
+
+@pytest.mark.parametrize("border", [0, 8])
+@pytest.mark.parametrize("age", [0, 1])
+def test_beyond_the_data_a_mirror_is_a_guess_and_nothing_is_known(border, age):
+    """Rain as strong as its column, with a gap, that moves right by 2 pixels a frame."""
+    rain_rate = torch.arange(20.0).expand(12, 20).clone()
+    rain_rate[:, 15] = rain_rate[:, 16] = torch.nan
+    padded = torch.full((12 + 2 * border, 20 + 2 * border), torch.nan)
+    padded[border : border + 12, border : border + 20] = rain_rate
+    motion = torch.zeros(2, *padded.shape)
+    motion[1] = 2.0
+    known, filled = carry_mirrored(padded, motion, 3, border, age)
+    assert known.shape == filled.shape == (3, 12, 20)
+    for frame in range(3):
+        came_from = torch.arange(20.0) - 2 * (frame + 1 + age)
+        is_gap = (came_from == 15) | (came_from == 16)
+        expected = came_from.abs().masked_fill(is_gap, torch.nan).expand(12, 20)
+        torch.testing.assert_close(filled[frame], expected, equal_nan=True)
+        is_known = (came_from >= 0).expand(12, 20)
+        torch.testing.assert_close(
+            known[frame], expected.masked_fill(~is_known, torch.nan), equal_nan=True
+        )
+    assert data_box(padded) == (slice(border, border + 12), slice(border, border + 20))
+    assert data_box(torch.full((2, 3, 4), torch.nan)) == (slice(0, 3), slice(0, 4))

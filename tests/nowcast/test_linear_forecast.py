@@ -22,7 +22,7 @@ from ldcast.training import latents
 CHANNELS, FRAMES = 4, 5
 ONES, DRY = torch.ones(CHANNELS), torch.zeros(CHANNELS)
 DEVIATION = torch.tensor([1.6, 1.0, 0.6, 0.2])[:, None, None, None]
-INPUTS = ("carried_rain", "carried_past")
+INPUTS = ("carried_frames",)
 SETTINGS = ["--inputs", ",".join(INPUTS), "--diffusion.around-linear-forecast", "true"]
 SETTINGS += ["--diffusion.prediction", "v", "--diffusion.schedule", "cosine"]
 SETTINGS += ["--diffusion.sampler", "dpm_solver"]
@@ -38,13 +38,10 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def known_of(carried_rain: Tensor, carried_past: Tensor) -> Known:
-    share = torch.ones_like(carried_rain[:, :1])
-    future = {
-        "carried_rain": torch.cat([carried_rain, share], dim=1),
-        "carried_past": torch.cat([carried_past, share], dim=1),
-    }
-    return Known(carried_rain[:, :, :1], {}, future)
+def known_of(newest: Tensor, before: Tensor) -> Known:
+    share = torch.ones_like(newest[:, :1])
+    future = {"carried_frames": torch.cat([newest, share, before, share], dim=1)}
+    return Known(newest[:, :, :1], {}, future)
 
 
 def examples(num: int = 50, seed: int = 0) -> tuple[Known, Tensor, LinearGuess]:
@@ -132,27 +129,25 @@ def test_it_is_the_same_for_any_size_of_channels() -> None:
     sizes = torch.tensor([1.7, 0.9, 0.5, 0.2])
     sizes = sizes / sizes.square().mean().sqrt()
     known, _, _ = examples(8)
-    scaled = {
-        name: torch.cat([value[:, :-1] / sizes[:, None, None, None], value[:, -1:]], dim=1)
-        for name, value in known.future.items()
-    }
     natural = fitted()(known, ONES)
-    standard = fitted_on_scaled(sizes)(replace(known, future=scaled), sizes)
+    standard = fitted_on_scaled(sizes)(scaled(known, sizes), sizes)
     mean = standard.mean * sizes[:, None, None, None]
     torch.testing.assert_close(mean, natural.mean, rtol=0, atol=0.04)  # the ridge is of the scaled
     torch.testing.assert_close(standard.size, natural.size, rtol=0.02, atol=0)
 
 
+def scaled(known: Known, sizes: Tensor) -> Known:
+    newest, before = known.future["carried_frames"].split(CHANNELS + 1, dim=1)
+    factor = sizes[:, None, None, None]
+    return known_of(newest[:, :-1] / factor, before[:, :-1] / factor)
+
+
 def fitted_on_scaled(sizes: Tensor) -> LinearForecast:
     known, z_future, guess = examples()
-    factor = sizes[:, None, None, None]
-    future = {
-        name: torch.cat([value[:, :-1] / factor, value[:, -1:]], dim=1)
-        for name, value in known.future.items()
-    }
     forecast = LinearForecast(CHANNELS, FRAMES)
     weight = torch.ones_like(guess.size)
-    forecast.measure(replace(known, future=future), z_future / factor, weight, sizes, DRY)
+    z_scaled = z_future / sizes[:, None, None, None]
+    forecast.measure(scaled(known, sizes), z_scaled, weight, sizes, DRY)
     return forecast
 
 
@@ -210,7 +205,9 @@ def test_a_model_with_it_is_saved_loaded_and_cut_into_windows(tmp_path: Path) ->
 
 @pytest.mark.core
 def test_it_needs_its_inputs_and_v() -> None:
-    with pytest.raises(InputError, match="inputs without carried_past, expected --inputs carried"):
+    with pytest.raises(
+        InputError, match="got inputs carried_rain, expected --inputs carried_frames"
+    ):
         replace(config(), inputs=("carried_rain",))
     with pytest.raises(InputError, match="around_linear_forecast: got true with prediction noise"):
         DiffusionConfig(around_linear_forecast=True)
