@@ -1,5 +1,8 @@
 """An autoencoder whose latents are cosines of small patches; only its decoder is learnt.
 
+A linear decoder is as good as a residual one where networks are trained by the rain that they
+forecast (`--loss crps`), since they know what it does to their latents, and costs nothing.
+
 Nothing has to be trained to encode. A latent is as predictable as the rain that it stands for, and
 the encoded crop is the crop of the encoded field, exactly.
 """
@@ -20,12 +23,13 @@ from ldcast.settings import setting
 class CosineAutoencoderConfig(AutoencoderConfig):
     """Number of cosines, sizes of the decoder and weights of its loss."""
 
-    channels: int = setting(8, "width at full resolution", low=1)
+    channels: int = setting(8, "width of a residual decoder at full resolution", low=1)
     latent_channels: int = setting(24, "channels of the latent z: cosines that are kept", low=1)
-    coarse_channels: int = setting(64, "width on the latent grid", low=1)
+    coarse_channels: int = setting(64, "width of a residual decoder on the latent grid", low=1)
     kl_weight: float = setting(0.0, "0: the encoder is not trained", low=0)
     kind: str = setting("cosine", "which autoencoder, of ldcast/models/registry.py")
     rain_weight: float = setting(0.3, "weight of the error in mm/h in the loss", low=0)
+    decoder: str = setting("residual", "what is learnt", choices=("residual", "linear"))
     num_decoder_blocks: int = setting(2, "residual blocks of the decoder, coarse", low=0)
     noise: float = setting(0.1, "deviation of the latent's noise in training, model units", low=0)
 
@@ -40,15 +44,25 @@ class CosineAutoencoderConfig(AutoencoderConfig):
             raise InputError(
                 f"kl_weight: got {self.kl_weight}, expected 0: the cosines are not trained"
             )
+        if self.decoder == "linear":
+            self._refuse("channels", "coarse_channels", "num_decoder_blocks")
+
+    def _refuse(self, *names: str) -> None:
+        """Raises InputError where settings of a residual decoder are given for a linear one."""
+        for name in names:
+            default, got = getattr(type(self), name), getattr(self, name)
+            if got != default:
+                raise InputError(f"{name}: got {got} with a linear decoder, which has none")
 
 
 class CosineAutoencoder(nn.Module):
     """The lowest cosines of patches of 4 x 4 x 4 pixels, and a decoder that adds what they lack.
 
     Encoding is the discrete cosine transform of each patch (Ahmed et al. 1974), cut off: 64 numbers
-    become C. `latent_scale` standardises them and knows how large each was. Decoding is the inverse
-    transform, plus a residual network of local convolutions; those on the latent grid see one
-    latent frame each, so that the number of frames does not matter.
+    become C. `latent_scale` standardises them and knows how large each was. Decoding starts as the
+    inverse transform. A linear decoder has weights of that form, a residual one adds a network of
+    local convolutions; those on the latent grid see one latent frame each, so that the number of
+    frames does not matter.
     Trained on noisy latents, so that small errors of a forecast latent are not amplified.
     """
 
@@ -63,6 +77,13 @@ class CosineAutoencoder(nn.Module):
         cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
         self.register_buffer("cosines", cosines)
         self.latent_scale = LatentScale(latent)
+        self.inverse = self.details = self.finish = None
+        if self.config.decoder == "linear":
+            self.inverse = nn.ConvTranspose3d(latent, 1, kernel_size=size, stride=size)
+            with torch.no_grad():
+                self.inverse.weight.copy_(cosines)
+                self.inverse.bias.zero_()
+            return
         self.details = nn.Sequential(
             Conv3d(latent, coarse, kernel_size=1),
             *(ResBlock3d(coarse, coarse, (1, 3, 3), use_norm=False)
@@ -100,8 +121,10 @@ class CosineAutoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """rain_norm (B, 1, 4L, 4h, 4w) from z (B, C, L, h, w), standardised."""
-        cosines, scale = self.cosines, self.latent_scale
-        plain = nn.functional.conv_transpose3d(scale.undo(z), cosines, stride=self.compression)
+        coefficients = self.latent_scale.undo(z)
+        if self.inverse is not None:
+            return self.inverse(coefficients)
+        plain = nn.functional.conv_transpose3d(coefficients, self.cosines, stride=self.compression)
         return plain + self.finish(torch.cat([plain, self.details(z)], dim=1))
 
     def forward(self, rain_norm: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:

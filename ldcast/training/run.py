@@ -45,6 +45,7 @@ FREE_ARGUMENTS = (
 # Came after runs had been started: what those mean that lack it.
 FORMER_VALUES = {
     "autoencoder.kind": AutoencoderConfig.kind,
+    "autoencoder.decoder": "residual",
     "autoencoder.rain_weight": AutoencoderConfig.rain_weight,
     "frames.num_frames": CropFrames.num_frames,
     "frames.past_frames": FrameConfig.past_frames,

@@ -25,6 +25,7 @@ from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.model_folder import load_weights, read_description
 
 TINY = CosineAutoencoderConfig(channels=2, latent_channels=3, coarse_channels=6)
+LINEAR = CosineAutoencoderConfig(latent_channels=3, decoder="linear")
 REACH = 5  # latent cells: two blocks of two convolutions of 3 x 3, and seams at full resolution
 
 
@@ -66,8 +67,9 @@ def test_cosines_are_orthonormal_and_the_lowest_come_first() -> None:
 
 
 @pytest.mark.core
-def test_it_starts_as_the_projection_on_the_lowest_cosines() -> None:
-    network = CosineAutoencoder(TINY).requires_grad_(False)
+@pytest.mark.parametrize("config", [TINY, LINEAR])
+def test_it_starts_as_the_projection_on_the_lowest_cosines(config) -> None:
+    network = CosineAutoencoder(config).requires_grad_(False)
     lowest = patch_cosines(4)[:3]
     patch = torch.einsum("k,ktyx->tyx", torch.tensor([5.0, -1.0, 2.0]), lowest)
     rain_norm = patch.tile(2, 3, 5)[None, None]
@@ -87,7 +89,12 @@ def test_all_cosines_lose_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"latent_channels": 65}, "65, expected at most 64"), ({"kl_weight": 0.1}, "expected 0")],
+    [
+        ({"latent_channels": 65}, "65, expected at most 64"),
+        ({"kl_weight": 0.1}, "expected 0"),
+        ({"decoder": "linear"}, "channels: got 2 with a linear decoder, which has none"),
+        ({"decoder": "cubic"}, "decoder: got 'cubic'"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message) -> None:
     with pytest.raises(InputError, match=message):
@@ -117,6 +124,16 @@ def test_a_crop_of_an_encoded_field_is_the_encoded_crop() -> None:
     expected = made[..., 16:80, 20:100][..., inside, inside]
     torch.testing.assert_close(made_crop[..., inside, inside], expected, rtol=0, atol=1e-5)
     assert (made_crop - made[..., 16:80, 20:100]).abs().max() > 1e-3  # the blocks do look around
+
+
+@pytest.mark.core
+def test_a_linear_decoder_makes_each_patch_of_its_own_latents() -> None:
+    network = stirred(LINEAR)
+    z = torch.randn(2, 3, 2, 4, 5)
+    made = network.decode(z)
+    torch.testing.assert_close(made[:, :, 4:, 8:12, 12:16], network.decode(z[:, :, 1:, 2:3, 3:4]))
+    zero = network.decode(torch.zeros_like(z))
+    torch.testing.assert_close(network.decode(2 * z) - zero, 2 * (made - zero))
 
 
 @pytest.mark.core
@@ -174,8 +191,9 @@ def test_sizes_of_channels_are_as_in_rain_and_of_unit_size_together() -> None:
 
 # 26 columns make two halves, with 7 the slices end amid a cell.
 @pytest.mark.parametrize("num_columns", [2, 7, 26])
-def test_slices_equal_one_piece(num_columns) -> None:
-    network = stirred()
+@pytest.mark.parametrize("config", [TINY, LINEAR])
+def test_slices_equal_one_piece(num_columns, config) -> None:
+    network = stirred(config)
     rain_norm, z = 3 + 2 * torch.randn(2, 1, 8, 40, 52), torch.randn(2, 3, 2, 10, 13)
     sizes = {"whole_bytes": 0, "slice_bytes": num_columns * 4 * 2 * 2 * 8 * 40}
     encoded, decoded = network.encode(rain_norm)[0], network.decode(z)
@@ -198,9 +216,10 @@ def test_slices_are_as_wide_as_asked_for(monkeypatch) -> None:
 
 
 @pytest.mark.core
-def test_every_parameter_gets_a_gradient_after_an_update() -> None:
+@pytest.mark.parametrize("config", [TINY, LINEAR])
+def test_every_parameter_gets_a_gradient_after_an_update(config) -> None:
     torch.manual_seed(0)
-    network = CosineAutoencoder(TINY)
+    network = CosineAutoencoder(config)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     for _ in range(2):  # the end of the decoder starts at zero and holds back what is before it
         optimizer.zero_grad()
@@ -225,6 +244,17 @@ def test_it_is_trained_with_flags_of_its_own_and_its_own_defaults(trained) -> No
     assert network.config == CosineAutoencoderConfig(
         channels=2, latent_channels=4, coarse_channels=6, num_decoder_blocks=1
     )
+
+
+def test_a_linear_decoder_is_trained_saved_and_loaded(trained, tmp_path) -> None:
+    stage, _, _ = trained
+    flags = ["--autoencoder.kind", "cosine", "--autoencoder.decoder", "linear"]
+    run = stage.run(tmp_path / "run", 2, *flags)
+    network = build_from(run)
+    assert network.config == CosineAutoencoderConfig(decoder="linear")
+    assert sum(p.numel() for p in network.parameters()) == 24 * 64 + 1
+    assert not torch.equal(network.inverse.weight, network.cosines)
+    torch.testing.assert_close(network.inverse.weight, network.cosines, rtol=0, atol=0.1)
 
 
 def build_from(folder: Path) -> CosineAutoencoder:
