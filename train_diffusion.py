@@ -34,6 +34,7 @@ from ldcast.data.crops import Example, TrainingCrops, ValidationCrops
 from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import notes_of_unused
 from ldcast.data.picking import describe_draws
+from ldcast.diffusion.registry import ONE_CALL
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of
 from ldcast.inputs.registry import build_inputs
@@ -65,6 +66,7 @@ from ldcast.training.arguments import (
 from ldcast.training.batches import Batches
 from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
+from ldcast.training.ensemble_loss import EnsembleLoss
 from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.latents import LatentExample, encode_example, measure_linear_forecast
 from ldcast.training.pictures import Comparison
@@ -95,6 +97,7 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
         denoiser=model.denoiser,
         diffusion=model.diffusion,
         inputs=model.inputs,
+        loss="crps" if model.diffusion.sampler == ONE_CALL else settings.loss,
     )
 
 
@@ -216,16 +219,25 @@ def recorded_data(autoencoder: Path) -> tuple[list[str], list[str]]:
     return recorded["data"], recorded["validation_data"]
 
 
+def loss_module(model: LDCast, settings: DiffusionTraining) -> nn.Module:
+    """What `training_loss` calls: the networks, to denoise or to forecast."""
+    if settings.loss == "crps":
+        return EnsembleLoss(model, settings.crps)
+    return model.latent_nowcaster
+
+
 def training_loss(
-    latent_nowcaster: nn.Module, latents: LatentExample, generators: list[torch.Generator]
+    module: nn.Module, latents: LatentExample, generators: list[torch.Generator]
 ) -> Tensor:
     """Loss per example (B,).
 
-    latent_nowcaster: called as `LatentNowcaster` is.
+    module: of `loss_module`.
     generators: one per example, for its diffusion step and noise.
-    Each latent cell counts by its share of pixels with data.
+    Each latent cell counts by its share of pixels with data; of rain, pixels with data do.
     """
-    return latent_nowcaster(latents.known, latents.z_future, generators, latents.weight)
+    if latents.rain_rate.numel():
+        return module(latents.known, latents.rain_rate, generators)
+    return module(latents.known, latents.z_future, generators, latents.weight)
 
 
 def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
@@ -255,28 +267,37 @@ def encoder_of(model: LDCast, settings: DiffusionTraining) -> Callable[[Example]
         margin=margin_of(inputs),
         max_rain_rate=settings.data.max_rain_rate,
         device=model.device,
+        keep_rain=settings.loss == "crps",
     )
 
 
 @torch.no_grad()
 def validation_loss(
-    model: LDCast, crops: Sequence[Example], seed: int, processes: Processes, stop: StopRequest
+    model: LDCast,
+    settings: DiffusionTraining,
+    crops: Sequence[Example],
+    seed: int,
+    processes: Processes,
+    stop: StopRequest,
 ) -> float:
     """Mean loss over the crops, with the same diffusion steps and noise each time."""
     total = torch.zeros(1, dtype=torch.float64)
-    nowcaster = model.latent_nowcaster
+    module, inputs = loss_module(model, settings), model.latent_nowcaster.inputs
     grid = latent_grid(model, model.autoencoder)
     for index in stop.until(processes.share(len(crops))):
         example = default_collate([crops[index]]).to(model.device)
-        latents = encode_example(example, grid, nowcaster.inputs)
+        latents = encode_example(
+            example, grid, inputs, device=model.device, keep_rain=settings.loss == "crps"
+        )
         generators = keyed_generators(seed, STREAM_VALIDATION, indices=[index])
-        total += training_loss(nowcaster, latents, generators).cpu()
+        total += training_loss(module, latents, generators).cpu()
     return processes.sum(total).item() / len(crops)
 
 
 def validate(
     model: LDCast,
     ema: EMA,
+    settings: DiffusionTraining,
     crops: Sequence[Example],
     cases: FixedCases,
     seed: int,
@@ -287,9 +308,9 @@ def validate(
 
     loss: as in training. crps: of forecasts of the fixed cases, mm/h.
     """
-    scores = {"val_loss": validation_loss(model, crops, seed, processes, stop)}
+    scores = {"val_loss": validation_loss(model, settings, crops, seed, processes, stop)}
     with ema.averaged():
-        scores["val_loss_ema"] = validation_loss(model, crops, seed, processes, stop)
+        scores["val_loss_ema"] = validation_loss(model, settings, crops, seed, processes, stop)
         crps, comparisons = cases.score(model, processes, stop)
     scores["val_crps_ema"] = crps
     return scores, comparisons
@@ -371,14 +392,14 @@ def main(argv: list[str] | None = None) -> int:
         run.resume(state, flags.tensorboard)
         measure_linear_forecast(nowcaster, crops, encode, state.ema, stop)
         bar.initial = state.iteration
-        trained = nowcaster
+        trained = loss_module(model, settings)
         if processes.num > 1:
-            trained = DistributedDataParallel(nowcaster, gradient_as_bucket_view=True)
+            trained = DistributedDataParallel(trained, gradient_as_bucket_view=True)
 
         # Dry run: what would fail in hours, at a validation or a checkpoint, fails now.
         if validation_events:
             wettest = cases.wettest()
-            validate(model, state.ema, [fixed_crops[0]], wettest, seed, processes, stop)
+            validate(model, state.ema, settings, [fixed_crops[0]], wettest, seed, processes, stop)
         else:
             run.say(NO_VALIDATION)
         run.rehearse_save(state)
@@ -396,7 +417,7 @@ def main(argv: list[str] | None = None) -> int:
                 scores, comparisons = {}, []
                 if validation_events:
                     scores, comparisons = validate(
-                        model, state.ema, fixed_crops, cases, seed, processes, stop
+                        model, state.ema, settings, fixed_crops, cases, seed, processes, stop
                     )
                     if processes.any(stop.is_set):  # cut short: made again when resumed
                         continue

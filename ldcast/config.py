@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ldcast.data.picking import PICKERS
 from ldcast.data.variations import MAX_RAIN_FACTOR_DB
-from ldcast.diffusion.registry import all_settings
+from ldcast.diffusion.registry import ONE_CALL, all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.frames import CropFrames, FrameConfig
@@ -218,6 +218,20 @@ class ForecastScoreConfig(Settings):
 
 
 @dataclass(frozen=True)
+class CRPSLossConfig(Settings):
+    """The loss `crps` of stage 2, see `EnsembleLoss`."""
+
+    num_members: int = setting(2, "members of each example", low=2)
+    block_sizes: tuple[int, ...] = setting((1, 4, 16), "pixels; blocks whose means count", low=1)
+    transformed_weight: float = setting(0.3, "weight of the CRPS in the networks' units", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.block_sizes:
+            raise InputError("block_sizes: got none, expected at least one, such as 1")
+
+
+@dataclass(frozen=True)
 class AutoencoderTraining(Settings):
     """Settings of stage 1, `train_autoenc.py`."""
 
@@ -240,6 +254,12 @@ class DiffusionTraining(Settings):
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     inputs: tuple[str, ...] = setting((), INPUTS_HELP)
+    loss: str = setting(
+        "denoising",
+        "of latents that are denoised, or of forecasts in one call",
+        choices=("denoising", "crps"),
+    )
+    crps: CRPSLossConfig = field(default_factory=CRPSLossConfig)
     loss_norm: str = setting("l2", "error of the prediction", choices=("l1", "l2"))
     noise_levels: tuple[float, ...] = setting(
         (),
@@ -263,6 +283,31 @@ class DiffusionTraining(Settings):
         if self.noise_levels and (len(self.noise_levels) != 2 or self.noise_levels[1] <= 0):
             raise InputError(
                 f"noise_levels: got {self.noise_levels}, expected a mean and a deviation above 0"
+            )
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        """Raises InputError for settings of one loss with the other, where they do nothing."""
+        is_crps, sampler = self.loss == "crps", self.diffusion.sampler
+        if is_crps != (sampler == ONE_CALL):
+            raise InputError(
+                f"loss: got {self.loss} with the sampler {sampler}, expected crps with {ONE_CALL}, "
+                "or denoising with another (--loss, --diffusion.sampler, --diffusion.num-sampling-"
+                "steps): networks of one call are trained by their forecasts"
+            )
+        if is_crps and self.forecast_score.num_sampling_steps > 1:
+            raise InputError(
+                f"forecast_score.num_sampling_steps: got {self.forecast_score.num_sampling_steps} "
+                "with loss crps, expected 0: its models forecast in one call"
+            )
+        if is_crps and (self.noise_levels or self.loss_norm != "l2"):
+            raise InputError("got noise_levels or loss_norm with loss crps, expected none of them")
+        if not is_crps and self.crps != CRPSLossConfig():
+            raise InputError("got settings of crps with loss denoising, expected --loss crps")
+        if is_crps and max(self.crps.block_sizes) > self.data.crop_size:
+            raise InputError(
+                f"block_sizes: got {max(self.crps.block_sizes)} pixels with crops of "
+                f"{self.data.crop_size}, expected no larger ones"
             )
 
 

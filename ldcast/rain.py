@@ -1,5 +1,6 @@
 """Rain rates in mm/h to the networks' units and back: the only home of these constants."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,12 +127,19 @@ def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
 
     Below `scale.wet_threshold` becomes 0, above `scale.max_rain_rate` becomes that; NaN stays NaN.
     """
+    rain_rate = undo_transform(rain_norm, scale)
+    return torch.where(rain_rate < scale.wet_threshold, 0.0, rain_rate)
+
+
+def undo_transform(rain_norm: Tensor, scale: RainScale) -> Tensor:
+    """`from_model_units` before what is too little for rain becomes 0."""
     if scale.transform == "sqrt":
         rain_rate = rain_norm.float().clamp(min=0).square()  # NaN stays NaN
     else:
-        rain_rate = torch.pow(10.0, rain_norm.float() * scale.log_std + scale.log_mean)
-    rain_rate = rain_rate.clamp(max=scale.max_rain_rate)
-    return torch.where(rain_rate < scale.wet_threshold, 0.0, rain_rate)
+        log_rain = rain_norm.float() * scale.log_std + scale.log_mean
+        # Hardly above the highest rate before the power: an infinite one has no gradient but NaN.
+        rain_rate = torch.pow(10.0, log_rain.clamp(max=math.log10(scale.max_rain_rate) + 1e-6))
+    return rain_rate.clamp(max=scale.max_rain_rate)
 
 
 def smooth(field_2d: Tensor, sigma: float) -> Tensor:

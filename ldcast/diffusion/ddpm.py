@@ -56,7 +56,7 @@ class DDPMLoss:
         z: (B, C, L, h, w) clean latents.
         generators: one CPU generator per example, from which its diffusion step and its noise are
             drawn, in this order; None draws from the global generator.
-        weight: (B, 1, L, h, w) between 0 and 1, how much each latent cell counts; the loss is the
+        weight: (B, 1, L, h, w), 0 or more, how much each latent cell counts; the loss is the
             weighted mean, and 0 for an example without any weight.
         """
         sources = [None] * len(z) if generators is None else generators

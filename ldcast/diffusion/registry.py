@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldcast.diffusion.dpm_solver import DPMSolverSampler
+from ldcast.diffusion.one_call import OneCallSampler
 from ldcast.diffusion.plms import PLMSSampler
 from ldcast.diffusion.sampler import Sampler
 from ldcast.diffusion.schedule import NoiseSchedule
@@ -18,8 +19,10 @@ from ldcast.settings import unknown_name
 SAMPLERS: dict[str, type] = {
     "plms": PLMSSampler,
     "dpm_solver": DPMSolverSampler,
+    "one_call": OneCallSampler,
 }
 
+ONE_CALL = "one_call"  # which `--loss crps` trains
 _COMMON = ("schedule", "num_sampling_steps")  # of every sampler; all other fields are settings
 
 

@@ -30,7 +30,7 @@ class CarriedFrames:
 
     beside = "future"
     fields: ClassVar = {}
-    margin = 96  # pixels: rain that moves by 5 pixels a frame comes from as far after 100 minutes
+    margin = 96  # pixels: rain that moves by 4.5 pixels a frame comes from as far in 105 minutes
 
     def num_channels(self, latent_channels: int) -> int:
         return NUM_CARRIED * (latent_channels + 1)

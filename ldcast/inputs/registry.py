@@ -23,6 +23,11 @@ def build_inputs(names: Sequence[str]) -> dict[str, Input]:
     Raises InputError for one that is not registered, and for one that is named twice.
     """
     for name in names:
+        if name == "carried_past":
+            raise InputError(
+                "inputs: got carried_past, which carried_frames has replaced: it holds other "
+                "frames, so a model of the former has to be trained anew, on carried_frames"
+            )
         if name not in INPUTS:
             raise InputError(unknown_name(name, list(INPUTS), "input"))
     if len(set(names)) < len(names):

@@ -1,7 +1,7 @@
 """Building blocks that two or more networks share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -20,6 +20,25 @@ class Conv3d(nn.Conv3d):
             return super().forward(x)
         settings = self.stride, self.padding, self.dilation, self.groups
         return conv3d(x, self.weight, self.bias, *settings)
+
+
+def cell_averages(values: Tensor, scale: int) -> Tensor:
+    """Means over scale x scale cells, of fewer at the bottom and right ends.
+
+    values: (B, c, L, h, w) -> (B, c, L, ceil(h / scale), ceil(w / scale)).
+    """
+    planes = rearrange(values, "b c l h w -> b (c l) h w")
+    means = nn.functional.avg_pool2d(planes, scale, ceil_mode=True, count_include_pad=False)
+    return rearrange(means, "b (c l) h w -> b c l h w", l=values.shape[2])
+
+
+def spread_out(averages: Tensor, scale: int, size: Sequence[int]) -> Tensor:
+    """What `cell_averages` gives, interpolated linearly to the cells (h, w) `size` it was of."""
+    height, width = size
+    planes = rearrange(averages, "b c l h w -> b (c l) h w")
+    planes = nn.functional.interpolate(planes, scale_factor=scale, mode="bilinear")
+    planes = planes[..., :height, :width]
+    return rearrange(planes, "b (c l) h w -> b c l h w", l=averages.shape[2])
 
 
 def conv3d(

@@ -9,7 +9,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.models.blocks import MLP, AFNOFilter, Conv3d, sinusoids, store_channels_last
+from ldcast.models.blocks import (
+    MLP,
+    AFNOFilter,
+    Conv3d,
+    cell_averages,
+    sinusoids,
+    spread_out,
+    store_channels_last,
+)
 from ldcast.settings import Settings, setting
 
 
@@ -209,12 +217,8 @@ def coarse(path: LinearPath, seen: Tensor, embedding: Tensor, scale: int) -> Ten
 
     Of such averages noise has the size 1 / scale and rain about 1; both are brought nearer to 1.
     """
-    frames, (height, width) = seen.shape[2], seen.shape[3:]
-    cells = (frames, -(-height // scale), -(-width // scale))
-    averages = math.sqrt(scale) * nn.functional.adaptive_avg_pool3d(seen, cells)
-    answer = rearrange(path(averages, embedding), "b c l h w -> b (c l) h w")
-    answer = nn.functional.interpolate(answer, (height, width), mode="bilinear")
-    return rearrange(answer, "b (c l) h w -> b c l h w", l=frames)
+    averages = math.sqrt(scale) * cell_averages(seen, scale)
+    return spread_out(path(averages, embedding), scale, seen.shape[3:])
 
 
 def conv(in_channels: int, out_channels: int) -> Conv3d:

@@ -95,12 +95,24 @@ class LatentNowcaster(nn.Module):
     @torch.no_grad()
     def infer(self, known: Known, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Future latents (B, C, L_future, h, w), one draw for each of B domains."""
+        return self.draw_members(known, 1, generators)[0]
+
+    def draw_members(
+        self, known: Known, num_members: int, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        """Future latents (E, B, C, L_future, h, w), E draws for each of B domains.
+
+        generators: B of them; a domain's members are drawn one after the other from its own.
+        """
         batch, channels, _, height, width = known.z_past.shape
         shape = (batch, channels, self.conditioner.num_future_latent_frames, height, width)
-        noise = draw_noise(shape, generators, known.z_past.device)
         known = self.complete(known)
-        denoiser = self.denoiser_given(known)
-        return self.sample(self.inference_sampler, denoiser, known, noise, generators)
+        denoiser, sampler = self.denoiser_given(known), self.inference_sampler
+        members = []
+        for _ in range(num_members):
+            noise = draw_noise(shape, generators, known.z_past.device)
+            members.append(self.sample(sampler, denoiser, known, noise, generators))
+        return torch.stack(members)
 
     def sample(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.data.fields import FieldNeed
 from ldcast.diffusion import Sampler
-from ldcast.diffusion.registry import build_sampler, name_of, settings_of
+from ldcast.diffusion.registry import ONE_CALL, build_sampler, name_of, settings_of
 from ldcast.errors import InputError, check_count
 from ldcast.frames import FrameConfig
 from ldcast.inputs.known import Observed, fields_of
@@ -288,11 +288,16 @@ class LDCast(nn.Module):
         """Makes a sampler of that name and number of steps the default; None keeps what there is.
 
         Another sampler than the model's has its own default settings.
-        Raises InputError for an unknown name, and for a number of steps that the noise schedule
-        does not have.
+        Raises InputError for an unknown name, for a number of steps that the noise schedule does
+        not have, and between one call and many, which are trained apart.
         """
         sampler = self._inference_sampler(num_sampling_steps)
-        if name is not None and name != name_of(sampler):
+        if name is not None and name != (own := name_of(sampler)):
+            if ONE_CALL in (own, name):
+                raise InputError(
+                    f"got the sampler {name} for a model that was trained for {own}, expected that "
+                    "one: networks of one call cannot denoise step by step, nor others in one call"
+                )
             sampler = build_sampler(name, sampler.schedule, sampler.num_sampling_steps)
         self.latent_nowcaster.inference_sampler = sampler
 

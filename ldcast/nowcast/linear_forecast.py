@@ -8,7 +8,6 @@ Sources: a regression and the diffusion of its error, Mardani et al. 2025 (CorrD
 Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STEPS).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,9 @@ from torch import Tensor, nn
 
 from ldcast.config import LINEAR_FORECAST_INPUT
 from ldcast.diffusion.preconditioning import ChannelCovariance
+from ldcast.errors import InputError
 from ldcast.inputs.known import Known
+from ldcast.models.blocks import cell_averages, spread_out
 
 SCALES = (1, 2, 4, 8, 16)  # latent cells over which they are averaged
 SIZE_SCALES = (1, 2, 4, 8)  # and of the features that say how large the error is
@@ -74,8 +75,8 @@ class LinearForecast(nn.Module):
         size = inputs.shape[3:]
         mean = self.bias.T[None, :, :, None, None]
         for scale, weights in zip(SCALES, self.weights.unbind(1), strict=True):
-            part = torch.einsum("lic,bilhw->bclhw", weights, _averages(inputs, scale))
-            mean = mean + _spread_out(part, size)
+            part = torch.einsum("lic,bilhw->bclhw", weights, cell_averages(inputs, scale))
+            mean = mean + spread_out(part, scale, size)
         features = self._features(inputs, channel_sizes)
         log_size = torch.einsum("lf,bflhw->blhw", self.size_weights, features).clamp(*LOG_LIMITS)
         mean_square = self.mean_square[:, None, None] * log_size.exp()
@@ -98,6 +99,12 @@ class LinearForecast(nn.Module):
         z_future: (N, C, L, h, w). weight: (N, 1, L, h, w), how much each cell counts.
         channel_sizes: (C,). dry: (C,), the latent of a dry cell.
         """
+        is_empty = weight.sum((0, 1, 3, 4)) == 0
+        if is_empty.any():
+            raise InputError(
+                f"no training crop has data in latent frame {int(is_empty.nonzero()[0]) + 1} of "
+                f"the future, expected some of {len(weight)}: give data without such gaps"
+            )
         self.dry.copy_(dry)
         inputs = _inputs(known)
         features = self._features(inputs, channel_sizes)
@@ -137,7 +144,7 @@ class LinearForecast(nn.Module):
         wetness = _norm(_natural(rain - _per_channel(self.dry), channel_sizes))
         change = _norm(_natural(rain - past, channel_sizes))
         logs = [
-            _spread_out((FLOOR + _averages(value, scale)).log(), inputs.shape[3:])
+            spread_out((FLOOR + cell_averages(value, scale)).log(), scale, inputs.shape[3:])
             for value in (wetness, change)
             for scale in SIZE_SCALES
         ]
@@ -170,29 +177,11 @@ def _norm(z: Tensor) -> Tensor:
     return z.square().sum(1, keepdim=True).sqrt()
 
 
-def _averages(values: Tensor, scale: int) -> Tensor:
-    """Means over scale x scale cells, fewer at the ends, (B, c, L, h / scale, w / scale)."""
-    if scale == 1:
-        return values
-    frames, height, width = values.shape[2:]
-    cells = (frames, -(-height // scale), -(-width // scale))
-    return nn.functional.adaptive_avg_pool3d(values, cells)
-
-
-def _spread_out(values: Tensor, size: Sequence[int]) -> Tensor:
-    """Averages, interpolated to (h, w) cells."""
-    if values.shape[3:] == torch.Size(size):
-        return values
-    num_frames = values.shape[2]
-    flat = rearrange(values, "b c l h w -> b (c l) h w")
-    flat = nn.functional.interpolate(flat, tuple(size), mode="bilinear")
-    return rearrange(flat, "b (c l) h w -> b c l h w", l=num_frames)
-
-
 def _all_averages(inputs: Tensor) -> Tensor:
     """(B, scales x inputs, L, h, w)."""
     size = inputs.shape[3:]
-    return torch.cat([_spread_out(_averages(inputs, scale), size) for scale in SCALES], dim=1)
+    averages = (spread_out(cell_averages(inputs, scale), scale, size) for scale in SCALES)
+    return torch.cat(list(averages), dim=1)
 
 
 def _least_squares(regressors: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ldcast.data.event import RainEvent, check_apart
 from ldcast.data.readers.specs import absolute_spec, read_event
 from ldcast.data.reading import Reading
 from ldcast.data.spans import hold_out
+from ldcast.diffusion.registry import ONE_CALL
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.machine.device import AMP_MODES
@@ -109,9 +110,17 @@ def parse_train_arguments(
     for flag, (name, _) in COMMON.items():
         if flag in flags:
             changes[name] = getattr(flags, flag)
-    sampler = "diffusion.sampler"
-    if sampler in changes and changes[sampler] != settings.diffusion.sampler:
+    if changes.get("loss") == "crps":
+        changes = {"diffusion.sampler": ONE_CALL, "diffusion.num_sampling_steps": 1, **changes}
+    sampler = changes.get("diffusion.sampler")
+    if sampler is not None and sampler != settings.diffusion.sampler:
         changes.setdefault("diffusion.sampler_settings", {})  # another one has its own
+        is_one_call = settings.diffusion.sampler == ONE_CALL
+        if is_one_call and "diffusion.num_sampling_steps" not in changes:
+            raise InputError(
+                f"got the sampler {sampler} for a model of one call, expected "
+                "--diffusion.num-sampling-steps beside it, such as 20"
+            )
     return TrainArguments(override(settings, changes), flags)
 
 

@@ -27,6 +27,8 @@ class LatentExample(NamedTuple):
     num_wet, num_valid, num_impossible: (B,) pixels with 0.1 mm/h or more, with data, and with rain
         that cannot be, of all frames of the crop itself.
     draw_weight: (B,) by which the loss of each is multiplied, see `Window`.
+    rain_rate: (B, 1, T, H, W) mm/h, NaN = no data, of the future frames; T = 0 for a loss that has
+        no use for it.
     """
 
     z_past: Tensor
@@ -38,6 +40,7 @@ class LatentExample(NamedTuple):
     num_valid: Tensor
     num_impossible: Tensor
     draw_weight: Tensor
+    rain_rate: Tensor
 
     @property
     def known(self) -> Known:
@@ -47,6 +50,9 @@ class LatentExample(NamedTuple):
     def wet_share(self) -> Tensor:
         """Share of the pixels with data that are wet, of the whole batch; a scalar."""
         return self.num_wet.sum() / self.num_valid.sum().clamp(min=1)
+
+    def without_rain(self) -> "LatentExample":
+        return self._replace(rain_rate=self.rain_rate[:, :, :0])
 
     def to(self, device: torch.device) -> "LatentExample":
         """On a device, float32."""
@@ -68,12 +74,14 @@ def encode_example(
     margin: int = 0,
     max_rain_rate: float = float("inf"),
     device: torch.device | str = "cpu",
+    keep_rain: bool = False,
 ) -> LatentExample:
     """Latents and inputs of a batch of rain (B, 1, T, H, W) mm/h, past and future frames.
 
     grid: encodes with the frozen autoencoder. margin: pixels on all sides of the example that only
     the inputs look at. max_rain_rate: mm/h; pixels above it count as no data.
     device: of what comes out, and of the work. Gaps of the past are filled as for a forecast.
+    keep_rain: of the future, as `rain_rate`.
     """
     example = example.to(device)
     rain_rate, _ = drop_impossible_rain(example.rain_rate, max_rain_rate)
@@ -96,6 +104,7 @@ def encode_example(
         is_valid.flatten(1).sum(1).float(),
         (num_given - is_valid.flatten(1).sum(1)).float(),
         example.draw_weight.expand(len(rain_rate)),
+        future if keep_rain else future[:, :, :0],
     )
 
 
@@ -114,7 +123,7 @@ def measure_linear_forecast(
     if nowcaster.linear_forecast is None or nowcaster.linear_forecast.is_measured:
         return
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
-    tables = [encode(example).by_name() for example in examples]
+    tables = [encode(example).without_rain().by_name() for example in examples]
     if len(tables) < NUM_MEASURED:
         return
     latents = from_names({name: torch.cat([t[name] for t in tables]) for name in tables[0]})

@@ -23,6 +23,7 @@ from ldcast.errors import InputError
 from ldcast.machine.files import code_fingerprint, naming, write_text
 from ldcast.machine.processes import Processes
 from ldcast.machine.stopping import StopRequest
+from ldcast.rain import as_float32
 from ldcast.seeds import STREAM_POOL, keyed_rng
 from ldcast.training.batches import Batches
 from ldcast.training.latents import LatentExample, from_names
@@ -54,9 +55,9 @@ class LatentPool(Dataset):
 
     def __getitem__(self, key: tuple[int, int, int]) -> LatentExample:
         index = int(keyed_rng(self._seed, STREAM_POOL, *key).integers(self._size))
-        return from_names(
-            {name: torch.from_numpy(np.array(of[index])) for name, of in self._arrays.items()}
-        )
+        table = {name: np.array(of[index]) for name, of in self._arrays.items()}
+        table["rain_rate"] = as_float32(table["rain_rate"])
+        return from_names({name: torch.from_numpy(value) for name, value in table.items()})
 
 
 def pool_batches(
@@ -142,7 +143,10 @@ def _fill(
             part = arrays[name][indices.start : indices.stop]
             with np.errstate(over="ignore"):
                 part[:] = value.cpu().numpy()
-            if not np.isfinite(part).all():
+            is_lost = ~np.isfinite(part)
+            if name == "rain_rate":  # NaN = no data
+                is_lost &= ~value.cpu().isnan().numpy()
+            if is_lost.any():
                 raise InputError(
                     f"{name} has values up to {value.abs().max():.3g}, expected no more than "
                     "65,504, which a pool can hold: scale the input to about unit size"

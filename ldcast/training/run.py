@@ -54,6 +54,7 @@ FORMER_VALUES = {
     "rain.transform": "log",
     "inputs": [],
     "pool": 0,
+    "loss": "denoising",
     "noise_levels": [],
     "denoiser.use_linear_path": False,
     "denoiser.linear_path_scales": [],
@@ -67,7 +68,7 @@ FORMER_VALUES = {
     "data_settings.rain_factor_db": 0.0,
 }
 # Was not recorded at first: any value goes where a run lacks it.
-UNRECORDED = ("diffusion.sampler_settings.spacing", "data_settings.", "held_out_frames")
+UNRECORDED = ("crps.", "diffusion.sampler_settings.spacing", "data_settings.", "held_out_frames")
 PHASES = "phase_ends"
 
 

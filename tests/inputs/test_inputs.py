@@ -651,3 +651,8 @@ def test_the_order_in_which_inputs_arrive_changes_nothing() -> None:
         for order in (mixed.items(), reversed(mixed.items()))
     ]
     torch.testing.assert_close(answers[0], answers[1])
+
+
+def test_the_input_that_is_gone_says_what_took_its_place() -> None:
+    with pytest.raises(InputError, match="carried_past, which carried_frames has replaced"):
+        build_inputs(("carried_rain", "carried_past"))

@@ -13,8 +13,10 @@ from ldcast.models.blocks import (
     AFNOFilter,
     Conv3d,
     ResBlock3d,
+    cell_averages,
     inverse_real_fft,
     sinusoids,
+    spread_out,
     store_channels_last,
 )
 
@@ -287,3 +289,16 @@ def test_whoever_turns_onednn_off_is_without_it() -> None:
     with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), CalledOperators() as called:
         Conv3d(4, 4, 3)(torch.randn(1, 4, 3, 5, 6))
     assert "mkldnn_convolution" not in called.names
+
+
+@pytest.mark.core
+def test_averages_are_over_whole_squares_of_cells_and_fewer_at_the_ends() -> None:
+    values = torch.arange(7.0).expand(1, 2, 3, 5, 7)
+    averages = cell_averages(values, 4)
+    assert averages.shape == (1, 2, 3, 2, 2)
+    torch.testing.assert_close(averages[0, 1, 2], torch.tensor([[1.5, 5.0]]).expand(2, 2))
+    made = spread_out(averages, 4, (5, 7))
+    # Between the middles of the squares, as if both were whole: 1.5 and 5.5.
+    expected = torch.tensor([1.5, 1.5, 1.5 + 3.5 / 8, 1.5 + 3 * 3.5 / 8, 5 - 3 * 3.5 / 8])
+    torch.testing.assert_close(made[0, 0, 0, 0, :5], expected)
+    torch.testing.assert_close(spread_out(cell_averages(values, 1), 1, (5, 7)), values)

@@ -136,6 +136,30 @@ def test_it_is_the_same_for_any_size_of_channels() -> None:
     torch.testing.assert_close(standard.size, natural.size, rtol=0.02, atol=0)
 
 
+@pytest.mark.core
+def test_a_cell_has_the_same_forecast_in_a_domain_of_any_size() -> None:
+    """It depends on averages over as many cells as when it was fitted, ends apart."""
+    carried, past = (
+        5 * nn.functional.avg_pool3d(
+            torch.randn(1, CHANNELS, FRAMES, 54, 57, generator=generator(seed)), (1, 5, 5), 1,
+            (0, 2, 2),
+        )
+        for seed in (3, 4)
+    )  # fmt: skip
+    whole = fitted()(known_of(carried, past), ONES)
+    part = fitted()(known_of(carried[..., :45, :37], past[..., :45, :37]), ONES)
+    for of_whole, of_part in zip(whole, part, strict=True):
+        torch.testing.assert_close(of_part[..., :20, :12], of_whole[..., :20, :12])
+
+
+def test_frames_without_any_data_cannot_be_fitted() -> None:
+    known, z_future, guess = examples(4)
+    weight = torch.ones_like(guess.size)
+    weight[:, :, 3] = 0
+    with pytest.raises(InputError, match="no training crop has data in latent frame 4"):
+        LinearForecast(CHANNELS, FRAMES).measure(known, z_future, weight, ONES, DRY)
+
+
 def scaled(known: Known, sizes: Tensor) -> Known:
     newest, before = known.future["carried_frames"].split(CHANNELS + 1, dim=1)
     factor = sizes[:, None, None, None]

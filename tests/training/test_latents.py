@@ -90,6 +90,39 @@ def test_latents_are_those_of_past_and_future_oldest_first() -> None:
         torch.testing.assert_close(z, expected)
 
 
+def test_a_pool_keeps_rain_of_a_tenth_wet_and_no_data_as_it_is(event_path, tmp_path) -> None:
+    """0.1 mm/h is wet; the float16 nearest to it, as float32, would not be."""
+    crops, encode = crops_and_encode(event_path)
+
+    def encode_light(example: Example) -> latents.LatentExample:
+        rain_rate = torch.full_like(example.rain_rate, 0.1)
+        rain_rate[..., 8:16] = torch.nan
+        return encode(example._replace(rain_rate=rain_rate), keep_rain=True)
+
+    with join_processes(torch.device("cpu")) as processes, StopRequest() as stop:
+        work = encode_light, processes, stop, lambda num: None
+        pool = make_pool(tmp_path, crops, arguments(), *work)
+    rain_rate = pool[(0, 0, 0)].rain_rate
+    assert rain_rate.shape == (1, 20, 32, 32) and rain_rate.isnan().any()
+    assert set(rain_rate[~rain_rate.isnan()].tolist()) == {torch.tensor(0.1).item()}
+
+
+def test_validation_encodes_on_the_device_of_the_model(event_path, monkeypatch) -> None:
+    model, devices = tiny_model(), []
+    encode = latents.encode_example
+
+    def recorded(*args, device, **kwargs) -> latents.LatentExample:
+        devices.append(device)
+        return encode(*args, device=device, **kwargs)
+
+    monkeypatch.setattr(train_diffusion, "encode_example", recorded)
+    crops = [crops_and_encode(event_path)[0][(0, 0, 0)]]
+    settings = train_diffusion.DIFFUSION_PRESETS["tiny"]
+    with join_processes(torch.device("cpu")) as processes, StopRequest() as stop:
+        train_diffusion.validation_loss(model, settings, crops, 0, processes, stop)
+    assert devices == [model.device]
+
+
 def count_encoded(folder, crops, encode, **changes) -> int:
     """Examples that are encoded to have the pool of a run with these arguments."""
     counts = []

@@ -1,0 +1,114 @@
+"""The loss of stage 2 in terms of forecasts: the CRPS of a few members, in mm/h.
+
+Denoising teaches a network what latents are like, in units where all errors count alike. What a
+forecast is judged by is this score, so networks that can denoise, or new ones, are trained further
+by it.
+Sources: Lang et al. 2024 (AIFS-CRPS, arXiv:2412.15832), section 2, for the score of few members;
+Alet et al. 2025 (FGN, arXiv:2506.10772), for members that such a score makes from noise.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ldcast.config import CRPSLossConfig
+from ldcast.inputs.known import Known
+from ldcast.nowcast.ldcast import LDCast
+from ldcast.rain import RainScale, from_model_units, to_model_units, undo_transform, valid_mask
+from ldcast.verification.scores.crps import crps_ensemble, fair_crps
+
+# Of the fair CRPS; the rest is the ensemble's own. Alone, the fair one is content with a member
+# that is anywhere, as long as the other one is right.
+FAIRNESS = 0.95
+DRY_SLOPE = 0.1  # of model units below dry, where all is the same rain but not the same gradient
+
+
+class EnsembleLoss(nn.Module):
+    """Almost fair CRPS of rain that the model's inference sampler makes, per example.
+
+    Of each pixel and of the means over blocks of pixels, mm/h: pixels alone would let members
+    differ by mere noise. Added to it, by `transformed_weight`, is that of rain in model units, to
+    which light rain and its edges matter.
+    model: whose conditioner and denoiser are trained; gradients pass through its decoder.
+    """
+
+    def __init__(self, model: LDCast, settings: CRPSLossConfig) -> None:
+        super().__init__()
+        self.nowcaster, self.autoencoder = model.latent_nowcaster, model.autoencoder
+        self.rain_scale, self.settings = model.rain_scale, settings
+
+    def forward(
+        self,
+        known: Known,
+        rain_rate: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Loss (B,).
+
+        known: past latents and inputs. rain_rate: (B, 1, T, H, W) mm/h, what came, NaN = no data.
+        generators: one per example, for all that its members draw.
+        """
+        z = self.nowcaster.draw_members(known, self.settings.num_members, generators)
+        with torch.autocast(z.device.type, enabled=False):
+            rain_norm = torch.stack([self.autoencoder.decode(of_one) for of_one in z.float()])
+            return members_loss(rain_norm, rain_rate, self.rain_scale, self.settings)
+
+
+def members_loss(
+    rain_norm: Tensor, rain_rate: Tensor, scale: RainScale, settings: CRPSLossConfig
+) -> Tensor:
+    """Loss (B,) of members rain_norm (E, B, 1, T, H, W), model units; see `EnsembleLoss`.
+
+    rain_rate: (B, 1, T, H, W) mm/h, NaN = no data; such pixels do not count, nor do blocks with
+    data in less than half of them, nor what is left beside the last whole block.
+    """
+    is_valid = valid_mask(rain_rate)
+    rain_rate = rain_rate.nan_to_num(nan=0.0)
+    made = forecast_rain(rain_norm, scale)
+    loss = sum(
+        _mean_score(_block_means(made, is_valid, size), _block_means(rain_rate, is_valid, size),
+                    _block_share(is_valid, size) >= 0.5)
+        for size in settings.block_sizes
+    )  # fmt: skip
+    if settings.transformed_weight:
+        dry = to_model_units(torch.zeros(1, 1), scale).item()
+        bent = torch.where(rain_norm < dry, dry + DRY_SLOPE * (rain_norm - dry), rain_norm)
+        score = _mean_score(bent, to_model_units(rain_rate, scale), is_valid)
+        loss = loss + settings.transformed_weight * score
+    return loss
+
+
+def forecast_rain(rain_norm: Tensor, scale: RainScale) -> Tensor:
+    """`from_model_units`, with the gradient of rain that has not been cut off below 0.1 mm/h.
+
+    So a member that is dry by little learns that it should have been wet (the straight-through
+    estimator of Bengio et al. 2013, arXiv:1308.3432).
+    """
+    uncut = undo_transform(rain_norm, scale)
+    return uncut + (from_model_units(rain_norm, scale) - uncut).detach()
+
+
+def _mean_score(members: Tensor, observation: Tensor, counts: Tensor) -> Tensor:
+    """(B,) of members (E, B, ...), observation and counts (B, ...); 0 where nothing counts."""
+    fair, own = fair_crps(members, observation), crps_ensemble(members, observation)
+    score = FAIRNESS * fair + (1 - FAIRNESS) * own
+    counts = counts.to(score.dtype)
+    return (score * counts).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
+
+
+def _block_means(values: Tensor, is_valid: Tensor, size: int) -> Tensor:
+    """Means over the valid pixels of whole blocks, (..., H // size, W // size); 0 where none is."""
+    total = _pooled(values * is_valid, size)
+    return total / _block_share(is_valid, size).clamp(min=1e-6)
+
+
+def _block_share(is_valid: Tensor, size: int) -> Tensor:
+    return _pooled(is_valid.float(), size)
+
+
+def _pooled(values: Tensor, size: int) -> Tensor:
+    if size == 1:
+        return values
+    planes = values.flatten(0, -3)[:, None]
+    return nn.functional.avg_pool2d(planes, size)[:, 0].unflatten(0, values.shape[:-2])
