@@ -53,17 +53,13 @@ def carry(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
     return rain_at(position[None], rain_rate)[0]
 
 
-def carry_through(
-    rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0, every: int = 1
-) -> Tensor:
-    """Rain (num_frames / every, H, W) mm/h as it is 1, 2, ... times `every` frames later, up to
-    num_frames, as `carry` gives each.
+def carry_through(rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0) -> Tensor:
+    """Rain (num_frames, H, W) mm/h as it is 1, 2, ... frames later, as `carry` gives each.
 
     border: pixels on all sides of which only rain comes in; they are left out of the result.
     """
     upstream = positions_upstream(motion, border)
-    positions = list(islice(upstream, every - 1, num_frames, every))
-    return rain_at(torch.stack(positions), rain_rate)
+    return rain_at(torch.stack(list(islice(upstream, num_frames))), rain_rate)
 
 
 def carry_mirrored(

@@ -16,7 +16,7 @@ from ldcast.config import CRPSLossConfig
 from ldcast.inputs.known import Known
 from ldcast.nowcast.ldcast import LDCast
 from ldcast.rain import RainScale, from_model_units, to_model_units, undo_transform, valid_mask
-from ldcast.verification.scores.crps import crps_ensemble, fair_crps
+from ldcast.verification.scores.crps import almost_fair_crps
 
 # Of the fair CRPS; the rest is the ensemble's own. Alone, the fair one is content with a member
 # that is anywhere, as long as the other one is right.
@@ -66,11 +66,14 @@ def members_loss(
     is_valid = valid_mask(rain_rate)
     rain_rate = rain_rate.nan_to_num(nan=0.0)
     made = forecast_rain(rain_norm, scale)
-    loss = sum(
-        _mean_score(_block_means(made, is_valid, size), _block_means(rain_rate, is_valid, size),
-                    _block_share(is_valid, size) >= 0.5)
-        for size in settings.block_sizes
-    )  # fmt: skip
+    loss = 0.0
+    for size in settings.block_sizes:
+        share = _block_means(is_valid.float(), size)  # of each block's pixels
+        mean_made, mean_fallen = (
+            _block_means(rain * is_valid, size) / share.clamp(min=1e-6)
+            for rain in (made, rain_rate)
+        )
+        loss = loss + _mean_score(mean_made, mean_fallen, share >= 0.5)
     if settings.transformed_weight:
         dry = to_model_units(torch.zeros(1, 1), scale).item()
         bent = torch.where(rain_norm < dry, dry + DRY_SLOPE * (rain_norm - dry), rain_norm)
@@ -91,23 +94,13 @@ def forecast_rain(rain_norm: Tensor, scale: RainScale) -> Tensor:
 
 def _mean_score(members: Tensor, observation: Tensor, counts: Tensor) -> Tensor:
     """(B,) of members (E, B, ...), observation and counts (B, ...); 0 where nothing counts."""
-    fair, own = fair_crps(members, observation), crps_ensemble(members, observation)
-    score = FAIRNESS * fair + (1 - FAIRNESS) * own
+    score = almost_fair_crps(members, observation, FAIRNESS)
     counts = counts.to(score.dtype)
     return (score * counts).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
 
 
-def _block_means(values: Tensor, is_valid: Tensor, size: int) -> Tensor:
-    """Means over the valid pixels of whole blocks, (..., H // size, W // size); 0 where none is."""
-    total = _pooled(values * is_valid, size)
-    return total / _block_share(is_valid, size).clamp(min=1e-6)
-
-
-def _block_share(is_valid: Tensor, size: int) -> Tensor:
-    return _pooled(is_valid.float(), size)
-
-
-def _pooled(values: Tensor, size: int) -> Tensor:
+def _block_means(values: Tensor, size: int) -> Tensor:
+    """Means over whole blocks of size x size pixels, (..., H // size, W // size)."""
     if size == 1:
         return values
     planes = values.flatten(0, -3)[:, None]

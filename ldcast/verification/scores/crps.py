@@ -71,6 +71,15 @@ def fair_crps(members: Tensor, observation: Tensor) -> Tensor:
     return _both_forms(_sort_members(members), observation)[1]
 
 
+def almost_fair_crps(members: Tensor, observation: Tensor, fairness: float) -> Tensor:
+    """`fair_crps` by the share `fairness`, the rest `crps_ensemble`: for training.
+
+    Source: Lang et al. 2024 (AIFS-CRPS, arXiv:2412.15832), section 2.
+    """
+    own, fair = _both_forms(_sort_members(members), observation)
+    return fairness * fair + (1 - fairness) * own
+
+
 def block_mean(rain_rate: Tensor, size: int) -> Tensor:
     """Means over blocks of size x size pixels, NaN where less than half of a block has data.
 
