@@ -194,11 +194,17 @@ def load_start(
     settings: DiffusionTraining,
     flags: argparse.Namespace,
 ) -> None:
-    """Fills the autoencoder, which stays frozen, and with --init the networks to be trained."""
+    """Fills the autoencoder, which stays frozen, and with --init the networks to be trained.
+
+    Correlations of its error that the start did not have are measured.
+    """
     load_weights(flags.autoencoder, autoencoder=model.autoencoder)
     model.autoencoder.requires_grad_(False)
     if flags.init:
-        check_same_inputs(settings, read_description(flags.init))
+        start = read_description(flags.init)
+        check_same_inputs(settings, start)
+        if start.model.diffusion.noise == "white":
+            networks = {name: of for name, of in networks.items() if name != "error_noise"}
         load_weights(flags.init, **networks)
 
 

@@ -18,6 +18,7 @@ from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
 CHANNEL_SIZES = ("unit", "natural")
+NOISES = ("white", "correlated")
 LINEAR_FORECAST_INPUT = "carried_frames"  # what a linear forecast is made of
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
@@ -35,6 +36,11 @@ class DiffusionConfig(Settings):
     )
     around_linear_forecast: bool = setting(
         False, "diffuse the error of a linear forecast, in units of its size, not the latents"
+    )
+    noise: str = setting(
+        "white",
+        "what members start from; correlated, for one call: as errors of the linear forecast are",
+        choices=NOISES,
     )
     sampler: str = setting("plms", "default sampler, of ldcast/diffusion/registry.py")
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
@@ -58,6 +64,13 @@ class DiffusionConfig(Settings):
                     f"{got} with prediction {self.prediction} on the schedule {self.schedule}, "
                     "expected prediction v on a schedule that preserves variance, such as cosine"
                 )
+        can_correlate = self.around_linear_forecast and self.sampler == ONE_CALL
+        if self.noise == "correlated" and not can_correlate:
+            raise InputError(
+                f"noise: got correlated with around_linear_forecast {self.around_linear_forecast} "
+                f"and the sampler {self.sampler}, expected True and {ONE_CALL}: what is denoised "
+                "step by step has white noise in it"
+            )
 
 
 def check_inputs(inputs: Sequence[str], diffusion: DiffusionConfig) -> None:

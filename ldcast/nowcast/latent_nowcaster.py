@@ -15,6 +15,7 @@ from ldcast.errors import InputError
 from ldcast.inputs.known import Input, Known, num_channels_beside
 from ldcast.inputs.registry import build_inputs
 from ldcast.models import AFNOConditioner, Autoencoder, DenoiserUNet
+from ldcast.nowcast.error_noise import ErrorNoise
 from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess, as_input, guess_of
 from ldcast.seeds import draw_noise
 
@@ -33,6 +34,8 @@ class LatentNowcaster(nn.Module):
         latents have deviation 1 everywhere else; None: 1 for all, as published.
     linear_forecast: what is diffused is then its error, in units of its expected size, instead of
         the latents; the denoiser sees it as a further input.
+    error_noise: what members start from instead of white noise, where they are made in one call;
+        as its errors are.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LatentNowcaster(nn.Module):
         inputs: Mapping[str, Input] | None = None,
         channel_sizes: Callable[[], Tensor] | None = None,
         linear_forecast: LinearForecast | None = None,
+        error_noise: ErrorNoise | None = None,
     ) -> None:
         super().__init__()
         if training_sampler.schedule is not inference_sampler.schedule:
@@ -64,12 +68,15 @@ class LatentNowcaster(nn.Module):
         self.inputs = dict(inputs or {})
         self.channel_sizes = channel_sizes
         self.linear_forecast = linear_forecast
+        self.error_noise = error_noise
 
     def networks(self) -> dict[str, nn.Module]:
         """What training fills, under the names that files use."""
         networks = {"conditioner": self.conditioner, "denoiser": self.denoiser}
         if self.linear_forecast is not None:
             networks["linear_forecast"] = self.linear_forecast
+        if self.error_noise is not None:
+            networks["error_noise"] = self.error_noise
         return networks
 
     def forward(
@@ -126,6 +133,8 @@ class LatentNowcaster(nn.Module):
 
         denoiser: of `denoiser_given`. known: of the whole domain, of `complete`.
         """
+        if self.error_noise is not None:
+            noise = self.error_noise(noise)
         return self._from_diffused(sampler(denoiser, noise, generators), known)
 
     def complete(self, known: Known) -> Known:
@@ -135,12 +144,26 @@ class LatentNowcaster(nn.Module):
         guess = self.linear_forecast(known, self._sizes(known.z_past))
         return replace(known, future={**known.future, LINEAR_FORECAST: as_input(guess)})
 
-    def measure_linear_forecast(
-        self, known: Known, z_future: Tensor, weight: Tensor, dry: Tensor
-    ) -> None:
-        """Fits the linear forecast to training examples, see `LinearForecast.measure`."""
+    @property
+    def is_measured(self) -> bool:
+        """Whether nothing is left for `measure`."""
+        return all(part.is_measured for part in self._measured_parts())
+
+    def measure(self, known: Known, z_future: Tensor, weight: Tensor, dry: Tensor) -> None:
+        """Fits what is measured, not trained, to training examples, see `LinearForecast.measure`.
+
+        What has been measured before is kept.
+        """
         sizes = self._sizes(z_future)
-        self.linear_forecast.measure(known, z_future, weight, sizes, dry)
+        if not self.linear_forecast.is_measured:
+            self.linear_forecast.measure(known, z_future, weight, sizes, dry)
+        if self.error_noise is not None and not self.error_noise.is_measured:
+            error = self._to_diffused(z_future, self.complete(known))
+            error = self.linear_forecast.covariance().scaled(error, torch.rsqrt)
+            self.error_noise.measure(error, weight)
+
+    def _measured_parts(self) -> list[LinearForecast | ErrorNoise]:
+        return [part for part in (self.linear_forecast, self.error_noise) if part is not None]
 
     def _guess(self, known: Known) -> LinearGuess:
         return guess_of(known.future[LINEAR_FORECAST])
@@ -223,10 +246,9 @@ def build_latent_nowcaster(
                 " which has no latent_scale: expected unit, or the kind cosine"
             )
         channel_sizes = autoencoder.latent_scale.sizes  # read when used: weights come later
-    linear_forecast = None
-    if config.diffusion.around_linear_forecast:
-        num_frames = conditioner.num_future_latent_frames
-        linear_forecast = LinearForecast(config.autoencoder.latent_channels, num_frames)
+    sizes = config.autoencoder.latent_channels, conditioner.num_future_latent_frames
+    is_around = config.diffusion.around_linear_forecast
+    is_correlated = config.diffusion.noise == "correlated"
     return LatentNowcaster(
         conditioner,
         denoiser,
@@ -240,7 +262,8 @@ def build_latent_nowcaster(
         prediction=config.diffusion.prediction,
         inputs=inputs,
         channel_sizes=channel_sizes,
-        linear_forecast=linear_forecast,
+        linear_forecast=LinearForecast(*sizes) if is_around else None,
+        error_noise=ErrorNoise(*sizes) if is_correlated else None,
     )
 
 

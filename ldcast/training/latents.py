@@ -116,11 +116,12 @@ def measure_linear_forecast(
     ema: EMA,
     stop: StopRequest,
 ) -> None:
-    """Fits the linear forecast, where there is one that was not yet, and starts the averages again.
+    """Fits the linear forecast and its error's noise, where they were not yet, and starts the
+    averages again.
 
-    It is fitted to `NUM_MEASURED` crops, the same ones each time; not if it is stopped.
+    They are fitted to `NUM_MEASURED` crops, the same ones each time; not if it is stopped.
     """
-    if nowcaster.linear_forecast is None or nowcaster.linear_forecast.is_measured:
+    if nowcaster.is_measured:
         return
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
     tables = [encode(example).without_rain().by_name() for example in examples]
@@ -129,9 +130,7 @@ def measure_linear_forecast(
     latents = from_names({name: torch.cat([t[name] for t in tables]) for name in tables[0]})
     first = default_collate([crops[0, 0, 0]])
     dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
-    nowcaster.measure_linear_forecast(
-        latents.known, latents.z_future, latents.weight, dry.mean((0, 2, 3, 4))
-    )
+    nowcaster.measure(latents.known, latents.z_future, latents.weight, dry.mean((0, 2, 3, 4)))
     ema.start_again()
 
 
