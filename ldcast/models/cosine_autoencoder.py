@@ -4,7 +4,7 @@ A linear decoder is as good as a residual one where networks are trained by the 
 forecast (`--loss crps`), since they know what it does to their latents, and costs nothing.
 
 Nothing has to be trained to encode. A latent is as predictable as the rain that it stands for, and
-the encoded crop is the crop of the encoded field, exactly.
+the encoded crop is the crop of the encoded field, exactly (if lapped, but for the outermost cells).
 """
 
 import math
@@ -17,6 +17,8 @@ from ldcast.errors import InputError
 from ldcast.models.autoencoder import AutoencoderConfig, check_rain_shape
 from ldcast.models.blocks import Conv3d, ResBlock3d, store_channels_last
 from ldcast.settings import setting
+
+ACROSS = 1.6  # as in the source
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class CosineAutoencoderConfig(AutoencoderConfig):
     rain_weight: float = setting(0.3, "weight of the error in mm/h in the loss", low=0)
     decoder: str = setting("residual", "what is learnt", choices=("residual", "linear"))
     num_decoder_blocks: int = setting(2, "residual blocks of the decoder, coarse", low=0)
+    lapped: bool = setting(
+        False, "cosines end smoothly in the next patches, so that the edges of patches do not show"
+    )
     noise: float = setting(0.1, "deviation of the latent's noise in training, model units", low=0)
 
     def __post_init__(self) -> None:
@@ -64,6 +69,8 @@ class CosineAutoencoder(nn.Module):
     local convolutions; those on the latent grid see one latent frame each, so that the number of
     frames does not matter.
     Trained on noisy latents, so that small errors of a forecast latent are not amplified.
+    A lapped transform mixes the pixels on both sides of each edge before, and separates them after:
+    patches of which each is a little wrong then still meet.
     """
 
     Config = CosineAutoencoderConfig
@@ -77,6 +84,10 @@ class CosineAutoencoder(nn.Module):
         cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
         self.register_buffer("cosines", cosines)
         self.latent_scale = LatentScale(latent)
+        if self.config.lapped:
+            mixing = edge_mixing(size)
+            self.register_buffer("mixing", mixing)
+            self.register_buffer("separating", torch.linalg.inv(mixing))
         self.inverse = self.details = self.finish = None
         if self.config.decoder == "linear":
             self.inverse = nn.ConvTranspose3d(latent, 1, kernel_size=size, stride=size)
@@ -114,6 +125,8 @@ class CosineAutoencoder(nn.Module):
         Raises InputError for another number of channels or sizes that do not divide.
         """
         check_rain_shape(rain_norm, self.compression)
+        if self.config.lapped:
+            rain_norm = at_edges(self.mixing, rain_norm)
         z = nn.functional.conv3d(rain_norm, self.cosines, stride=self.compression)
         log_var = 2 * (self.config.noise / self.latent_scale.deviation).clamp(min=1e-6).log()
         z = self.latent_scale(z)
@@ -123,9 +136,13 @@ class CosineAutoencoder(nn.Module):
         """rain_norm (B, 1, 4L, 4h, 4w) from z (B, C, L, h, w), standardised."""
         coefficients = self.latent_scale.undo(z)
         if self.inverse is not None:
-            return self.inverse(coefficients)
+            return self._separated(self.inverse(coefficients))
         plain = nn.functional.conv_transpose3d(coefficients, self.cosines, stride=self.compression)
+        plain = self._separated(plain)
         return plain + self.finish(torch.cat([plain, self.details(z)], dim=1))
+
+    def _separated(self, rain_norm: Tensor) -> Tensor:
+        return at_edges(self.separating, rain_norm) if self.config.lapped else rain_norm
 
     def forward(self, rain_norm: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Reconstruction (B, 1, T, H, W), z_mean and z_log_var (B, C, L, h, w).
@@ -183,3 +200,40 @@ def patch_cosines(size: int) -> Tensor:
     square = index.square()
     frequency = (square[:, None, None] / 4 + square[:, None] + square).sqrt().flatten()
     return cosines[frequency.argsort(stable=True)].float()
+
+
+def edge_mixing(size: int) -> Tensor:
+    """What a lapped transform does to the `size` pixels around an edge of patches: (size, size).
+
+    Half of them are on either side. Sums of opposite pixels stay; differences are turned among
+    themselves, those across the edge raised by `ACROSS`.
+    Source: Tran et al. 2003 (IEEE Transactions on Signal Processing 51), the pre-filter of their
+    lapped transform, which is biorthogonal.
+    """
+    half = size // 2
+    index = torch.arange(half, dtype=torch.float64)
+    type_2 = torch.cos(math.pi * index[:, None] * (index + 0.5) / half)
+    type_2 = type_2 / type_2.norm(dim=1, keepdim=True)
+    type_4 = torch.cos(math.pi * (index[:, None] + 0.5) * (index + 0.5) / half)
+    type_4 = type_4 / type_4.norm(dim=1, keepdim=True)
+    across = torch.ones(half, dtype=torch.float64)
+    across[0] = ACROSS
+    turn = (type_2.T @ (across[:, None] * type_4)).flip(0, 1)
+    same = torch.eye(half, dtype=torch.float64)
+    mirror = same.flip(0)
+    butterfly = torch.cat([torch.cat([same, mirror], 1), torch.cat([mirror, -same], 1)])
+    return (butterfly @ torch.block_diag(same, turn) @ butterfly / 2).float()
+
+
+def at_edges(matrix: Tensor, rain_norm: Tensor) -> Tensor:
+    """The pixels (..., H, W) around each edge of patches, down and right, times matrix.
+
+    Pixels at the ends of the field, outside its first and last edge, stay.
+    """
+    size = len(matrix)
+    for axis in (-2, -1):
+        pixels = rain_norm.movedim(axis, -1)
+        around = pixels[..., size // 2 : -(size // 2)].unflatten(-1, (-1, size)) @ matrix.T
+        ends = pixels[..., : size // 2], pixels[..., -(size // 2) :]
+        rain_norm = torch.cat([ends[0], around.flatten(-2), ends[1]], dim=-1).movedim(-1, axis)
+    return rain_norm

@@ -46,6 +46,7 @@ FREE_ARGUMENTS = (
 FORMER_VALUES = {
     "autoencoder.kind": AutoencoderConfig.kind,
     "autoencoder.decoder": "residual",
+    "autoencoder.lapped": False,
     "autoencoder.rain_weight": AutoencoderConfig.rain_weight,
     "frames.num_frames": CropFrames.num_frames,
     "frames.past_frames": FrameConfig.past_frames,

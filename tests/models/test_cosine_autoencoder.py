@@ -1,5 +1,6 @@
 """The cosine autoencoder: what it starts from, what it sees, its latent's scale, its training."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from stages import Stage, same_gradients, state
 from tiny_models import rain, tiny_config
+from torch import nn
 
 from ldcast import LDCast
 from ldcast.config import ModelConfig
@@ -17,6 +19,8 @@ from ldcast.models.cosine_autoencoder import (
     CosineAutoencoder,
     CosineAutoencoderConfig,
     LatentScale,
+    at_edges,
+    edge_mixing,
     patch_cosines,
 )
 from ldcast.models.registry import build_autoencoder
@@ -26,6 +30,7 @@ from ldcast.nowcast.model_folder import load_weights, read_description
 
 TINY = CosineAutoencoderConfig(channels=2, latent_channels=3, coarse_channels=6)
 LINEAR = CosineAutoencoderConfig(latent_channels=3, decoder="linear")
+LAPPED = replace(LINEAR, lapped=True)
 REACH = 5  # latent cells: two blocks of two convolutions of 3 x 3, and seams at full resolution
 
 
@@ -81,10 +86,50 @@ def test_it_starts_as_the_projection_on_the_lowest_cosines(config) -> None:
 
 
 @pytest.mark.core
-def test_all_cosines_lose_nothing() -> None:
-    network = CosineAutoencoder(replace(TINY, latent_channels=64)).requires_grad_(False)
-    rain_norm = torch.randn(1, 1, 8, 12, 20)
-    torch.testing.assert_close(network(rain_norm)[0], rain_norm)
+@pytest.mark.parametrize("config", [TINY, replace(TINY, lapped=True), LAPPED])
+@pytest.mark.parametrize("size", [(12, 20), (4, 8), (4, 4)])
+def test_all_cosines_lose_nothing(config, size) -> None:
+    network = CosineAutoencoder(replace(config, latent_channels=64)).requires_grad_(False)
+    rain_norm = torch.randn(1, 1, 8, *size)
+    torch.testing.assert_close(network(rain_norm)[0], rain_norm, rtol=0, atol=1e-5)
+
+
+@pytest.mark.core
+def test_pixels_are_mixed_across_edges_as_in_the_source() -> None:
+    """By hand for patches of 4 pixels, with angles of pi/8."""
+    cosine, sine = math.cos(math.pi / 8), math.sin(math.pi / 8)
+    turn = torch.tensor([[1.6 * sine + cosine, 1.6 * cosine - sine],
+                         [1.6 * sine - cosine, 1.6 * cosine + sine]]) / 2**0.5  # fmt: skip
+    mixing = edge_mixing(4)
+    for inner, outer in ((1.0, 0.0), (0.0, 1.0)):
+        even = torch.tensor([outer, inner, inner, outer])
+        torch.testing.assert_close(mixing @ even, even)
+        odd = torch.tensor([-outer, -inner, inner, outer])
+        right = turn @ torch.tensor([inner, outer])  # of the edge, from it on
+        expected = torch.cat([-right.flip(0), right])
+        torch.testing.assert_close(mixing @ odd, expected)
+    steps = torch.arange(12.0).expand(1, 12)
+    mixed = at_edges(mixing, steps.expand(12, 12))
+    assert torch.equal(mixed[:2, :2], steps[:, :2].expand(2, 2))  # the ends stay
+    torch.testing.assert_close(mixed[0, 2:6], mixing @ steps[0, 2:6])
+    torch.testing.assert_close(mixed[0, 6:10], mixing @ steps[0, 6:10])
+    torch.testing.assert_close(at_edges(mixing, steps.T.expand(12, 12)), mixed.T)
+
+
+@pytest.mark.core
+def test_patches_that_are_a_little_wrong_meet_where_they_are_lapped() -> None:
+    """Of latents with new noise in each patch: changes across edges over those within patches."""
+    torch.manual_seed(0)
+    smooth = nn.functional.avg_pool2d(torch.randn(400, 44, 44), 13, 1).reshape(20, 1, 20, 32, 32)
+    ratios = []
+    for config in (LINEAR, LAPPED):
+        network = CosineAutoencoder(replace(config, latent_channels=24)).requires_grad_(False)
+        z = network.encode(smooth)[0]
+        z = z + 0.5 * z.std((0, 2, 3, 4), keepdim=True) * torch.randn_like(z)
+        change = network.decode(z).diff(dim=-1).abs().mean((0, 1, 2, 3))
+        is_edge = torch.arange(len(change)) % 4 == 3
+        ratios.append((change[is_edge].mean() / change[~is_edge].mean()).item())
+    assert ratios[0] > 2.2 and ratios[1] < 1.5
 
 
 @pytest.mark.parametrize(
@@ -124,6 +169,15 @@ def test_a_crop_of_an_encoded_field_is_the_encoded_crop() -> None:
     expected = made[..., 16:80, 20:100][..., inside, inside]
     torch.testing.assert_close(made_crop[..., inside, inside], expected, rtol=0, atol=1e-5)
     assert (made_crop - made[..., 16:80, 20:100]).abs().max() > 1e-3  # the blocks do look around
+
+
+@pytest.mark.core
+def test_a_lapped_crop_is_the_encoded_crop_but_for_the_outermost_cells() -> None:
+    network = stirred(LAPPED)
+    rain_norm = torch.randn(1, 1, 8, 96, 112)
+    z, z_crop = (network.encode(of)[0] for of in (rain_norm, rain_norm[..., 16:80, 20:100]))
+    torch.testing.assert_close(z_crop[..., 1:-1, 1:-1], z[..., 5:19, 6:24])
+    assert (z_crop[..., 0, :] - z[..., 4, 5:25]).abs().max() > 1e-3
 
 
 @pytest.mark.core
@@ -191,7 +245,7 @@ def test_sizes_of_channels_are_as_in_rain_and_of_unit_size_together() -> None:
 
 # 26 columns make two halves, with 7 the slices end amid a cell.
 @pytest.mark.parametrize("num_columns", [2, 7, 26])
-@pytest.mark.parametrize("config", [TINY, LINEAR])
+@pytest.mark.parametrize("config", [TINY, LINEAR, LAPPED])
 def test_slices_equal_one_piece(num_columns, config) -> None:
     network = stirred(config)
     rain_norm, z = 3 + 2 * torch.randn(2, 1, 8, 40, 52), torch.randn(2, 3, 2, 10, 13)
