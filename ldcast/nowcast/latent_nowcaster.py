@@ -149,14 +149,16 @@ class LatentNowcaster(nn.Module):
         """Whether nothing is left for `measure`."""
         return all(part.is_measured for part in self._measured_parts())
 
-    def measure(self, known: Known, z_future: Tensor, weight: Tensor, dry: Tensor) -> None:
+    def measure(
+        self, known: Known, z_future: Tensor, weight: Tensor, worth: Tensor, dry: Tensor
+    ) -> None:
         """Fits what is measured, not trained, to training examples, see `LinearForecast.measure`.
 
         What has been measured before is kept.
         """
         sizes = self._sizes(z_future)
         if not self.linear_forecast.is_measured:
-            self.linear_forecast.measure(known, z_future, weight, sizes, dry)
+            self.linear_forecast.measure(known, z_future, weight, worth, sizes, dry)
         if self.error_noise is not None and not self.error_noise.is_measured:
             error = self._to_diffused(z_future, self.complete(known))
             error = self.linear_forecast.covariance().scaled(error, torch.rsqrt)

@@ -19,11 +19,14 @@ from ldcast.diffusion.preconditioning import ChannelCovariance
 from ldcast.errors import InputError
 from ldcast.inputs.known import Known
 from ldcast.models.blocks import cell_averages, spread_out
+from ldcast.rain import RainScale, undo_transform
 
 SCALES = (1, 2, 4, 8, 16)  # latent cells over which they are averaged
 SIZE_SCALES = (1, 2, 4, 8)  # and of the features that say how large the error is
 FLOOR = 0.03  # of features before their logarithm, in latents of mean square 1
 LOG_LIMITS = (-4.0, 6.0)  # of the error's mean square over its average
+WORTH_SCALE = 4  # latent cells over which it is averaged
+WORTH_FLOOR = 0.1  # mm/h, of dry cells
 NUM_ROUNDS = 2  # the errors' sizes weigh the regression, whose errors they are
 NUM_FIT_CELLS = 200_000  # from which the sizes are fitted, for each latent frame
 
@@ -40,9 +43,10 @@ class LinearForecast(nn.Module):
     """Weighted averages of the carried latents, and a weighted sum of logarithms for the error.
 
     The weights, of each latent frame, are not trained but measured, in seconds: least squares in
-    which a cell counts by the inverse of its error's expected mean square; that is fitted by
-    quasi-likelihood (Patton 2011), for errors that are far from normal. Buffers: they are saved
-    with a model, averaged like its weights, and not seen by the optimizer.
+    which a cell counts by the inverse of its error's expected mean square, and by what errors are
+    worth in it; the mean square is fitted by quasi-likelihood (Patton 2011), for errors that are
+    far from normal. Buffers: they are saved with a model, averaged like its weights, and not seen
+    by the optimizer.
     """
 
     def __init__(self, latent_channels: int, num_latent_frames: int) -> None:
@@ -92,11 +96,18 @@ class LinearForecast(nn.Module):
 
     @torch.no_grad()
     def measure(
-        self, known: Known, z_future: Tensor, weight: Tensor, channel_sizes: Tensor, dry: Tensor
+        self,
+        known: Known,
+        z_future: Tensor,
+        weight: Tensor,
+        worth: Tensor,
+        channel_sizes: Tensor,
+        dry: Tensor,
     ) -> None:
         """Fits all of it to N training examples.
 
         z_future: (N, C, L, h, w). weight: (N, 1, L, h, w), how much each cell counts.
+        worth: (N, 1, L, h, w), mm/h that an error of one model unit is there, see `worth_of_rain`.
         channel_sizes: (C,). dry: (C,), the latent of a dry cell.
         """
         is_empty = weight.sum((0, 1, 3, 4)) == 0
@@ -109,12 +120,14 @@ class LinearForecast(nn.Module):
         inputs = _inputs(known)
         features = self._features(inputs, channel_sizes)
         counts = weight[:, 0]  # (N, L, h, w)
+        worth = spread_out(cell_averages(worth, WORTH_SCALE), WORTH_SCALE, counts.shape[2:])
+        worth = worth[:, 0] + WORTH_FLOOR
         certainty = torch.ones_like(counts)
         for _ in range(NUM_ROUNDS):
             for frame in range(inputs.shape[2]):
                 regressors = _all_averages(inputs[:, :, frame : frame + 1])[:, :, 0]
                 solution = _least_squares(
-                    regressors, z_future[:, :, frame], (counts * certainty)[:, frame]
+                    regressors, z_future[:, :, frame], (counts * worth * certainty)[:, frame]
                 )
                 shape = self.weights[frame].shape
                 self.weights[frame] = solution[:-1].reshape(shape)
@@ -149,6 +162,14 @@ class LinearForecast(nn.Module):
             for scale in SIZE_SCALES
         ]
         return torch.cat([torch.ones_like(share), share, *logs], dim=1)
+
+
+def worth_of_rain(rain_norm: Tensor, scale: RainScale) -> Tensor:
+    """mm/h that an error of one model unit is, where rain is as in rain_norm (any shape).
+
+    In logarithms it is next to nothing where it is nearly dry, and all errors look alike.
+    """
+    return undo_transform(rain_norm + 0.5, scale) - undo_transform(rain_norm - 0.5, scale)
 
 
 def as_input(guess: LinearGuess) -> Tensor:

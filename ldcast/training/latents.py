@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from ldcast.config import LINEAR_FORECAST_INPUT
 from ldcast.data.crops import Example, TrainingCrops, valid_share
 from ldcast.inputs.known import Input, Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.machine.stopping import StopRequest
 from ldcast.motion import fill_gaps
-from ldcast.nowcast.latent_nowcaster import LatentNowcaster
+from ldcast.nowcast.ldcast import LDCast
+from ldcast.nowcast.linear_forecast import worth_of_rain
 from ldcast.rain import WET_THRESHOLD, drop_impossible_rain, is_wet, valid_mask
 from ldcast.training.ema import EMA
 
@@ -110,7 +112,7 @@ def encode_example(
 
 @torch.no_grad()
 def measure_linear_forecast(
-    nowcaster: LatentNowcaster,
+    model: LDCast,
     crops: TrainingCrops,
     encode: Callable[[Example], LatentExample],
     ema: EMA,
@@ -121,7 +123,7 @@ def measure_linear_forecast(
 
     They are fitted to `NUM_MEASURED` crops, the same ones each time; not if it is stopped.
     """
-    if nowcaster.is_measured:
+    if model.latent_nowcaster.is_measured:
         return
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
     tables = [encode(example).without_rain().by_name() for example in examples]
@@ -130,8 +132,18 @@ def measure_linear_forecast(
     latents = from_names({name: torch.cat([t[name] for t in tables]) for name in tables[0]})
     first = default_collate([crops[0, 0, 0]])
     dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
-    nowcaster.measure(latents.known, latents.z_future, latents.weight, dry.mean((0, 2, 3, 4)))
+    carried = latents.future[LINEAR_FORECAST_INPUT][:, : model.autoencoder.latent_channels]
+    worth = torch.cat([_worth_of_cells(model, z) for z in carried.split(1)])
+    model.latent_nowcaster.measure(
+        latents.known, latents.z_future, latents.weight, worth, dry.mean((0, 2, 3, 4))
+    )
     ema.start_again()
+
+
+def _worth_of_cells(model: LDCast, z: Tensor) -> Tensor:
+    """`worth_of_rain` of the latents z (B, C, L, h, w), the mean of each cell (B, 1, L, h, w)."""
+    worth = worth_of_rain(model.autoencoder.decode(z), model.rain_scale)
+    return nn.functional.avg_pool3d(worth, model.autoencoder.compression)
 
 
 def from_names(table: Mapping[str, Tensor]) -> LatentExample:

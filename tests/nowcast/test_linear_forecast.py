@@ -16,7 +16,8 @@ from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.errors import InputError
 from ldcast.inputs.known import Known
 from ldcast.nowcast.ldcast import build
-from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess
+from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess, worth_of_rain
+from ldcast.rain import RainScale, to_model_units
 from ldcast.training import latents
 
 CHANNELS, FRAMES = 4, 5
@@ -58,7 +59,7 @@ def fitted() -> LinearForecast:
     known, z_future, guess = examples()
     forecast = LinearForecast(CHANNELS, FRAMES)
     weight = torch.ones_like(guess.size)
-    forecast.measure(known, z_future, weight, ONES, DRY)
+    forecast.measure(known, z_future, weight, weight, ONES, DRY)
     return forecast
 
 
@@ -106,9 +107,35 @@ def test_averages_over_many_cells_forecast_where_single_ones_do_not() -> None:
     means = nn.functional.avg_pool3d(carried, (1, 8, 8))
     z_future = nn.functional.interpolate(means, carried.shape[2:], mode="trilinear")
     forecast = LinearForecast(CHANNELS, FRAMES)
-    forecast.measure(known, z_future, torch.ones_like(carried[:, :1]), ONES, DRY)
+    ones = torch.ones_like(carried[:, :1])
+    forecast.measure(known, z_future, ones, ones, ONES, DRY)
     error = z_future - forecast(known, ONES).mean
     assert error.square().mean() < 0.1 * z_future.square().mean()
+
+
+@pytest.mark.core
+def test_cells_count_by_what_their_errors_are_worth() -> None:
+    """Upper halves keep their rain, lower ones lose it; both look alike."""
+    carried = smooth_noise(50, 5)
+    known, z_future = known_of(carried, torch.zeros_like(carried)), carried.clone()
+    z_future[..., 16:, :] = 0
+    worth = torch.ones_like(carried[:, :1])
+    means = []
+    for of_upper_half in (1.0, 20.0):
+        worth[..., :16, :] = of_upper_half
+        forecast = LinearForecast(CHANNELS, FRAMES)
+        forecast.measure(known, z_future, torch.ones_like(worth), worth, ONES, DRY)
+        means.append(forecast(known, ONES).mean)
+    kept = [(mean * carried).mean().item() / carried.square().mean().item() for mean in means]
+    assert 0.4 < kept[0] < 0.6 and kept[1] > 0.9
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("transform", "ratio"), [("log", 10.0), ("sqrt", 10.0**0.5)])
+def test_errors_are_worth_what_they_are_in_mm(transform: str, ratio: float) -> None:
+    scale = RainScale(transform=transform, smoothing_sigma=0.0)
+    worth = worth_of_rain(to_model_units(torch.tensor([[2.0, 20.0]]), scale), scale)[0]
+    assert (worth[1] / worth[0]).item() == pytest.approx(ratio, rel=1e-3)
 
 
 @pytest.mark.core
@@ -116,9 +143,10 @@ def test_cells_without_data_do_not_count() -> None:
     known, z_future, guess = examples()
     weight = torch.ones_like(guess.size)
     weight[..., :16, :] = 0
+    ones = torch.ones_like(weight)
     whole, spoilt = (LinearForecast(CHANNELS, FRAMES) for _ in range(2))
-    whole.measure(known, z_future, weight, ONES, DRY)
-    spoilt.measure(known, z_future.where(weight > 0, 99.0), weight, ONES, DRY)
+    whole.measure(known, z_future, weight, ones, ONES, DRY)
+    spoilt.measure(known, z_future.where(weight > 0, 99.0), weight, ones, ONES, DRY)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(spoilt.state_dict()[name], value, msg=name)
 
@@ -157,7 +185,7 @@ def test_frames_without_any_data_cannot_be_fitted() -> None:
     weight = torch.ones_like(guess.size)
     weight[:, :, 3] = 0
     with pytest.raises(InputError, match="no training crop has data in latent frame 4"):
-        LinearForecast(CHANNELS, FRAMES).measure(known, z_future, weight, ONES, DRY)
+        LinearForecast(CHANNELS, FRAMES).measure(known, z_future, weight, weight, ONES, DRY)
 
 
 def scaled(known: Known, sizes: Tensor) -> Known:
@@ -171,7 +199,7 @@ def fitted_on_scaled(sizes: Tensor) -> LinearForecast:
     forecast = LinearForecast(CHANNELS, FRAMES)
     weight = torch.ones_like(guess.size)
     z_scaled = z_future / sizes[:, None, None, None]
-    forecast.measure(scaled(known, sizes), z_scaled, weight, sizes, DRY)
+    forecast.measure(scaled(known, sizes), z_scaled, weight, weight, sizes, DRY)
     return forecast
 
 
