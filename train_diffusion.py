@@ -68,7 +68,7 @@ from ldcast.training.checkpoint import TrainState
 from ldcast.training.ema import EMA
 from ldcast.training.ensemble_loss import EnsembleLoss
 from ldcast.training.forecasts import FixedCases, drawn_titles
-from ldcast.training.latents import LatentExample, encode_example, measure_linear_forecast
+from ldcast.training.latents import LatentExample, encode_example, measure_from_crops
 from ldcast.training.pictures import Comparison
 from ldcast.training.pool import pool_batches
 from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
@@ -196,14 +196,14 @@ def load_start(
 ) -> None:
     """Fills the autoencoder, which stays frozen, and with --init the networks to be trained.
 
-    Correlations of its error that the start did not have are measured.
+    Noise that the start did not have is measured.
     """
     load_weights(flags.autoencoder, autoencoder=model.autoencoder)
     model.autoencoder.requires_grad_(False)
     if flags.init:
         start = read_description(flags.init)
         check_same_inputs(settings, start)
-        if start.model.diffusion.noise == "white":
+        if start.model.diffusion.member_noise == "white":
             networks = {name: of for name, of in networks.items() if name != "error_noise"}
         load_weights(flags.init, **networks)
 
@@ -396,7 +396,7 @@ def main(argv: list[str] | None = None) -> int:
             run.say(describe_draws(crops.picker, train_events, frames.num_frames, data.crop_size))
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
-        measure_linear_forecast(model, crops, encode, state.ema, stop)
+        measure_from_crops(model, crops, encode, state.ema, stop)
         bar.initial = state.iteration
         trained = loss_module(model, settings)
         if processes.num > 1:

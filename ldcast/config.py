@@ -18,7 +18,7 @@ from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
 CHANNEL_SIZES = ("unit", "natural")
-NOISES = ("white", "correlated")
+MEMBER_NOISES = ("white", "correlated")
 LINEAR_FORECAST_INPUT = "carried_frames"  # what a linear forecast is made of
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
@@ -37,10 +37,10 @@ class DiffusionConfig(Settings):
     around_linear_forecast: bool = setting(
         False, "diffuse the error of a linear forecast, in units of its size, not the latents"
     )
-    noise: str = setting(
+    member_noise: str = setting(
         "white",
         "what members start from; correlated, for one call: as errors of the linear forecast are",
-        choices=NOISES,
+        choices=MEMBER_NOISES,
     )
     sampler: str = setting("plms", "default sampler, of ldcast/diffusion/registry.py")
     num_sampling_steps: int = setting(50, "default number of sampling steps", low=1)
@@ -65,11 +65,12 @@ class DiffusionConfig(Settings):
                     "expected prediction v on a schedule that preserves variance, such as cosine"
                 )
         can_correlate = self.around_linear_forecast and self.sampler == ONE_CALL
-        if self.noise == "correlated" and not can_correlate:
+        if self.member_noise == "correlated" and not can_correlate:
+            is_around = str(self.around_linear_forecast).lower()
             raise InputError(
-                f"noise: got correlated with around_linear_forecast {self.around_linear_forecast} "
-                f"and the sampler {self.sampler}, expected True and {ONE_CALL}: what is denoised "
-                "step by step has white noise in it"
+                f"member_noise: got correlated with around_linear_forecast {is_around} and the "
+                f"sampler {self.sampler}, expected true and {ONE_CALL}, or member_noise white: "
+                "what is denoised step by step has white noise in it"
             )
 
 

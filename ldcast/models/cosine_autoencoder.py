@@ -49,6 +49,8 @@ class CosineAutoencoderConfig(AutoencoderConfig):
             raise InputError(
                 f"kl_weight: got {self.kl_weight}, expected 0: the cosines are not trained"
             )
+        if self.lapped and self.decoder != "linear":
+            raise InputError(f"lapped: got true with decoder {self.decoder}, expected linear")
         if self.decoder == "linear":
             self._refuse("channels", "coarse_channels", "num_decoder_blocks")
 
@@ -86,8 +88,8 @@ class CosineAutoencoder(nn.Module):
         self.latent_scale = LatentScale(latent)
         if self.config.lapped:
             mixing = edge_mixing(size)
-            self.register_buffer("mixing", mixing)
-            self.register_buffer("separating", torch.linalg.inv(mixing))
+            self.register_buffer("edge_mixing", mixing)
+            self.register_buffer("edge_separating", torch.linalg.inv(mixing))
         self.inverse = self.details = self.finish = None
         if self.config.decoder == "linear":
             self.inverse = nn.ConvTranspose3d(latent, 1, kernel_size=size, stride=size)
@@ -126,7 +128,7 @@ class CosineAutoencoder(nn.Module):
         """
         check_rain_shape(rain_norm, self.compression)
         if self.config.lapped:
-            rain_norm = at_edges(self.mixing, rain_norm)
+            rain_norm = at_edges(self.edge_mixing, rain_norm)
         z = nn.functional.conv3d(rain_norm, self.cosines, stride=self.compression)
         log_var = 2 * (self.config.noise / self.latent_scale.deviation).clamp(min=1e-6).log()
         z = self.latent_scale(z)
@@ -138,11 +140,10 @@ class CosineAutoencoder(nn.Module):
         if self.inverse is not None:
             return self._separated(self.inverse(coefficients))
         plain = nn.functional.conv_transpose3d(coefficients, self.cosines, stride=self.compression)
-        plain = self._separated(plain)
         return plain + self.finish(torch.cat([plain, self.details(z)], dim=1))
 
     def _separated(self, rain_norm: Tensor) -> Tensor:
-        return at_edges(self.separating, rain_norm) if self.config.lapped else rain_norm
+        return at_edges(self.edge_separating, rain_norm) if self.config.lapped else rain_norm
 
     def forward(self, rain_norm: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Reconstruction (B, 1, T, H, W), z_mean and z_log_var (B, C, L, h, w).
@@ -226,14 +227,27 @@ def edge_mixing(size: int) -> Tensor:
 
 
 def at_edges(matrix: Tensor, rain_norm: Tensor) -> Tensor:
-    """The pixels (..., H, W) around each edge of patches, down and right, times matrix.
+    """The pixels of rain_norm (B, 1, T, H, W) around each edge of patches, down and right, times
+    matrix.
 
-    Pixels at the ends of the field, outside its first and last edge, stay.
+    Pixels at the ends of the field, outside its first and last edge, stay. In float32, whatever
+    autocast says. Without gradients frame by frame, since it takes several copies.
     """
-    size = len(matrix)
+    frames = rain_norm.unbind(2)
+    with torch.autocast(frames[0].device.type, enabled=False):
+        if torch.is_grad_enabled():
+            return torch.stack([_frame_at_edges(matrix, frame) for frame in frames], dim=2)
+        result = frames[0].new_empty(rain_norm.shape)
+        for index, frame in enumerate(frames):
+            result[:, :, index] = _frame_at_edges(matrix, frame)
+        return result
+
+
+def _frame_at_edges(matrix: Tensor, frame: Tensor) -> Tensor:
+    pixels, half = frame.float(), len(matrix) // 2
     for axis in (-2, -1):
-        pixels = rain_norm.movedim(axis, -1)
-        around = pixels[..., size // 2 : -(size // 2)].unflatten(-1, (-1, size)) @ matrix.T
-        ends = pixels[..., : size // 2], pixels[..., -(size // 2) :]
-        rain_norm = torch.cat([ends[0], around.flatten(-2), ends[1]], dim=-1).movedim(-1, axis)
-    return rain_norm
+        pixels = pixels.movedim(axis, -1)
+        around = pixels[..., half:-half].unflatten(-1, (-1, len(matrix))) @ matrix.float().T
+        parts = pixels[..., :half], around.flatten(-2), pixels[..., -half:]
+        pixels = torch.cat(parts, dim=-1).movedim(-1, axis)
+    return pixels.to(frame.dtype)

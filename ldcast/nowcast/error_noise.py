@@ -17,7 +17,7 @@ from torch import Tensor, nn
 BLURS = (0, 1, 2, 4, 8)  # latent cells, standard deviations of Gaussians; 0 is the noise itself
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)  # latent cells between those whose errors are compared
 MIN_KEPT = 0.2  # of the correlation of two frames, what unlike blurs leave at least
-FIT_SIZE = 64  # cells; so wide a field is its own neighbour without a trace at these lags
+FIT_SIZE = 64  # cells of the field that the blurs are fitted on
 
 
 class ErrorNoise(nn.Module):
@@ -33,7 +33,7 @@ class ErrorNoise(nn.Module):
         shares = torch.zeros(frames, channels, len(BLURS))  # of each blur, of one frame's channel
         shares[..., 0] = 1.0
         self.register_buffer("shares", shares)
-        self.register_buffer("mixing", torch.eye(frames).repeat(channels, 1, 1))
+        self.register_buffer("frame_mixing", torch.eye(frames).repeat(channels, 1, 1))
         self.register_buffer("num_measured", torch.zeros(()))  # examples
 
     @property
@@ -43,10 +43,11 @@ class ErrorNoise(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         """Correlated noise like `noise`, which is standard normal (B, C, L, h, w).
 
-        The field's opposite ends are neighbours, so that all cells are alike.
+        The field's opposite ends are neighbours, so that all cells are alike; where it is less wide
+        than the correlations reach, they reach all over it.
         """
         with torch.autocast(noise.device.type, enabled=False):
-            noise = torch.einsum("clm,bcmhw->bclhw", self.mixing, noise.float())
+            noise = torch.einsum("clm,bcmhw->bclhw", self.frame_mixing, noise.float())
             height, width = noise.shape[-2:]
             gain = self._gain(height, width)[..., : width // 2 + 1]
             return torch.fft.irfft2(torch.fft.rfft2(noise) * gain, s=(height, width))
@@ -54,7 +55,7 @@ class ErrorNoise(nn.Module):
     def _gain(self, height: int, width: int) -> Tensor:
         """(C, L, h, w), of each mode; noise of deviation 1 keeps it."""
         blurs = _blurs(height, width, self.shares.device)
-        gain = torch.einsum("lcs,shw->clhw", self.shares, blurs)
+        gain = torch.einsum("lcs,shw->clhw", self.shares, blurs).abs()  # its square was fitted
         return gain / gain.square().mean((-2, -1), keepdim=True).sqrt()
 
     @torch.no_grad()
@@ -72,14 +73,13 @@ class ErrorNoise(nn.Module):
             for one in frames
         ], dim=-2)  # fmt: skip
         lags = [lag for lag in LAGS if 2 * lag <= min(error.shape[3:])]
-        in_space = [
-            torch.stack([_at_lag(lag, error[:, :, frame], weight[:, :, frame]) for lag in lags], -1)
-            for frame in frames
-        ]
-        self.shares.copy_(_fit_shares(torch.stack(in_space), lags))
+        if lags:
+            of_frames = zip(error.unbind(2), weight.unbind(2), strict=True)
+            in_space = [torch.stack([_at_lag(lag, *of) for lag in lags], -1) for of in of_frames]
+            self.shares.copy_(_fit_shares(torch.stack(in_space), lags))
         gain = self._gain(FIT_SIZE, FIT_SIZE)
         kept = torch.einsum("clhw,cmhw->clm", gain, gain) / FIT_SIZE**2  # where both are blurred
-        self.mixing.copy_(_square_root((in_time / kept.clamp(min=MIN_KEPT)).clamp(-1, 1)))
+        self.frame_mixing.copy_(_square_root((in_time / kept.clamp(min=MIN_KEPT)).clamp(-1, 1)))
         self.num_measured.fill_(len(error))
 
 
@@ -107,9 +107,9 @@ def _at_lag(lag: int, error: Tensor, weight: Tensor) -> Tensor:
 
 
 def _square_root(correlation: Tensor) -> Tensor:
-    """Of (C, L, L), so that what it mixes has deviation 1; of the nearest such matrix that has one.
+    """Of (C, L, L), so that what it mixes has deviation 1.
 
-    Correlations of differently weighted pairs need not be those of any noise.
+    Correlations of differently weighted pairs need not be those of any noise; then of ones near by.
     """
     values, vectors = torch.linalg.eigh(correlation.double())
     root = vectors * values.clamp(min=1e-6).sqrt()[:, None] @ vectors.mT
@@ -117,10 +117,14 @@ def _square_root(correlation: Tensor) -> Tensor:
 
 
 def _fit_shares(correlation: Tensor, lags: Sequence[int]) -> Tensor:
-    """(L, C, S) shares of the blurs, with which noise has the correlations (L, C, lags)."""
+    """(L, C, S) shares of the blurs, with which noise has the correlations (L, C, lags).
+
+    Blurs that are wider than the longest lag, of which nothing is known, have none.
+    """
     wanted = correlation.double().cpu()
-    blurs = _blurs(FIT_SIZE, FIT_SIZE, wanted.device).double()
-    shares = wanted.new_full((*wanted.shape[:2], len(BLURS)), 0.3, requires_grad=True)
+    num_blurs = sum(deviation <= max(lags) for deviation in BLURS)
+    blurs = _blurs(FIT_SIZE, FIT_SIZE, wanted.device)[:num_blurs].double()
+    shares = wanted.new_full((*wanted.shape[:2], num_blurs), 0.3, requires_grad=True)
     optimizer = torch.optim.LBFGS([shares], max_iter=300, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -133,13 +137,12 @@ def _fit_shares(correlation: Tensor, lags: Sequence[int]) -> Tensor:
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return shares.detach().float()
+    return nn.functional.pad(shares.detach().float(), (0, len(BLURS) - num_blurs))
 
 
 def _blurs(height: int, width: int, device: torch.device) -> Tensor:
     """(S, h, w): what each blur of `BLURS` leaves of each mode; white noise keeps its deviation."""
     down, right = (2 * math.pi * torch.fft.fftfreq(size, device=device) for size in (height, width))
     square = down[:, None].square() + right.square()
-    sizes = [2 * math.sqrt(math.pi) * deviation or 1.0 for deviation in BLURS]
-    kept = [torch.exp(-0.5 * deviation**2 * square) for deviation in BLURS]
-    return torch.stack([size * of for size, of in zip(sizes, kept, strict=True)])
+    blurs = torch.stack([torch.exp(-0.5 * deviation**2 * square) for deviation in BLURS])
+    return blurs / blurs.square().mean((-2, -1), keepdim=True).sqrt()

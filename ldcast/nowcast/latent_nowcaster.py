@@ -60,6 +60,8 @@ class LatentNowcaster(nn.Module):
             raise ValueError(
                 f"got channel_sizes or linear_forecast with prediction {prediction!r}, expected 'v'"
             )
+        if error_noise is not None and linear_forecast is None:
+            raise ValueError("got error_noise without the linear_forecast whose errors it is like")
         self.conditioner = conditioner
         self.denoiser = denoiser
         self.training_sampler = training_sampler
@@ -144,28 +146,22 @@ class LatentNowcaster(nn.Module):
         guess = self.linear_forecast(known, self._sizes(known.z_past))
         return replace(known, future={**known.future, LINEAR_FORECAST: as_input(guess)})
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether nothing is left for `measure`."""
-        return all(part.is_measured for part in self._measured_parts())
-
-    def measure(
+    def measure_linear_forecast(
         self, known: Known, z_future: Tensor, weight: Tensor, worth: Tensor, dry: Tensor
     ) -> None:
-        """Fits what is measured, not trained, to training examples, see `LinearForecast.measure`.
-
-        What has been measured before is kept.
-        """
+        """Fits the linear forecast to training examples, see `LinearForecast.measure`."""
         sizes = self._sizes(z_future)
-        if not self.linear_forecast.is_measured:
-            self.linear_forecast.measure(known, z_future, weight, worth, sizes, dry)
-        if self.error_noise is not None and not self.error_noise.is_measured:
-            error = self._to_diffused(z_future, self.complete(known))
-            error = self.linear_forecast.covariance().scaled(error, torch.rsqrt)
-            self.error_noise.measure(error, weight)
+        self.linear_forecast.measure(known, z_future, weight, worth, sizes, dry)
 
-    def _measured_parts(self) -> list[LinearForecast | ErrorNoise]:
-        return [part for part in (self.linear_forecast, self.error_noise) if part is not None]
+    @torch.no_grad()
+    def measure_error_noise(self, known: Known, z_future: Tensor, weight: Tensor) -> None:
+        """Takes the correlations of the linear forecast's error, see `ErrorNoise.measure`.
+
+        Of its principal components, turned back, so that each channel has deviation 1.
+        """
+        error = self._to_diffused(z_future, self.complete(known))
+        error = self.linear_forecast.covariance().scaled(error, torch.rsqrt)
+        self.error_noise.measure(error, weight)
 
     def _guess(self, known: Known) -> LinearGuess:
         return guess_of(known.future[LINEAR_FORECAST])
@@ -250,7 +246,7 @@ def build_latent_nowcaster(
         channel_sizes = autoencoder.latent_scale.sizes  # read when used: weights come later
     sizes = config.autoencoder.latent_channels, conditioner.num_future_latent_frames
     is_around = config.diffusion.around_linear_forecast
-    is_correlated = config.diffusion.noise == "correlated"
+    is_correlated = config.diffusion.member_noise == "correlated"
     return LatentNowcaster(
         conditioner,
         denoiser,

@@ -101,7 +101,7 @@ class LDCast(nn.Module):
                 prediction=nowcaster.prediction,
                 channel_sizes="natural" if nowcaster.channel_sizes else "unit",
                 around_linear_forecast=nowcaster.linear_forecast is not None,
-                noise="white" if nowcaster.error_noise is None else "correlated",
+                member_noise="white" if nowcaster.error_noise is None else "correlated",
                 num_sampling_steps=nowcaster.inference_sampler.num_sampling_steps,
                 sampler_settings=settings_of(nowcaster.inference_sampler),
             ),

@@ -8,6 +8,7 @@ Sources: a regression and the diffusion of its error, Mardani et al. 2025 (CorrD
 Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STEPS).
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ SIZE_SCALES = (1, 2, 4, 8)  # and of the features that say how large the error i
 FLOOR = 0.03  # of features before their logarithm, in latents of mean square 1
 LOG_LIMITS = (-4.0, 6.0)  # of the error's mean square over its average
 WORTH_SCALE = 4  # latent cells over which it is averaged
-WORTH_FLOOR = 0.1  # mm/h, of dry cells
+WORTH_FLOOR = 0.1  # mm/h, added to it: dry cells count as well
+UNCUT_RATE = 1e4  # mm/h; errors of the heaviest rain are worth most
 NUM_ROUNDS = 2  # the errors' sizes weigh the regression, whose errors they are
 NUM_FIT_CELLS = 200_000  # from which the sizes are fitted, for each latent frame
 
@@ -167,9 +169,10 @@ class LinearForecast(nn.Module):
 def worth_of_rain(rain_norm: Tensor, scale: RainScale) -> Tensor:
     """mm/h that an error of one model unit is, where rain is as in rain_norm (any shape).
 
-    In logarithms it is next to nothing where it is nearly dry, and all errors look alike.
+    In logarithms that is next to nothing where it is nearly dry, and much in heavy rain.
     """
-    return undo_transform(rain_norm + 0.5, scale) - undo_transform(rain_norm - 0.5, scale)
+    uncut = replace(scale, max_rain_rate=UNCUT_RATE)
+    return undo_transform(rain_norm + 0.5, uncut) - undo_transform(rain_norm - 0.5, uncut)
 
 
 def as_input(guess: LinearGuess) -> Tensor:

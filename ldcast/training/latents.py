@@ -17,7 +17,7 @@ from ldcast.nowcast.linear_forecast import worth_of_rain
 from ldcast.rain import WET_THRESHOLD, drop_impossible_rain, is_wet, valid_mask
 from ldcast.training.ema import EMA
 
-NUM_MEASURED = 400  # crops that a linear forecast is fitted to
+NUM_MEASURED = 400  # crops that a linear forecast and its error's noise are fitted to
 
 
 class LatentExample(NamedTuple):
@@ -111,32 +111,37 @@ def encode_example(
 
 
 @torch.no_grad()
-def measure_linear_forecast(
+def measure_from_crops(
     model: LDCast,
     crops: TrainingCrops,
     encode: Callable[[Example], LatentExample],
     ema: EMA,
     stop: StopRequest,
 ) -> None:
-    """Fits the linear forecast and its error's noise, where they were not yet, and starts the
-    averages again.
+    """Fits the linear forecast and the noise of its error, where there are any that were not yet,
+    and starts the averages again.
 
     They are fitted to `NUM_MEASURED` crops, the same ones each time; not if it is stopped.
     """
-    if model.latent_nowcaster.is_measured:
+    nowcaster = model.latent_nowcaster
+    parts = nowcaster.linear_forecast, nowcaster.error_noise
+    left = [part for part in parts if part is not None and not part.is_measured]
+    if not left:
         return
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
     tables = [encode(example).without_rain().by_name() for example in examples]
     if len(tables) < NUM_MEASURED:
         return
     latents = from_names({name: torch.cat([t[name] for t in tables]) for name in tables[0]})
-    first = default_collate([crops[0, 0, 0]])
-    dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
-    carried = latents.future[LINEAR_FORECAST_INPUT][:, : model.autoencoder.latent_channels]
-    worth = torch.cat([_worth_of_cells(model, z) for z in carried.split(1)])
-    model.latent_nowcaster.measure(
-        latents.known, latents.z_future, latents.weight, worth, dry.mean((0, 2, 3, 4))
-    )
+    known, z_future, weight = latents.known, latents.z_future, latents.weight
+    if nowcaster.linear_forecast in left:
+        first = default_collate([crops[0, 0, 0]])
+        dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
+        carried = latents.future[LINEAR_FORECAST_INPUT][:, : model.autoencoder.latent_channels]
+        worth = torch.cat([_worth_of_cells(model, z) for z in carried.split(1)])
+        nowcaster.measure_linear_forecast(known, z_future, weight, worth, dry.mean((0, 2, 3, 4)))
+    if nowcaster.error_noise in left:
+        nowcaster.measure_error_noise(known, z_future, weight)
     ema.start_again()
 
 

@@ -63,7 +63,7 @@ FORMER_VALUES = {
     "diffusion.sampler_settings.fresh_noise_scale": 1.0,
     "diffusion.channel_sizes": "unit",
     "diffusion.around_linear_forecast": False,
-    "diffusion.noise": "white",
+    "diffusion.member_noise": "white",
     "optimizer.lr_curve": "inverse_sqrt",
     "forecast_score.num_sampling_steps": 0,
     "data_settings.crop_motion": 0,

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ldcast import LDCast
 from ldcast.config import DiffusionConfig
 from ldcast.errors import InputError
+from ldcast.inputs.known import Known
 from ldcast.nowcast.error_noise import ErrorNoise
+from ldcast.nowcast.latent_nowcaster import LatentNowcaster
 from ldcast.nowcast.ldcast import build
 from ldcast.training import latents
 
@@ -106,16 +108,74 @@ def test_channels_that_do_not_vary_and_frames_that_contradict_are_survived() -> 
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_small_crops_say_nothing_of_wide_correlations(size: int) -> None:
+    noise = measured(errors()[..., :size, :size])
+    assert not noise.shares[..., 4].any() and not noise.shares[..., size // 2 + 1 :].any()
+    deviation = noise(white(100)).std((0, 3, 4))
+    torch.testing.assert_close(deviation, torch.ones(CHANNELS, FRAMES), rtol=0, atol=0.1)
+
+
+@pytest.mark.core
+def test_mixed_precision_does_not_reach_it() -> None:
+    noise, start = measured(errors()), white(2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = noise(start)
+    assert torch.equal(within, noise(start)) and within.dtype == torch.float32
+
+
+@pytest.mark.core
+def test_the_linear_forecasts_error_is_measured_in_its_principal_components() -> None:
+    """Each channel of unit deviation: large errors of one must not stand for those of another."""
+    torch.manual_seed(0)
+    diffusion = DiffusionConfig(**AROUND, **ONE_CALL, member_noise="correlated")
+    model = build(replace(tiny_config(), diffusion=diffusion, inputs=("carried_frames",)))
+    nowcaster, num = model.latent_nowcaster, 40
+    channels, frames = model.autoencoder.latent_channels, 5
+    carried = torch.zeros(num, 2 * (channels + 1), frames, 32, 32)
+    known = Known(torch.zeros(num, channels, 1, 32, 32), {}, {"carried_frames": carried})
+    generator = torch.Generator().manual_seed(1)
+    rough = torch.randn(num, channels, frames, 32, 32, generator=generator)
+    wide = nn.functional.avg_pool3d(rough, (1, 9, 9), 1, (0, 4, 4))
+    error = rough.clone()
+    error[:, 0] = wide[:, 0] / wide[:, 0].std()
+    mixed = error.clone()
+    mixed[:, 1] = 0.1 * error[:, 1] + 3 * error[:, 0]  # hardly its own
+    weight = torch.ones(num, 1, frames, 32, 32)
+    nowcaster.linear_forecast.measure(
+        known, mixed, weight, weight, torch.ones(channels), torch.zeros(channels)
+    )
+    nowcaster.measure_error_noise(known, mixed, weight)
+    made = nowcaster.error_noise(torch.randn(mixed.shape, generator=generator))
+    back = nowcaster.linear_forecast.covariance().scaled(made, torch.sqrt)
+    own = back[:, 1] - 3 * back[:, 0]  # 0.1 rough
+    for value, is_wide in ((back[:, 0], True), (back[:, 2], False)):
+        near = (value[..., 1:] * value[..., :-1]).mean() / value.square().mean()
+        assert (near > 0.7) == is_wide, near
+    assert own.square().mean() < 0.3 * back[:, 0].square().mean()
+
+
+@pytest.mark.core
+def test_without_a_linear_forecast_there_is_no_error_to_be_like() -> None:
+    nowcaster = build(tiny_config()).latent_nowcaster
+    parts = nowcaster.conditioner, nowcaster.denoiser, nowcaster.training_sampler
+    with pytest.raises(ValueError, match="error_noise without the linear_forecast"):
+        LatentNowcaster(
+            *parts, nowcaster.inference_sampler, error_noise=ErrorNoise(CHANNELS, FRAMES)
+        )
+
+
+@pytest.mark.core
 def test_it_is_for_one_call_around_a_linear_forecast() -> None:
-    assert DiffusionConfig(**AROUND, **ONE_CALL, noise="correlated").noise == "correlated"
+    assert DiffusionConfig(**AROUND, **ONE_CALL, member_noise="correlated").member_noise
     for settings in (dict(AROUND, sampler="dpm_solver"), ONE_CALL):
-        with pytest.raises(InputError, match="noise: got correlated"):
-            DiffusionConfig(**settings, noise="correlated")
+        with pytest.raises(InputError, match="member_noise: got correlated"):
+            DiffusionConfig(**settings, member_noise="correlated")
 
 
 def test_members_of_silent_networks_differ_over_many_cells(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    diffusion = DiffusionConfig(**AROUND, **ONE_CALL, noise="correlated")
+    diffusion = DiffusionConfig(**AROUND, **ONE_CALL, member_noise="correlated")
     model = build(replace(tiny_config(), diffusion=diffusion, inputs=("carried_frames",))).eval()
     noise = model.latent_nowcaster.error_noise
     before = model.predict(PAST, 4)
@@ -143,14 +203,18 @@ def test_training_measures_it_also_after_a_start_without(
     around = ("--inputs", "carried_frames", "--diffusion.around-linear-forecast", "true",
               "--diffusion.prediction", "v", "--diffusion.schedule", "cosine")  # fmt: skip
     loss = ("--loss", "crps", "--crps.block-sizes", "1,4")
-    correlated = (*loss, "--diffusion.noise", "correlated")
+    correlated = (*loss, "--diffusion.member-noise", "correlated")
     white_run = stage.run(tmp_path / "white", 1, *around, *loss)
     whole = stage.run(tmp_path / "whole", 2, *around, *correlated)
     later = stage.run(tmp_path / "later", 1, "--init", str(white_run), *correlated)
     for run in (whole, later):
         config = json.loads((run / "config.json").read_text())["model"]["diffusion"]
         tensors = load_file(run / "model.safetensors")
-        assert config["noise"] == "correlated" and tensors["error_noise.num_measured"] == 6
+        assert config["member_noise"] == "correlated" and tensors["error_noise.num_measured"] == 6
+    again = ("--init", str(later), "--diffusion.member-noise", "white", "--crps.block-sizes", "1,4")
+    back = stage.run(tmp_path / "back", 1, *again)
+    names = load_file(back / "model.safetensors")
+    assert not any(name.startswith("error_noise") for name in names)
     white_tensors, tensors = (load_file(run / "model.safetensors") for run in (white_run, later))
     name = "linear_forecast.weights"
     assert torch.equal(white_tensors[name], tensors[name])

@@ -17,7 +17,7 @@ from ldcast.errors import InputError
 from ldcast.inputs.known import Known
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess, worth_of_rain
-from ldcast.rain import RainScale, to_model_units
+from ldcast.rain import RainScale, from_model_units, to_model_units
 from ldcast.training import latents
 
 CHANNELS, FRAMES = 4, 5
@@ -280,3 +280,28 @@ def test_it_is_fitted_before_the_training_and_a_resumed_run_keeps_it(
     same_gradients(stage.run(cut, 2, *SETTINGS), whole)
     again = load_file(cut / "model.safetensors")
     assert all(torch.equal(again[name], t) for name, t in tensors.items() if start in name)
+
+
+def test_training_fits_it_by_what_the_carried_rains_errors_are_worth(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "NUM_MEASURED", 6)
+    stage, seen = Stage("diffusion", event_path, autoencoder_run), []
+    fit = LinearForecast.measure
+
+    def watched(self: LinearForecast, known: Known, *rest: Tensor) -> None:
+        seen.append((known, rest[2]))
+        fit(self, known, *rest)
+
+    monkeypatch.setattr(LinearForecast, "measure", watched)
+    run = stage.run(tmp_path / "run", 1, *SETTINGS)
+    ((known, worth),) = seen
+    model = LDCast.from_pretrained(run, "cpu")
+    carried = known.future["carried_frames"][:, : model.autoencoder.latent_channels]
+    rain_norm = model.autoencoder.decode(carried)
+    per_unit = (from_model_units(rain_norm + 0.01, model.rain_scale)
+                - from_model_units(rain_norm - 0.01, model.rain_scale)) / 0.02  # fmt: skip
+    slope = nn.functional.avg_pool3d(per_unit, 4)
+    assert worth.shape == slope.shape and slope.std() > 0
+    related = torch.corrcoef(torch.stack([worth.flatten(), slope.flatten()]))[0, 1]
+    assert related > 0.95
