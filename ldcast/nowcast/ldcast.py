@@ -179,7 +179,7 @@ class LDCast(nn.Module):
         seed: member m's noise comes from its own generator, keyed by (seed, m), and what the
             sampler draws from another one, so that member 7 is the same alone.
         num_sampling_steps: exactly as many; None takes the model's default.
-        noise: (E, C, L, h, w), so (E, C, 5, ceil(H/16)*4, ceil(W/16)*4), initial latent noise
+        noise: (E, C, L, h, w), so (E, C, 5, ceil(H/16)*4, ceil(W/16)*4), initial white noise
             instead of the seed's; L more latent frames for each further stretch (100 minutes).
         members_per_batch: members denoised at once; forecasts agree to rounding for any value.
             None: 8, fewer of large fields, one if there are windows.
