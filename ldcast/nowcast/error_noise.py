@@ -2,10 +2,10 @@
 
 Where rain goes otherwise than forecast it does so over many pixels, the more of them the further
 ahead, and for a while. Noise that is new in every latent cell is unlike that: networks that turn it
-into rain in one call have to smooth it first, and where they do not, members are grainy.
-Sources: noise with the spectrum of rain, Bowler et al. 2006 (STEPS, QJRMS 132) and Seed 2003; noise
-as smooth as the errors in one call, Alet et al. 2025 (FGN, arXiv:2506.10772), who draw it for the
-whole field at once.
+into rain in one call have to smooth it first.
+Sources: noise with the spectrum of rain, Bowler et al. 2006 (STEPS, QJRMS 132) and Seed 2003
+(Journal of Applied Meteorology 42); members of one call that differ as a whole, Alet et al. 2025
+(FGN, arXiv:2506.10772), who draw one noise for the field.
 """
 
 import math
