@@ -125,14 +125,17 @@ class LDCast(nn.Module):
         load_weights(folder, **model.networks())
         return model.eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes `config.json` and `model.safetensors` into the folder, made if need be.
 
-        Raises InputError, before anything is written, for a model that config.json cannot describe.
+        dtype: float type of the parameters in the file, such as torch.float16 for one of half the
+            size; None keeps theirs. The model itself stays as it is.
+        Raises InputError, before anything is written, for a model that config.json cannot describe,
+        and for parameters that are not finite in that type.
         """
         folder, config = Path(folder), self.config
         folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder, **self.networks())
+        write_weights(folder, dtype, **self.networks())
         write_description(folder, "nowcaster", config, self.trained_on)
 
     def networks(self) -> dict[str, nn.Module]:

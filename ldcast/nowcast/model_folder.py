@@ -108,9 +108,26 @@ def write_description(folder: Path, stage: str, model: ModelConfig, trained_on: 
     write_text(folder / CONFIG_NAME, json.dumps(content, indent=2) + "\n")
 
 
-def write_weights(folder: Path, **networks: nn.Module) -> None:
-    """Writes `model.safetensors` with the networks under their names."""
-    write_tensors(folder / WEIGHTS_NAME, network_tensors(**networks))
+def write_weights(
+    folder: Path, parameter_dtype: torch.dtype | None = None, **networks: nn.Module
+) -> None:
+    """Writes `model.safetensors` with the networks under their names.
+
+    parameter_dtype: float type to write parameters in, not buffers, some of which are statistics of
+        many sizes; None keeps each one's own.
+    Raises InputError, before anything is written, for a parameter that is not finite in that type.
+    """
+    tensors = network_tensors(**networks)
+    if parameter_dtype is not None:
+        for network, module in networks.items():
+            for name, parameter in module.named_parameters(prefix=network):
+                tensors[name] = parameter.detach().to(parameter_dtype)
+                if not tensors[name].isfinite().all():
+                    raise InputError(
+                        f"{network}: {name} has values that are not finite as {parameter_dtype}, "
+                        "expected finite ones; write another type"
+                    )
+    write_tensors(folder / WEIGHTS_NAME, tensors)
 
 
 def write_tensors(

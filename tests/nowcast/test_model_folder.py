@@ -1,6 +1,7 @@
 """Model folders: written and read back exactly, and what is wrong with others said in a line."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -119,6 +120,30 @@ def test_saving_again_replaces_the_model(copied):
     back = LDCast.from_pretrained(copied, device="cpu")
     for name, tensor in other.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor)
+
+
+def test_a_model_saved_in_half_precision_has_rounded_parameters_and_exact_buffers(tmp_path):
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path, dtype=torch.float16)
+    back = LDCast.from_pretrained(tmp_path, device="cpu")
+    parameters = dict(model.named_parameters())
+    for name, tensor in back.state_dict().items():
+        assert torch.equal(model.state_dict()[name], before[name])  # the model stays as it was
+        wanted = before[name].half().float() if name in parameters else before[name]
+        assert torch.equal(tensor, wanted), name
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["denoiser.step_embedding.0.weight"].dtype == torch.float16
+
+
+def test_a_parameter_that_half_precision_cannot_hold_is_named_and_nothing_written(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        next(model.latent_nowcaster.denoiser.parameters()).view(-1)[0] = 1e6
+    name = next(iter(model.latent_nowcaster.denoiser.state_dict()))
+    with pytest.raises(InputError, match=f"denoiser.{re.escape(name)} .*float16"):
+        model.save_pretrained(tmp_path / "new", dtype=torch.float16)
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_weights_in_half_precision_load_as_float32(copied):
