@@ -241,9 +241,10 @@ def training_loss(
     generators: one per example, for its diffusion step and noise.
     Each latent cell counts by its share of pixels with data; of rain, pixels with data do.
     """
+    known, z_future, weight = latents.known, latents.z_future, latents.weight
     if latents.rain_rate.numel():
-        return module(latents.known, latents.rain_rate, generators)
-    return module(latents.known, latents.z_future, generators, latents.weight)
+        return module(known, latents.rain_rate, z_future, weight, generators)
+    return module(known, z_future, generators, weight)
 
 
 def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:

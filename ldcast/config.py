@@ -238,6 +238,7 @@ class CRPSLossConfig(Settings):
     num_members: int = setting(2, "members of each example", low=2)
     block_sizes: tuple[int, ...] = setting((1, 4, 16), "pixels; blocks whose means count", low=1)
     transformed_weight: float = setting(0.3, "weight of the CRPS in the networks' units", low=0)
+    latent_weight: float = setting(0.0, "weight of the CRPS of the latents' channels", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

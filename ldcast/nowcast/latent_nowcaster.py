@@ -143,14 +143,14 @@ class LatentNowcaster(nn.Module):
         """With the linear forecast, where there is one, among what is known of the future."""
         if self.linear_forecast is None:
             return known
-        guess = self.linear_forecast(known, self._sizes(known.z_past))
+        guess = self.linear_forecast(known, self.sizes_of_channels(known.z_past))
         return replace(known, future={**known.future, LINEAR_FORECAST: as_input(guess)})
 
     def measure_linear_forecast(
         self, known: Known, z_future: Tensor, weight: Tensor, worth: Tensor, dry: Tensor
     ) -> None:
         """Fits the linear forecast to training examples, see `LinearForecast.measure`."""
-        sizes = self._sizes(z_future)
+        sizes = self.sizes_of_channels(z_future)
         self.linear_forecast.measure(known, z_future, weight, worth, sizes, dry)
 
     @torch.no_grad()
@@ -166,20 +166,20 @@ class LatentNowcaster(nn.Module):
     def _guess(self, known: Known) -> LinearGuess:
         return guess_of(known.future[LINEAR_FORECAST])
 
-    def _sizes(self, z: Tensor) -> Tensor:
-        """(C,) of `channel_sizes`, or 1."""
+    def sizes_of_channels(self, z: Tensor) -> Tensor:
+        """(C,) of `channel_sizes`, or 1, for latents like z."""
         return z.new_ones(z.shape[1]) if self.channel_sizes is None else self.channel_sizes()
 
     def _to_diffused(self, z: Tensor, known: Known) -> Tensor:
         """What is diffused, of unit size but for `_spread`, from latents z (B, C, L, h, w)."""
-        sizes = self._sizes(z)[:, None, None, None]
+        sizes = self.sizes_of_channels(z)[:, None, None, None]
         if self.linear_forecast is None:
             return z * sizes
         mean, size = self._guess(known)
         return (z - mean) * sizes / size
 
     def _from_diffused(self, y: Tensor, known: Known) -> Tensor:
-        sizes = self._sizes(y)[:, None, None, None]
+        sizes = self.sizes_of_channels(y)[:, None, None, None]
         if self.linear_forecast is None:
             return y / sizes
         mean, size = self._guess(known)

@@ -28,8 +28,9 @@ class EnsembleLoss(nn.Module):
     """Almost fair CRPS of rain that the model's inference sampler makes, per example.
 
     Of each pixel and of the means over blocks of pixels, mm/h: pixels alone would let members
-    differ by mere noise. Added to it, by `transformed_weight`, is that of rain in model units, to
-    which light rain and its edges matter.
+    differ by mere noise. Added to it are, by `transformed_weight`, that of rain in model units, to
+    which light rain and its edges matter; by `latent_weight`, that of the latents, to whose fine
+    channels noise matters that is hardly anything in mm/h (see `latents_loss`).
     model: whose conditioner and denoiser are trained; gradients pass through its decoder.
     """
 
@@ -42,17 +43,25 @@ class EnsembleLoss(nn.Module):
         self,
         known: Known,
         rain_rate: Tensor,
+        z_future: Tensor,
+        weight: Tensor,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """Loss (B,).
 
         known: past latents and inputs. rain_rate: (B, 1, T, H, W) mm/h, what came, NaN = no data.
-        generators: one per example, for all that its members draw.
+        z_future: (B, C, L, h, w), its latents. weight: (B, 1, L, h, w), each cell's share of pixels
+        with data. generators: one per example, for all that its members draw.
         """
-        z = self.nowcaster.draw_members(known, self.settings.num_members, generators)
+        z = self.nowcaster.draw_members(known, self.settings.num_members, generators).float()
         with torch.autocast(z.device.type, enabled=False):
-            rain_norm = torch.stack([self.autoencoder.decode(of_one) for of_one in z.float()])
-            return members_loss(rain_norm, rain_rate, self.rain_scale, self.settings)
+            rain_norm = torch.stack([self.autoencoder.decode(of_one) for of_one in z])
+            loss = members_loss(rain_norm, rain_rate, self.rain_scale, self.settings)
+            if self.settings.latent_weight:
+                sizes = self.nowcaster.sizes_of_channels(z_future)
+                of_latents = latents_loss(z, z_future, weight, sizes)
+                loss = loss + self.settings.latent_weight * of_latents
+            return loss
 
 
 def members_loss(
@@ -80,6 +89,18 @@ def members_loss(
         score = _mean_score(bent, to_model_units(rain_rate, scale), is_valid)
         loss = loss + settings.transformed_weight * score
     return loss
+
+
+def latents_loss(z: Tensor, z_future: Tensor, weight: Tensor, channel_sizes: Tensor) -> Tensor:
+    """Loss (B,) of the members' latents z (E, B, C, L, h, w), each channel by itself.
+
+    Cells with data in all of their pixels count. Where an edge or a peak may be is in the fine
+    channels; a pixel's error is that of the coarse ones, so noise in fine ones that should be still
+    costs next to nothing there.
+    z_future: (B, C, L, h, w). weight: (B, 1, L, h, w). channel_sizes: (C,), of mean square 1.
+    """
+    sizes = channel_sizes[:, None, None, None]
+    return _mean_score(z * sizes, z_future * sizes, (weight == 1).expand_as(z_future))
 
 
 def forecast_rain(rain_norm: Tensor, scale: RainScale) -> Tensor:

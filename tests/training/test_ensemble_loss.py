@@ -14,10 +14,11 @@ from ldcast import LDCast
 from ldcast.config import CRPSLossConfig, DiffusionConfig, DiffusionTraining
 from ldcast.errors import InputError
 from ldcast.inputs.known import Known
+from ldcast.models.cosine_autoencoder import CosineAutoencoder, CosineAutoencoderConfig
 from ldcast.nowcast.ldcast import build
 from ldcast.rain import RainScale, from_model_units, to_model_units
 from ldcast.seeds import keyed_generators
-from ldcast.training.ensemble_loss import EnsembleLoss, forecast_rain, members_loss
+from ldcast.training.ensemble_loss import EnsembleLoss, forecast_rain, latents_loss, members_loss
 
 SCALE = RainScale(smoothing_sigma=0.0)
 PIXELS = CRPSLossConfig(block_sizes=(1,), transformed_weight=0.0)
@@ -151,34 +152,80 @@ def one_call_model() -> LDCast:
 
 def test_an_example_s_loss_does_not_depend_on_the_others() -> None:
     model = one_call_model()
-    loss = EnsembleLoss(model, CRPSLossConfig(num_members=3, block_sizes=(1, 4)))
+    loss = EnsembleLoss(model, CRPSLossConfig(num_members=3, block_sizes=(1, 4), latent_weight=1.0))
     channels = model.autoencoder.latent_channels
     generator = torch.Generator().manual_seed(0)
     z_past = torch.randn(3, channels, 1, 8, 8, generator=generator)
     rain_rate = 5 * torch.rand(3, 1, 20, 32, 32, generator=generator)
-    together = loss(Known(z_past, {}, {}), rain_rate, keyed_generators(7, indices=range(3)))
+    z_future = torch.randn(3, channels, 5, 8, 8, generator=generator)
+    weight = (torch.rand(3, 1, 5, 8, 8, generator=generator) < 0.8).float()
+    latents = z_future, weight
+    together = loss(
+        Known(z_past, {}, {}), rain_rate, *latents, keyed_generators(7, indices=range(3))
+    )
     for index in range(3):
         part = slice(index, index + 1)
-        alone = loss(
-            Known(z_past[part], {}, {}), rain_rate[part], keyed_generators(7, indices=[index])
-        )
+        of_one = rain_rate[part], z_future[part], weight[part]
+        alone = loss(Known(z_past[part], {}, {}), *of_one, keyed_generators(7, indices=[index]))
         torch.testing.assert_close(alone, together[part], rtol=1e-4, atol=1e-5)
     assert len({round(value, 5) for value in together.tolist()}) == 3
 
 
 def test_the_loss_is_of_the_forecasts_that_the_model_makes() -> None:
-    """Of two members of one example, those that `draw_members` gives, decoded."""
+    """Of two members of one example, those that `draw_members` gives, decoded and as latents."""
     model = one_call_model()
-    settings = CRPSLossConfig(block_sizes=(1,))
+    settings = CRPSLossConfig(block_sizes=(1,), latent_weight=0.5)
     z_past = torch.randn(1, model.autoencoder.latent_channels, 1, 8, 8)
     known, rain_rate = Known(z_past, {}, {}), 5 * torch.rand(1, 1, 20, 32, 32)
-    loss = EnsembleLoss(model, settings)(known, rain_rate, keyed_generators(7, indices=[0]))
+    z_future, weight = torch.randn(*z_past.shape[:2], 5, 8, 8), torch.ones(1, 1, 5, 8, 8)
+    module = EnsembleLoss(model, settings)
+    loss = module(known, rain_rate, z_future, weight, keyed_generators(7, indices=[0]))
     z = model.latent_nowcaster.draw_members(known, 2, keyed_generators(7, indices=[0]))
     assert z.shape == (2, *z_past.shape[:2], 5, 8, 8)
     members = torch.stack([model.autoencoder.decode(of_one) for of_one in z])
     assert not torch.equal(members[0], members[1])
     expected = members_loss(members, rain_rate, model.rain_scale, settings)
+    sizes = torch.ones(model.autoencoder.latent_channels)
+    expected = expected + 0.5 * latents_loss(z, z_future, weight, sizes)
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.core
+def test_latents_count_by_the_size_of_their_channel_and_only_where_all_of_a_cell_is_known() -> None:
+    """Two members 1 below and 1 above: fair 1 - 2/2, of the ensemble itself 1 - 2/4; 3 off both."""
+    z_future = torch.zeros(1, 2, 1, 1, 3)
+    z = torch.zeros(2, 1, 2, 1, 1, 3)
+    z[0, 0, 0], z[1, 0, 0] = -1.0, 1.0
+    z[:, 0, 1] = 3.0
+    z[:, ..., 2] = 100.0  # in a cell of which one pixel is not known
+    weight = torch.tensor([1.0, 1.0, 0.98])[None, None, None, None]
+    loss = latents_loss(z, z_future, weight, torch.tensor([2.0, 0.5]))
+    expected = (2.0 * 0.05 * 0.5 + 0.5 * 3.0) / 2
+    torch.testing.assert_close(loss, torch.tensor([expected]))
+    nothing = latents_loss(z, z_future, torch.zeros_like(weight), torch.ones(2))
+    assert nothing.tolist() == [0.0]
+
+
+@pytest.mark.core
+def test_noise_in_a_fine_channel_costs_more_as_a_latent_than_as_rain() -> None:
+    """The finest of 24 cosines, where all that differs otherwise is the cell's mean."""
+    autoencoder = CosineAutoencoder(CosineAutoencoderConfig(decoder="linear"))
+    generator = torch.Generator().manual_seed(0)
+    z_future = torch.zeros(1, 24, 1, 8, 8)
+    z = torch.zeros(2, 1, 24, 1, 8, 8)
+    z[:, :, 0] = 4.0 * torch.randn(2, 1, 1, 8, 8, generator=generator)
+    noisy = z.clone()
+    noisy[:, :, 23] = torch.randn(2, 1, 1, 8, 8, generator=generator)
+    weight, sizes = torch.ones(1, 1, 1, 8, 8), torch.ones(24)
+    as_latents = [latents_loss(of, z_future, weight, sizes).item() for of in (z, noisy)]
+    settings = CRPSLossConfig(block_sizes=(1,))
+    observed = came(1.0, 32)[:, :, :1].expand(-1, -1, 4, -1, -1)
+    as_rain = []
+    for of in (z, noisy):
+        rain_norm = torch.stack([autoencoder.decode(member) for member in of])
+        as_rain.append(members_loss(rain_norm, observed, SCALE, settings).item())
+    assert as_latents[1] > 1.1 * as_latents[0]
+    assert as_rain[1] < 1.05 * as_rain[0]
 
 
 # ---- in the train script
