@@ -83,7 +83,7 @@ def test_a_varied_run_resumes_exactly(event_path, archive, autoencoder_run, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("picker", ["wet", "equal_frequency", "importance"])
+@pytest.mark.parametrize("picker", ["wet", "equal_frequency", "importance", "mixed"])
 def test_a_run_that_stopped_ends_as_one_that_did_not(on_archive, tmp_path, picker):
     more = ["--data.crop-picker", picker]
     whole = on_archive.run(tmp_path / "whole", 4, *more, "--data.num-workers", "2")

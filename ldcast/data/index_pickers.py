@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldcast.data.event import RainEvent
-from ldcast.data.pickers import WetPicker, Window, check_events
+from ldcast.data.pickers import MixedPicker, WetPicker, Window, check_events
 from ldcast.data.stored import TileIndex
 from ldcast.data.tile_index import BLOCK, ComputedTiles, classes_of_tiles
 from ldcast.data.tiles import MIN_VALID_SHARE, TILE, mean_of_windows, starts_by_tile
@@ -331,9 +331,18 @@ def _of_saturated(mean: np.ndarray) -> np.ndarray:
 UNIFORM = Chance("valid_share", _unchanged, _certain)
 WET = Chance("wet_share", _unchanged, _of_wet_share)
 IMPORTANCE = Chance("mean", _saturated, _of_saturated)
+
+
+class IndexMixedPicker(MixedPicker):
+    """`MixedPicker` by an index."""
+
+    PARTS = (partial(IndexPicker, chance=WET), IndexEqualFrequencyPicker)
+
+
 INDEX_PICKERS = {
     "uniform": partial(IndexPicker, chance=UNIFORM),
     "wet": partial(IndexPicker, chance=WET),
     "equal_frequency": IndexEqualFrequencyPicker,
     "importance": ImportancePicker,
+    "mixed": IndexMixedPicker,
 }

@@ -6,6 +6,7 @@ size of a crop is a multiple, in pixels, for the networks that it is for.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -205,6 +206,30 @@ class EqualFrequencyPicker:
         tile_in_event = tile - self._last_tile[event] + np.prod(self._table_shapes[event])
         frame, row, column = np.unravel_index(tile_in_event, self._table_shapes[event])
         return event, int(frame), int(row), int(column)
+
+
+class MixedPicker:
+    """Draws half of the windows as `WetPicker` does, half as `EqualFrequencyPicker`.
+
+    Wide rain from the one, the cores of storms from the other, which are next to none of all rain.
+    Raises InputError as they do.
+    """
+
+    PARTS: ClassVar[tuple[Callable[..., Picker], ...]] = (WetPicker, EqualFrequencyPicker)
+
+    def __init__(
+        self,
+        events: list[RainEvent],
+        num_frames: int,
+        crop_size: int,
+        minutes: int = FrameConfig.minutes_per_frame,
+        multiple: int = 1,
+    ):
+        settings = num_frames, crop_size, minutes, multiple
+        self._pickers = [part(events, *settings) for part in self.PARTS]
+
+    def __call__(self, rng: np.random.Generator) -> Window:
+        return self._pickers[rng.integers(len(self._pickers))](rng)
 
 
 def check_events(

@@ -6,7 +6,14 @@ import numpy as np
 
 from ldcast.data.event import RainEvent
 from ldcast.data.index_pickers import INDEX_PICKERS
-from ldcast.data.pickers import EqualFrequencyPicker, Picker, UniformPicker, WetPicker, Window
+from ldcast.data.pickers import (
+    EqualFrequencyPicker,
+    MixedPicker,
+    Picker,
+    UniformPicker,
+    WetPicker,
+    Window,
+)
 from ldcast.data.tile_index import tile_statistics
 from ldcast.data.tiles import TILE
 from ldcast.errors import InputError
@@ -18,6 +25,7 @@ ARRAY_PICKERS: dict[str, Callable[..., Picker]] = {
     "uniform": UniformPicker,
     "wet": WetPicker,
     "equal_frequency": EqualFrequencyPicker,
+    "mixed": MixedPicker,
 }
 PICKERS = tuple(INDEX_PICKERS)
 SHOWN_QUANTILES = (0.5, 0.9, 0.99)

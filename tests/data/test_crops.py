@@ -215,7 +215,7 @@ def crops(**changes) -> TrainingCrops:
     return TrainingCrops([numbered_event()], **settings)
 
 
-@pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency"])
+@pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency", "mixed"])
 def test_crop_depends_on_its_key_alone(picker):
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 7, 3)]
     in_order = {key: crops(picker=picker)[key].rain_rate for key in keys}
@@ -314,7 +314,7 @@ def test_batch_that_cannot_be_shared_out_is_refused():
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency"])
+@pytest.mark.parametrize("picker", ["uniform", "wet", "equal_frequency", "mixed"])
 def test_events_that_do_not_fit_are_refused(picker):
     def build(events, crop_size=64):
         return TrainingCrops(events, 4, crop_size, picker, seed=0, multiple=16)

@@ -54,6 +54,21 @@ def test_draws_have_the_chances_of_the_array_pickers(events, name):
     assert statistic < freedom + 4 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.parametrize("pickers", [ARRAY_PICKERS, INDEX_PICKERS])
+def test_mixed_draws_half_as_wet_and_half_as_equal_frequency(events, pickers):
+    mixed, wet, heavy = (
+        drawn(pickers[name](events, 4, 48, 5, 1)) for name in ("mixed", "wet", "equal_frequency")
+    )
+    kinds = np.unique(np.concatenate([mixed, wet, heavy]), axis=0)
+    counts = [[(of == kind).all(axis=1).sum() for kind in kinds] for of in (mixed, wet, heavy)]
+    found, *parts = np.array(counts, float)
+    expected = sum(parts) / 2
+    variance = found + sum(parts) / 4
+    freedom = len(kinds) - 1
+    assert ((found - expected) ** 2 / variance).sum() < freedom + 4 * np.sqrt(2 * freedom)
+    assert any(((found - part) ** 2 / (found + part).clip(1)).sum() > 2 * freedom for part in parts)
+
+
 def test_windows_have_data(events):
     picker = build_picker("importance", events, 4, 48)
     for index in range(200):

@@ -15,7 +15,7 @@ def test_draws_are_measured_in_a_process_for_each_picker(tmp_path, monkeypatch, 
     commands = []
     monkeypatch.setattr(archives.subprocess, "run", lambda command, check: commands.append(command))
     assert run_script(lambda: archives.main(arguments)) == 0
-    assert len(commands) == 4
+    assert len(commands) == len(archives.PICKERS)
     for command in commands:  # the first writes the archive, the others find it
         assert run_script(functools.partial(archives.main, command[3:])) == 0
     rows = [line.split("|") for line in capfd.readouterr().out.splitlines()[2:]]
