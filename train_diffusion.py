@@ -167,6 +167,7 @@ def training_crops(
         max_rain_rate=data.max_rain_rate,
         minutes=frames.minutes_per_frame,
         multiple=config.rain_multiple,
+        judged_frames=data.judged_frames,
     )
 
 

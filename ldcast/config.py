@@ -156,6 +156,9 @@ class DataConfig(Settings):
 
     crop_size: int = setting(128, "pixels, height and width of a crop", low=1)
     crop_picker: str = setting("equal_frequency", "how crops are drawn", choices=PICKERS)
+    judged_frames: int = setting(
+        0, "first frames of a window, by whose rain it is drawn, such as the past; 0: all", low=0
+    )
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
     crop_motion: int = setting(
         0, "pixels per frame; crops move by up to so many; 0: they stand still", low=0

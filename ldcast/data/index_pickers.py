@@ -56,10 +56,13 @@ class IndexPicker:
         crop_size: int,
         minutes: int,
         multiple: int,
+        judged_frames: int = 0,
+        *,
         chance: Chance,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         self._num_frames, self._crop_size, self._chance = num_frames, crop_size, chance
+        self._judged_frames = judged_frames or num_frames
         self._tiles = _Tiles(events)
         self._cells = [
             _Cells(index, size, crop_size, chance)
@@ -92,7 +95,8 @@ class IndexPicker:
         valid_share = index.rows("valid_share", first, stop)[:, rows, columns]
         if valid_share.mean() < MIN_VALID_SHARE:
             return 0.0
-        values = index.rows(chance.statistic, first, stop)[:, rows, columns]
+        judged = first, first + self._judged_frames
+        values = index.rows(chance.statistic, *judged)[:, rows, columns]
         mean = np.nan_to_num(chance.of_tile(values)).mean()
         return float(chance.of_window(mean))
 
@@ -125,10 +129,11 @@ class ImportancePicker(IndexPicker):
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        judged_frames: int = 0,
     ):
-        settings = num_frames, crop_size, minutes, multiple
-        super().__init__(events, *settings, IMPORTANCE)
-        uniform = IndexPicker(events, *settings, UNIFORM)
+        settings = num_frames, crop_size, minutes, multiple, judged_frames
+        super().__init__(events, *settings, chance=IMPORTANCE)
+        uniform = IndexPicker(events, *settings, chance=UNIFORM)
         windows = (uniform(keyed_rng(0, STREAM_SHOWN, index)) for index in range(NUM_FOR_MEAN))
         self.mean_chance = float(np.mean([self.chance_of(window) for window in windows]))
 
@@ -150,13 +155,15 @@ class IndexEqualFrequencyPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         if crop_size < TILE:
             raise InputError(f"crop size {crop_size}: equal_frequency needs at least {TILE} pixels")
         self._events, self._window_shape = events, (num_frames, crop_size, crop_size)
+        self._judged_shape = (judged_frames or num_frames, crop_size, crop_size)
         self._tiles = _Tiles(events)
-        self._pieces = _pieces(self._tiles, 0)
+        self._pieces = _pieces(self._tiles, num_frames - (judged_frames or num_frames))
         counts = [
             self._tiles.indices[source].class_counts(first, stop).sum(axis=0, dtype=np.int64)
             for _, source, first, stop in self._pieces
@@ -171,9 +178,9 @@ class IndexEqualFrequencyPicker:
         shape = self._events[event].rain_rate.shape
         lengths = (1, TILE, TILE)
         starts = [
-            int(rng.integers(max(0, at + of_tile - length), min(at, size - length) + 1))
-            for at, of_tile, length, size in zip(
-                corner, lengths, self._window_shape, shape, strict=True
+            int(rng.integers(max(0, at + of_tile - judged), min(at, size - length) + 1))
+            for at, of_tile, judged, length, size in zip(
+                corner, lengths, self._judged_shape, self._window_shape, shape, strict=True
             )
         ]
         return Window(event, *starts)

@@ -1,7 +1,9 @@
 """Which windows of the events are drawn: pickers, each from a generator alone.
 
 Wherever they occur here, `minutes` is how far apart the frames must be, and `multiple` of what the
-size of a crop is a multiple, in pixels, for the networks that it is for.
+size of a crop is a multiple, in pixels, for the networks that it is for. `judged_frames` is by how
+many of a window's first frames its rain is judged, 0 for all: networks that forecast believe that
+what windows were chosen by comes more often, unless it is known at the issue time.
 """
 
 from collections.abc import Callable
@@ -61,6 +63,7 @@ class UniformPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
@@ -125,12 +128,16 @@ class WetPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
         chances = []
         for event, cells in zip(events, self._cells, strict=True):
-            wet_share = mean_of_windows(tile_wet_share(event), num_frames, crop_size)
+            wet_share = tile_wet_share(event)
+            if judged_frames:
+                wet_share = wet_share[: len(wet_share) - num_frames + judged_frames]
+            wet_share = mean_of_windows(wet_share, judged_frames or num_frames, crop_size)
             chance = self.DRY_CHANCE + (1 - self.DRY_CHANCE) * wet_share / self.WET_SHARE
             chances.append((cells.windows_per_cell * chance.clip(max=1.0)).ravel())
         self._first_cells = np.cumsum([0, *map(len, chances)])
@@ -162,13 +169,16 @@ class EqualFrequencyPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         if crop_size < TILE:
             raise InputError(f"crop size {crop_size}: equal_frequency needs at least {TILE} pixels")
         self._shapes = [event.rain_rate.shape for event in events]
         self._window_shape = (num_frames, crop_size, crop_size)
-        classes = [tile_classes(event) for event in events]
+        self._judged_shape = (judged_frames or num_frames, crop_size, crop_size)
+        num_last = num_frames - (judged_frames or num_frames)  # frames that are only forecast
+        classes = [tile_classes(event)[: len(event.time) - num_last] for event in events]
         for event, event_classes in zip(events, classes, strict=True):
             if (event_classes < 0).all():
                 raise InputError(
@@ -185,12 +195,14 @@ class EqualFrequencyPicker:
         event, frame, row, column = self._draw_tile(rng)
         first_tile_pixel = (frame, row * TILE, column * TILE)
         last_tile_pixel = (frame, row * TILE + TILE - 1, column * TILE + TILE - 1)
-        # Along each axis: the window ends behind the tile's last pixel, and inside the domain.
+        # Along each axis: what is judged ends behind the tile's last pixel, the window inside the
+        # domain.
         starts = [
-            int(rng.integers(max(0, last - length + 1), min(first, size - length) + 1))
-            for first, last, length, size in zip(
+            int(rng.integers(max(0, last - judged + 1), min(first, size - length) + 1))
+            for first, last, judged, length, size in zip(
                 first_tile_pixel,
                 last_tile_pixel,
+                self._judged_shape,
                 self._window_shape,
                 self._shapes[event],
                 strict=True,
@@ -224,8 +236,9 @@ class MixedPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
+        judged_frames: int = 0,
     ):
-        settings = num_frames, crop_size, minutes, multiple
+        settings = num_frames, crop_size, minutes, multiple, judged_frames
         self._pickers = [part(events, *settings) for part in self.PARTS]
 
     def __call__(self, rng: np.random.Generator) -> Window:

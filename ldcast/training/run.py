@@ -68,6 +68,7 @@ FORMER_VALUES = {
     "forecast_score.num_sampling_steps": 0,
     "data_settings.crop_motion": 0,
     "data_settings.rain_factor_db": 0.0,
+    "data_settings.judged_frames": 0,
 }
 # Was not recorded at first: any value goes where a run lacks it.
 UNRECORDED = ("crps.", "diffusion.sampler_settings.spacing", "data_settings.", "held_out_frames")

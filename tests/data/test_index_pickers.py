@@ -40,18 +40,23 @@ def drawn(picker) -> np.ndarray:
     return np.array([(w.event, w.first_frame // 50, w.y // TILE, w.x // TILE) for w in windows])
 
 
+def chi_squared(first_draws: np.ndarray, second_draws: np.ndarray) -> float:
+    """Above 1 where two samples are hardly of one distribution: four deviations beyond its mean."""
+    both = first_draws, second_draws
+    kinds = np.unique(np.concatenate(both), axis=0)
+    counts = [[(of == kind).all(axis=1).sum() for kind in kinds] for of in both]
+    first, second = np.array(counts, float)
+    freedom = len(kinds) - 1
+    assert freedom > 8
+    statistic = ((first - second) ** 2 / (first + second)).sum()
+    return statistic / (freedom + 4 * np.sqrt(2 * freedom))
+
+
 @pytest.mark.parametrize("name", ARRAY_PICKERS)
 def test_draws_have_the_chances_of_the_array_pickers(events, name):
     read = events, 4, 48
     by_index, by_array = drawn(INDEX_PICKERS[name](*read, 5, 1)), drawn(ARRAY_PICKERS[name](*read))
-    kinds = np.unique(np.concatenate([by_index, by_array]), axis=0)
-    counts = [[(of == kind).all(axis=1).sum() for kind in kinds] for of in (by_index, by_array)]
-    first, second = np.array(counts, float)
-    # Two samples of one distribution: the statistic is chi squared of so many degrees of freedom.
-    statistic = ((first - second) ** 2 / (first + second)).sum()
-    freedom = len(kinds) - 1
-    assert freedom > 8
-    assert statistic < freedom + 4 * np.sqrt(2 * freedom)
+    assert chi_squared(by_index, by_array) < 1
 
 
 @pytest.mark.parametrize("pickers", [ARRAY_PICKERS, INDEX_PICKERS])
@@ -67,6 +72,50 @@ def test_mixed_draws_half_as_wet_and_half_as_equal_frequency(events, pickers):
     freedom = len(kinds) - 1
     assert ((found - expected) ** 2 / variance).sum() < freedom + 4 * np.sqrt(2 * freedom)
     assert any(((found - part) ** 2 / (found + part).clip(1)).sum() > 2 * freedom for part in parts)
+
+
+def rain_to_come() -> RainEvent:
+    """One window in time: rain in the west in its first 2 frames, in the east in the other 22."""
+    event = make_event(24, 32, 256)
+    event.rain_rate[:2, :, :64] = 8.0
+    event.rain_rate[2:, :, 192:] = 8.0
+    return event
+
+
+@pytest.mark.parametrize("pickers", [ARRAY_PICKERS, INDEX_PICKERS])
+@pytest.mark.parametrize("name", ["wet", "equal_frequency", "mixed"])
+def test_windows_are_judged_by_what_is_known_where_that_is_asked_for(pickers, name):
+    """Rain that is yet to come is drawn as dry windows are, not more often."""
+
+    def share_in_the_east(judged_frames):
+        picker = pickers[name]([rain_to_come()], 24, 32, 5, 1, judged_frames)
+        x = np.array([picker(keyed_rng(7, index)).x for index in range(500)])
+        return (x > 176).mean(), (x < 48).mean()
+
+    east, west = share_in_the_east(0)
+    assert east > 1.2 * west
+    east, west = share_in_the_east(2)
+    assert west > 2 * east > 0  # it is still seen
+
+
+@pytest.mark.parametrize("name", INDEX_PICKERS)
+def test_judged_by_all_frames_draws_are_the_same(events, name):
+    alike = (build_picker(name, events, 4, 48, judged_frames=judged) for judged in (0, 4))
+    draws = [[picker(keyed_rng(9, index)) for index in range(50)] for picker in alike]
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("judged_frames", [1, 2])
+def test_judged_by_some_frames_both_kinds_draw_alike(events, judged_frames):
+    for name in ARRAY_PICKERS:
+        read = events, 4, 48, 5, 1, judged_frames
+        by_index, by_array = drawn(INDEX_PICKERS[name](*read)), drawn(ARRAY_PICKERS[name](*read))
+        assert chi_squared(by_index, by_array) < 1
+
+
+def test_more_judged_frames_than_a_window_has_are_refused(events):
+    with pytest.raises(InputError, match=r"got --data.judged-frames 5, expected up to 4"):
+        build_picker("wet", events, 4, 48, judged_frames=5)
 
 
 def test_windows_have_data(events):
