@@ -5,7 +5,8 @@
 
 One forward and backward pass runs on tensors that have sizes but no content, and what would be
 allocated at any moment is added up; to that come the optimizer's moments and the averaged weights.
-Not counted: the CUDA context, the libraries' workspaces and what the allocator leaves unused.
+Not counted: the CUDA context, the libraries' workspaces, what the allocator leaves unused, and of
+the loss crps the term in the networks' units, which looks at values (a few times the rain itself).
 Batches are those of one process and micro-batch.
 """
 
@@ -13,13 +14,13 @@ import argparse
 import itertools
 import sys
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,15 +31,21 @@ from ldcast.config import (
     DiffusionTraining,
     ModelConfig,
 )
+from ldcast.diffusion import DDPMLoss, Denoiser, NoiseSchedule
+from ldcast.diffusion.schedule import SCHEDULES
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import Input, LatentGrid, Observed, known_at_issue_time
 from ldcast.inputs.registry import build_inputs
 from ldcast.machine.device import AMP_MODES, amp_dtype, autocast
 from ldcast.models import autoencoder_loss
 from ldcast.models.registry import autoencoder_class, build_autoencoder
-from ldcast.nowcast.latent_nowcaster import build_networks
+from ldcast.nowcast.error_noise import ErrorNoise
+from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_networks
+from ldcast.nowcast.ldcast import LDCast
+from ldcast.nowcast.linear_forecast import LinearForecast
 from ldcast.tools import GIB
 from ldcast.training.activations import checkpoint_activations
+from ldcast.training.ensemble_loss import EnsembleLoss
 
 CPU = torch.device("cpu")
 # Bytes per parameter of both AdamW moments. In 8 bits each block of 256 has a float32 scale
@@ -107,37 +114,68 @@ class _Blank:
         return torch.zeros(batch, channels, num_frames, *cells)
 
 
+@dataclass(frozen=True)
+class _OneCall:
+    """In the place of `OneCallSampler`, which looks at the values of its schedule."""
+
+    schedule: NoiseSchedule
+
+    def __call__(
+        self, denoiser: Denoiser, z: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        return denoiser(z, torch.zeros(len(z), dtype=torch.int64)).z
+
+
 def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining) -> tuple:
     """Networks to train in stage 2, and a function (batch size, crop size) -> loss."""
-    config = ModelConfig(
-        frames=settings.frames,
-        autoencoder=autoencoder.autoencoder,
-        conditioner=settings.conditioner,
-        denoiser=settings.denoiser,
-        diffusion=settings.diffusion,
-        inputs=settings.inputs,
-    )
+    diffusion = settings.diffusion
+    with unset_fake_temporarily():  # these look at values
+        schedule = SCHEDULES[diffusion.schedule]()
+        config = ModelConfig(
+            frames=settings.frames,
+            rain=autoencoder.rain,
+            autoencoder=autoencoder.autoencoder,
+            conditioner=settings.conditioner,
+            denoiser=settings.denoiser,
+            diffusion=diffusion,
+            inputs=settings.inputs,
+        )
     encoder = build_autoencoder(config.autoencoder).requires_grad_(False)
     inputs = build_inputs(config.inputs)
     conditioner, denoiser = build_networks(config, inputs)
-    num_future = conditioner.num_future_latent_frames
+    sizes = encoder.latent_channels, conditioner.num_future_latent_frames
+    nowcaster = LatentNowcaster(
+        conditioner,
+        denoiser,
+        training_sampler=DDPMLoss(schedule, settings.loss_norm, diffusion.prediction),
+        inference_sampler=_OneCall(schedule),
+        prediction=diffusion.prediction,
+        inputs=inputs,
+        linear_forecast=LinearForecast(*sizes) if diffusion.around_linear_forecast else None,
+        error_noise=ErrorNoise(*sizes) if diffusion.member_noise == "correlated" else None,
+    )
+    of_forecasts = None
+    if settings.loss == "crps":
+        model = LDCast(encoder, nowcaster, config.rain, frames=config.frames)
+        of_forecasts = EnsembleLoss(model, replace(settings.crps, transformed_weight=0.0))
 
     def encode(rain_rate: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return encoder.encode(rain_rate)[0]
 
     grid = LatentGrid(encode, encoder.compression, config.frames)
-    blanks = {name: _Blank(given) for name, given in inputs.items()}
+    blanks = {name: _Blank(given) for name, given in nowcaster.inputs.items()}
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
         size = (crop_size, crop_size)
         observed = Observed(torch.zeros(batch_size, config.frames.past_frames, *size))
         known = known_at_issue_time(observed, grid, blanks)
-        z_noisy = encode(torch.zeros(batch_size, 1, config.frames.future_frames, *size))
-        diffusion_step = torch.zeros(batch_size, dtype=torch.int64)
-        context = conditioner(known.for_conditioner())
-        output = denoiser(z_noisy, diffusion_step, context, known.for_denoiser(num_future))
-        return output.float().square().mean()
+        rain_rate = torch.zeros(batch_size, 1, config.frames.future_frames, *size)
+        z_future = encode(rain_rate)
+        weight = torch.ones_like(z_future[:, :1])
+        if of_forecasts is not None:
+            return of_forecasts(known, rain_rate, z_future, weight).mean()
+        return nowcaster(known, z_future, None, weight).mean()
 
     return nn.ModuleList([conditioner, denoiser]), loss
 
@@ -164,7 +202,7 @@ def count(
     use_activation_checkpointing: bool,
 ) -> Footprint:
     """The footprint of one update. make_pass: gives the networks to train and their loss."""
-    with FakeTensorMode(), AllocationCounter() as counter:
+    with FakeTensorMode(allow_non_fake_inputs=True), AllocationCounter() as counter:
         networks, loss = make_pass()
         if use_activation_checkpointing:
             checkpoint_activations(networks)

@@ -28,7 +28,6 @@ from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.device import AMP_MODES, choose_device
 from ldcast.nowcast.ldcast import LDCast, build
-from ldcast.rain import RainScale
 from ldcast.tools import GIB
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
@@ -39,11 +38,12 @@ def preset_model(preset: str) -> LDCast:
     first_stage, second_stage = AUTOENCODER_PRESETS[preset], DIFFUSION_PRESETS[preset]
     config = ModelConfig(
         frames=second_stage.frames,
-        rain=RainScale(),
+        rain=first_stage.rain,
         autoencoder=first_stage.autoencoder,
         conditioner=second_stage.conditioner,
         denoiser=second_stage.denoiser,
         diffusion=second_stage.diffusion,
+        inputs=second_stage.inputs,
     )
     return build(config).eval()
 

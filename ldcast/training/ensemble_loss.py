@@ -84,7 +84,7 @@ def members_loss(
         )
         loss = loss + _mean_score(mean_made, mean_fallen, share >= 0.5)
     if settings.transformed_weight:
-        dry = to_model_units(torch.zeros(1, 1), scale).item()
+        dry = to_model_units(rain_norm.new_zeros(1, 1), scale)
         bent = torch.where(rain_norm < dry, dry + DRY_SLOPE * (rain_norm - dry), rain_norm)
         score = _mean_score(bent, to_model_units(rain_rate, scale), is_valid)
         loss = loss + settings.transformed_weight * score
