@@ -93,7 +93,6 @@ def training_crops(
         max_rain_rate=data.max_rain_rate,
         minutes=settings.frames.minutes_per_frame,
         multiple=autoencoder_class(settings.autoencoder.kind).compression,
-        judged_frames=data.judged_frames,
     )
 
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from ldcast.config import (
     DIFFUSION_PRESETS,
+    CRPSLossConfig,
     DiffusionTraining,
     ModelConfig,
 )
@@ -90,6 +91,7 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
             "--autoencoder instead"
         )
     model = start.model
+    is_one_call = model.diffusion.sampler == ONE_CALL
     return replace(
         settings,
         frames=model.frames,
@@ -97,7 +99,8 @@ def sized_like(settings: DiffusionTraining, start: ModelDescription) -> Diffusio
         denoiser=model.denoiser,
         diffusion=model.diffusion,
         inputs=model.inputs,
-        loss="crps" if model.diffusion.sampler == ONE_CALL else settings.loss,
+        loss="crps" if is_one_call else "denoising",
+        crps=settings.crps if is_one_call else CRPSLossConfig(),
     )
 
 
@@ -167,7 +170,7 @@ def training_crops(
         max_rain_rate=data.max_rain_rate,
         minutes=frames.minutes_per_frame,
         multiple=config.rain_multiple,
-        judged_frames=data.judged_frames,
+        num_judged_frames=frames.past_frames if data.judged_by == "past" else 0,
     )
 
 

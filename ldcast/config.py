@@ -13,12 +13,14 @@ from ldcast.errors import InputError
 from ldcast.frames import CropFrames, FrameConfig
 from ldcast.inputs.registry import INPUTS, build_inputs
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
+from ldcast.models.cosine_autoencoder import CosineAutoencoderConfig
 from ldcast.models.registry import autoencoder_class, config_class
 from ldcast.rain import MAX_RAIN_RATE, RainScale
 from ldcast.settings import Settings, setting
 
 CHANNEL_SIZES = ("unit", "natural")
 MEMBER_NOISES = ("white", "correlated")
+JUDGED = ("all", "past")
 LINEAR_FORECAST_INPUT = "carried_frames"  # what a linear forecast is made of
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
@@ -156,8 +158,10 @@ class DataConfig(Settings):
 
     crop_size: int = setting(128, "pixels, height and width of a crop", low=1)
     crop_picker: str = setting("equal_frequency", "how crops are drawn", choices=PICKERS)
-    judged_frames: int = setting(
-        0, "first frames of a window, by whose rain it is drawn, such as the past; 0: all", low=0
+    judged_by: str = setting(
+        "all",
+        "frames by whose rain crops are drawn: all, or the past of a forecast",
+        choices=JUDGED,
     )
     use_augmentation: bool = setting(True, "flip and transpose crops at random")
     crop_motion: int = setting(
@@ -262,6 +266,14 @@ class AutoencoderTraining(Settings):
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.judged_by != "all":
+            raise InputError(
+                f"data.judged_by: got {self.data.judged_by} for an autoencoder, whose crops have "
+                "no past, expected all"
+            )
+
 
 @dataclass(frozen=True)
 class DiffusionTraining(Settings):
@@ -338,12 +350,16 @@ PAPER_256_DIFFUSION = DiffusionTraining(
     loop=LoopConfig(iterations=10_000, batch_size=24),
 )
 
-# A model of a few megabytes that trains in an hour on two CPU cores: the bundled one.
+# The bundled model: a few megabytes, a denoiser call for each member; an hour or two of two cores.
 SMALL_AUTOENCODER = AutoencoderTraining(
-    autoencoder=AutoencoderConfig(channels=24, latent_channels=16),
-    optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=100, decay_after=1000),
+    autoencoder=CosineAutoencoderConfig(decoder="linear", lapped=True),
+    rain=RainScale(smoothing_sigma=0.0),
+    optimizer=OptimizerConfig(
+        lr=1e-3, betas=(0.9, 0.99), warmup_iterations=50, lr_curve="cosine"
+    ),
+    data=DataConfig(crop_picker="wet"),
     loop=LoopConfig(
-        iterations=3000, batch_size=4, ema_decay=0.999, validation_interval=250,
+        iterations=400, batch_size=4, ema_decay=0.99, validation_interval=200,
         num_validation_examples=16,
     ),
 )  # fmt: skip
@@ -351,16 +367,26 @@ SMALL_DIFFUSION = DiffusionTraining(
     conditioner=ConditionerConfig(
         channels=32, num_analysis_blocks=2, num_forecast_blocks=2, num_heads=4, head_channels=16
     ),
-    denoiser=DenoiserConfig(channels=32, channel_multipliers=(1, 1, 2), num_res_blocks=1),
+    denoiser=DenoiserConfig(
+        channels=32, channel_multipliers=(1, 2, 2), num_res_blocks=1, attention_levels=(1,),
+        use_linear_path=True, linear_path_scales=(2, 4, 8, 16),
+    ),
     diffusion=DiffusionConfig(
-        prediction="v", num_sampling_steps=20, sampler_settings={"spacing": "full_range"}
+        schedule="cosine", prediction="v", channel_sizes="natural", around_linear_forecast=True,
+        member_noise="correlated", sampler=ONE_CALL, num_sampling_steps=1,
     ),
-    optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_iterations=200, decay_after=2000),
-    data=DataConfig(crop_picker="uniform"),
+    inputs=("carried_frames",),
+    loss="crps",
+    crps=CRPSLossConfig(transformed_weight=0.15, latent_weight=1.1),
+    optimizer=OptimizerConfig(
+        lr=1e-3, betas=(0.9, 0.99), warmup_iterations=300, lr_curve="cosine"
+    ),
+    data=DataConfig(crop_picker="mixed", judged_by="past", rain_factor_db=1.5),
     loop=LoopConfig(
-        iterations=6000, batch_size=4, ema_decay=0.999, validation_interval=250,
-        num_validation_examples=32,
+        iterations=3600, batch_size=4, ema_decay=0.998, validation_interval=1000,
+        num_validation_examples=16,
     ),
+    forecast_score=ForecastScoreConfig(num_cases=8, num_members=8),
 )  # fmt: skip
 
 # For tests: seconds on a CPU.

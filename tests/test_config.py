@@ -57,6 +57,12 @@ def test_published_sizes_are_the_defaults():
 @pytest.mark.parametrize(
     ("cls", "values", "message"),
     [
+        (DataConfig, {"judged_by": "future"}, "expected one of all, past"),
+        (
+            AutoencoderTraining,
+            {"data": DataConfig(judged_by="past")},
+            "got past for an autoencoder, whose crops have no past, expected all",
+        ),
         (DataConfig, {"crop_picker": "best"}, "expected one of uniform, wet, equal_frequency"),
         (DataConfig, {"crop_motion": -1}, "crop_motion: got -1, expected 0 or more"),
         (DataConfig, {"rain_factor_db": -0.5}, "rain_factor_db: got -0.5, expected 0 or more"),

@@ -19,16 +19,20 @@ import infer
 import train_autoenc
 import train_diffusion
 from ldcast import LDCast
-from ldcast.data.crops import Example
+from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, CRPSLossConfig, ModelConfig
+from ldcast.data.crops import Example, TrainingCrops
 from ldcast.data.event_files import write_event
+from ldcast.data.pickers import WetPicker, Window
 from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.machine.folders import lock_folder
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.model_folder import read_description
-from ldcast.seeds import keyed_generators
+from ldcast.seeds import keyed_generators, keyed_rng
+from ldcast.settings import override
 from ldcast.tools.crashtest import read_metrics
+from ldcast.training import latents
 from ldcast.training.ema import EMA
 from ldcast.training.latents import encode_example
 from ldcast.training.run import ARGUMENTS_NAME, read_arguments
@@ -267,10 +271,108 @@ def test_what_an_old_run_did_not_know_is_as_it_was_then(
     for name in ("inputs", "noise_levels", "phase_ends"):
         del arguments[name]
     del arguments["optimizer"]["lr_curve"], arguments["forecast_score"]["num_sampling_steps"]
+    del arguments["crps"]["latent_weight"], arguments["data_settings"]["judged_by"]
     path.write_text(json.dumps(arguments))
     line = stage.fails(capsys, path.parent, "--noise-levels", "0,1")
     assert "noise_levels [], now it is [0.0, 1.0]" in line
+    line = stage.fails(capsys, path.parent, "--data.judged-by", "past")
+    assert "data.judged_by all, now it is past: repeat the first command" in line
     assert read_metrics(stage.run(path.parent, 2))[-1]["iteration"] == 2
+
+
+def test_what_the_loss_was_of_an_old_run_by_the_crps_is_known(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    more = ("--loss", "crps", "--crps.block-sizes", "1", "--diffusion.num-sampling-steps", "1")
+    path = stage.run(tmp_path / "run", 1, *more) / ARGUMENTS_NAME
+    arguments = json.loads(path.read_text())
+    del arguments["crps"]["latent_weight"]
+    path.write_text(json.dumps(arguments))
+    line = stage.fails(capsys, path.parent, *more, "--crps.latent-weight", "1")
+    assert "crps.latent_weight 0.0, now it is 1.0" in line
+
+
+@pytest.mark.slow
+def test_the_preset_that_is_taken_when_none_is_named_trains_and_forecasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--iterations", "2", "--batch-size", "2", "--loop.num-validation-examples", "2"]
+    train_autoenc.main([*few, "--data", "synthetic:0", "synthetic:1"])
+    monkeypatch.setattr(latents, "NUM_MEASURED", 6)
+    train_diffusion.main([*few, "--crop-size", "64", "--forecast-score.num-cases", "1"])
+    model = LDCast.from_pretrained("runs/ldcast", device="cpu")
+    preset = DIFFUSION_PRESETS["small"]
+    assert model.config.denoiser == preset.denoiser and model.config.diffusion == preset.diffusion
+    assert model.config.autoencoder == AUTOENCODER_PRESETS["small"].autoencoder
+    arguments = ["--model", "runs/ldcast", "--data", "synthetic:2", "--members", "2"]
+    assert infer.main([*arguments, "--out", "forecast.npz"]) in (None, 0)
+    with np.load("forecast.npz") as forecast:
+        assert np.isfinite(forecast["rain_rate"]).all()
+    bundled = LDCast.from_pretrained("bundled", device="cpu").config
+    assert bundled == model.config
+
+
+def test_crops_of_stage_2_are_judged_by_the_past_where_that_is_asked_for() -> None:
+    settings = override(
+        DIFFUSION_PRESETS["tiny"], {"data.crop_size": 32, "data.crop_picker": "wet"}
+    )
+    event = synthetic_event(seed=2, num_frames=40, height=96, width=128)
+    config = ModelConfig(
+        autoencoder=AUTOENCODER_PRESETS["tiny"].autoencoder, denoiser=settings.denoiser
+    )
+
+    def crops(judged_by: str) -> TrainingCrops:
+        changed = override(settings, {"data.judged_by": judged_by})
+        return train_diffusion.training_crops([event], changed, config, seed=0)
+
+    def first_windows(crops: TrainingCrops) -> list[Window]:
+        return [crops.picker(keyed_rng(0, index)) for index in range(20)]
+
+    by_all, by_past = crops("all"), crops("past")
+    picker = WetPicker([event], 24, 32, multiple=config.rain_multiple, num_judged_frames=4)
+    expected = [picker(keyed_rng(0, index)) for index in range(20)]
+    assert first_windows(by_past) == expected != first_windows(by_all)
+    assert by_past.fingerprint() != by_all.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("preset", "loss", "sampler"),
+    [
+        ("tiny", "crps", ("one_call", 1, "white")),
+        ("small", "denoising", ("dpm_solver", 12, "white")),
+        ("small", None, ("one_call", 1, "correlated")),
+    ],
+)
+def test_a_loss_brings_the_sampler_that_goes_with_it(
+    autoencoder_run: Path, preset: str, loss: str | None, sampler: tuple[str, int, str]
+) -> None:
+    more = ["--loss", loss] if loss else []
+    settings, *_ = train_diffusion.parse(
+        ["--preset", preset, "--autoencoder", str(autoencoder_run), *more]
+    )
+    found = settings.diffusion
+    assert (found.sampler, found.num_sampling_steps, found.member_noise) == sampler
+    assert settings.loss == (loss or "crps")
+    assert settings.crps.latent_weight == (1.1 if (preset, loss) == ("small", None) else 0.0)
+
+
+@pytest.mark.parametrize("preset", DIFFUSION_PRESETS)
+def test_any_preset_goes_on_from_a_model_that_denoises_and_from_one_of_one_call(
+    preset: str, tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path / "denoises")
+    start = ["--preset", preset, "--init"]
+    settings, *_ = train_diffusion.parse([*start, str(tmp_path / "denoises")])
+    assert (settings.loss, settings.crps) == ("denoising", CRPSLossConfig())
+    assert settings.diffusion == tiny_model().config.diffusion
+    more = ["--loss", "crps", "--autoencoder", str(tmp_path / "denoises")]
+    settings, *_ = train_diffusion.parse([*start, str(tmp_path / "denoises"), *more])
+    assert (settings.loss, settings.diffusion.sampler) == ("crps", "one_call")
+    assert settings.crps == DIFFUSION_PRESETS[preset].crps
+    settings, *_ = train_diffusion.parse([*start, "bundled"])
+    assert (settings.loss, settings.diffusion.sampler) == ("crps", "one_call")
 
 
 def test_another_sampler_than_the_presets_starts_from_its_own_settings(

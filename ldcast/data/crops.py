@@ -52,7 +52,7 @@ class Example(NamedTuple):
 class TrainingCrops(Dataset):
     """Training examples, each made from its key alone; to be used with `BatchKeys`.
 
-    picker: a name of ldcast/data/picking.py. judged_frames: see ldcast/data/pickers.py.
+    picker: a name of ldcast/data/picking.py. num_judged_frames: see ldcast/data/pickers.py.
     use_augmentation: flip vertically, flip horizontally and transpose, each with probability 1/2.
     crop_motion, rain_factor_db: pixels per frame and dB, see `moving` and `with_factor` of
         ldcast/data/variations.py; 0 for neither. max_rain_rate: mm/h; what the factor keeps to.
@@ -79,9 +79,9 @@ class TrainingCrops(Dataset):
         crop_motion: int = 0,
         rain_factor_db: float = 0.0,
         max_rain_rate: float = math.inf,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
-        read = num_frames, crop_size, minutes, multiple, judged_frames
+        read = num_frames, crop_size, minutes, multiple, num_judged_frames
         self.picker: Picker = build_picker(picker, events, *read)
         check_fields(events, fields or {})
         if crop_motion:
@@ -92,7 +92,7 @@ class TrainingCrops(Dataset):
         self._seed = seed
         self._use_augmentation = use_augmentation
         self._fields, self._margin = fields or {}, margin
-        self._picker_name, self._judged_frames = picker, judged_frames
+        self._picker_name, self._judged_frames = picker, num_judged_frames
         self._crop_motion, self._rain_factor_db = crop_motion, rain_factor_db
         self._max_rain_rate = max_rain_rate
 

@@ -56,13 +56,13 @@ class IndexPicker:
         crop_size: int,
         minutes: int,
         multiple: int,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
         *,
         chance: Chance,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         self._num_frames, self._crop_size, self._chance = num_frames, crop_size, chance
-        self._judged_frames = judged_frames or num_frames
+        self._judged_frames = num_judged_frames or num_frames
         self._tiles = _Tiles(events)
         self._cells = [
             _Cells(index, size, crop_size, chance)
@@ -129,9 +129,9 @@ class ImportancePicker(IndexPicker):
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
-        settings = num_frames, crop_size, minutes, multiple, judged_frames
+        settings = num_frames, crop_size, minutes, multiple, num_judged_frames
         super().__init__(events, *settings, chance=IMPORTANCE)
         uniform = IndexPicker(events, *settings, chance=UNIFORM)
         windows = (uniform(keyed_rng(0, STREAM_SHOWN, index)) for index in range(NUM_FOR_MEAN))
@@ -155,15 +155,18 @@ class IndexEqualFrequencyPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         if crop_size < TILE:
-            raise InputError(f"crop size {crop_size}: equal_frequency needs at least {TILE} pixels")
+            raise InputError(
+                f"crop size {crop_size}: equal_frequency and mixed need at least {TILE} pixels"
+            )
         self._events, self._window_shape = events, (num_frames, crop_size, crop_size)
-        self._judged_shape = (judged_frames or num_frames, crop_size, crop_size)
+        num_judged = num_judged_frames or num_frames
+        self._judged_shape = (num_judged, crop_size, crop_size)
         self._tiles = _Tiles(events)
-        self._pieces = _pieces(self._tiles, num_frames - (judged_frames or num_frames))
+        self._pieces = _pieces(self._tiles, num_frames - num_judged)
         counts = [
             self._tiles.indices[source].class_counts(first, stop).sum(axis=0, dtype=np.int64)
             for _, source, first, stop in self._pieces

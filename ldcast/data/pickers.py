@@ -1,9 +1,10 @@
 """Which windows of the events are drawn: pickers, each from a generator alone.
 
 Wherever they occur here, `minutes` is how far apart the frames must be, and `multiple` of what the
-size of a crop is a multiple, in pixels, for the networks that it is for. `judged_frames` is by how
-many of a window's first frames its rain is judged, 0 for all: networks that forecast believe that
-what windows were chosen by comes more often, unless it is known at the issue time.
+size of a crop is a multiple, in pixels, for the networks that it is for. `num_judged_frames` is by
+how many of a window's first frames its rain is judged, 0 for all. If windows are chosen by rain
+that is still to come, networks learn that it comes too often; if by what is known at the issue
+time, they do not.
 """
 
 from collections.abc import Callable
@@ -63,7 +64,7 @@ class UniformPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
@@ -128,16 +129,15 @@ class WetPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
+        num_judged = num_judged_frames or num_frames
         chances = []
         for event, cells in zip(events, self._cells, strict=True):
-            wet_share = tile_wet_share(event)
-            if judged_frames:
-                wet_share = wet_share[: len(wet_share) - num_frames + judged_frames]
-            wet_share = mean_of_windows(wet_share, judged_frames or num_frames, crop_size)
+            wet_share = tile_wet_share(event)[: len(event.time) - num_frames + num_judged]
+            wet_share = mean_of_windows(wet_share, num_judged, crop_size)
             chance = self.DRY_CHANCE + (1 - self.DRY_CHANCE) * wet_share / self.WET_SHARE
             chances.append((cells.windows_per_cell * chance.clip(max=1.0)).ravel())
         self._first_cells = np.cumsum([0, *map(len, chances)])
@@ -169,21 +169,25 @@ class EqualFrequencyPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
         if crop_size < TILE:
-            raise InputError(f"crop size {crop_size}: equal_frequency needs at least {TILE} pixels")
+            raise InputError(
+                f"crop size {crop_size}: equal_frequency and mixed need at least {TILE} pixels"
+            )
         self._shapes = [event.rain_rate.shape for event in events]
         self._window_shape = (num_frames, crop_size, crop_size)
-        self._judged_shape = (judged_frames or num_frames, crop_size, crop_size)
-        num_last = num_frames - (judged_frames or num_frames)  # frames that are only forecast
-        classes = [tile_classes(event)[: len(event.time) - num_last] for event in events]
+        num_judged = num_judged_frames or num_frames
+        self._judged_shape = (num_judged, crop_size, crop_size)
+        classes = [
+            tile_classes(event)[: len(event.time) - num_frames + num_judged] for event in events
+        ]
         for event, event_classes in zip(events, classes, strict=True):
             if (event_classes < 0).all():
                 raise InputError(
-                    f"{event.name}: every {TILE}-px tile is more than half without data; "
-                    "leave this event out"
+                    f"{event.name}: every {TILE}-px tile of its first {len(event_classes)} frames "
+                    "is more than half without data; leave this event out"
                 )
         self._table_shapes = [event_classes.shape for event_classes in classes]
         self._last_tile = np.cumsum([event_classes.size for event_classes in classes])
@@ -223,7 +227,7 @@ class EqualFrequencyPicker:
 class MixedPicker:
     """Draws half of the windows as `WetPicker` does, half as `EqualFrequencyPicker`.
 
-    Wide rain from the one, the cores of storms from the other, which are next to none of all rain.
+    Wide rain from the one, from the other the cores of storms, which are a tiny part of all rain.
     Raises InputError as they do.
     """
 
@@ -236,9 +240,9 @@ class MixedPicker:
         crop_size: int,
         minutes: int = FrameConfig.minutes_per_frame,
         multiple: int = 1,
-        judged_frames: int = 0,
+        num_judged_frames: int = 0,
     ):
-        settings = num_frames, crop_size, minutes, multiple, judged_frames
+        settings = num_frames, crop_size, minutes, multiple, num_judged_frames
         self._pickers = [part(events, *settings) for part in self.PARTS]
 
     def __call__(self, rng: np.random.Generator) -> Window:

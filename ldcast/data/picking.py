@@ -39,23 +39,23 @@ def build_picker(
     crop_size: int,
     minutes: int = FrameConfig.minutes_per_frame,
     multiple: int = 1,
-    judged_frames: int = 0,
+    num_judged_frames: int = 0,
 ) -> Picker:
     """The picker of that name, by an index where some of the events are stored.
 
     Raises InputError for an unknown name, more judged frames than a window has, and as the pickers
     do.
     """
-    if judged_frames > num_frames:
+    if num_judged_frames > num_frames:
         raise InputError(
-            f"got --data.judged-frames {judged_frames}, expected up to {num_frames}, the frames of "
-            "a window; 0: all"
+            f"got {num_judged_frames} judged frames, expected up to {num_frames}, the frames of a "
+            "window; 0: all"
         )
     if name not in PICKERS:
         raise InputError(f"crop picker '{name}': expected {' or '.join(PICKERS)}")
     is_stored = any(event.is_stored for event in events)
     pickers = ARRAY_PICKERS if name in ARRAY_PICKERS and not is_stored else INDEX_PICKERS
-    return pickers[name](events, num_frames, crop_size, minutes, multiple, judged_frames)
+    return pickers[name](events, num_frames, crop_size, minutes, multiple, num_judged_frames)
 
 
 def describe_draws(picker: Picker, events: list[RainEvent], num_frames: int, crop_size: int) -> str:

@@ -23,7 +23,7 @@ from ldcast.models.autoencoder import Autoencoder
 from ldcast.models.blocks import conv3d
 
 # Float32 bytes of the largest activation. In one piece up to WHOLE_BYTES: on two CPU cores slices
-# take 1.5 times as long (decoding 640 x 704 pixels, `small`); of 8 to 128 MiB, 16 are quickest.
+# take 1.5 times as long (640 x 704 pixels, 24 channels); of 8 to 128 MiB, 16 are quickest.
 WHOLE_BYTES = 256 * 2**20
 SLICE_BYTES = 16 * 2**20
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import ModelConfig
+from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.preconditioning import ChannelSizes, Spread, preconditioned_v
 from ldcast.diffusion.registry import build_sampler
@@ -25,8 +25,8 @@ LINEAR_FORECAST = "linear_forecast"  # among the inputs of the denoiser
 class LatentNowcaster(nn.Module):
     """Past latents -> future latents: conditioner, denoiser, and a sampler for each of two uses.
 
-    training_sampler: owns the loss, `DDPMLoss`. inference_sampler: `PLMSSampler`. They must share
-    one `NoiseSchedule` object.
+    training_sampler: owns the loss, `DDPMLoss`. inference_sampler: one of the registry. They must
+    share one `NoiseSchedule` object.
     prediction: what the denoiser's output is, one of `PREDICTIONS`; samplers receive the clean
         latent and the noise that it implies.
     inputs: what the networks take besides past latents, by name; `known_at_issue_time` makes them.
@@ -225,23 +225,28 @@ def build_latent_nowcaster(
     autoencoder: Autoencoder,
     loss_norm: str = "l2",
     noise_levels: tuple[float, ...] = (),
+    samplers: tuple[Sampler, Sampler] | None = None,
 ) -> LatentNowcaster:
     """Networks with fresh weights and the two samplers, as the settings say.
 
-    autoencoder: whose latents they are.
+    autoencoder: whose latents they are. samplers: of training and inference, in place of those of
+        the settings.
     Raises InputError for numbers of frames that the autoencoder does not divide, and for natural
     sizes of latent channels that it does not know.
     """
     config.frames.check_divisible(config.compression)
-    schedule = SCHEDULES[config.diffusion.schedule]()
     inputs = build_inputs(config.inputs)
     conditioner, denoiser = build_networks(config, inputs)
+    training_sampler, inference_sampler = samplers or build_samplers(
+        config.diffusion, loss_norm, noise_levels
+    )
     channel_sizes = None
     if config.diffusion.channel_sizes == "natural":
         if not hasattr(autoencoder, "latent_scale"):
             raise InputError(
                 f"channel_sizes: got natural with an autoencoder of kind {config.autoencoder.kind},"
-                " which has no latent_scale: expected unit, or the kind cosine"
+                " which has no latent_scale: expected --diffusion.channel-sizes unit, or the kind "
+                "cosine"
             )
         channel_sizes = autoencoder.latent_scale.sizes  # read when used: weights come later
     sizes = config.autoencoder.latent_channels, conditioner.num_future_latent_frames
@@ -250,19 +255,24 @@ def build_latent_nowcaster(
     return LatentNowcaster(
         conditioner,
         denoiser,
-        training_sampler=DDPMLoss(schedule, loss_norm, config.diffusion.prediction, noise_levels),
-        inference_sampler=build_sampler(
-            config.diffusion.sampler,
-            schedule,
-            config.diffusion.num_sampling_steps,
-            config.diffusion.sampler_settings,
-        ),
+        training_sampler,
+        inference_sampler,
         prediction=config.diffusion.prediction,
         inputs=inputs,
         channel_sizes=channel_sizes,
         linear_forecast=LinearForecast(*sizes) if is_around else None,
         error_noise=ErrorNoise(*sizes) if is_correlated else None,
     )
+
+
+def build_samplers(
+    config: DiffusionConfig, loss_norm: str, noise_levels: tuple[float, ...]
+) -> tuple[Sampler, Sampler]:
+    """Of training and inference, on one schedule."""
+    schedule = SCHEDULES[config.schedule]()
+    loss = DDPMLoss(schedule, loss_norm, config.prediction, noise_levels)
+    steps = config.num_sampling_steps
+    return loss, build_sampler(config.sampler, schedule, steps, config.sampler_settings)
 
 
 def build_networks(

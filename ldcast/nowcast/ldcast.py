@@ -128,13 +128,12 @@ class LDCast(nn.Module):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes `config.json` and `model.safetensors` into the folder, made if need be.
 
-        dtype: float type of the parameters in the file, such as torch.float16 for one of half the
-            size; None keeps theirs. The model itself stays as it is.
+        dtype: float type of the parameters in the file, torch.float32 or, for one of half the size,
+            float16; None keeps theirs. The model itself stays as it is.
         Raises InputError, before anything is written, for a model that config.json cannot describe,
-        and for parameters that are not finite in that type.
+        another type than these and bfloat16, and parameters that are not finite in it.
         """
         folder, config = Path(folder), self.config
-        folder.mkdir(parents=True, exist_ok=True)
         write_weights(folder, dtype, **self.networks())
         write_description(folder, "nowcaster", config, self.trained_on)
 

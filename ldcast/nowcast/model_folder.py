@@ -35,6 +35,7 @@ SAFETENSORS_DTYPES = {
     torch.int64: "I64",
     torch.int32: "I32",
 }
+PARAMETER_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -111,22 +112,27 @@ def write_description(folder: Path, stage: str, model: ModelConfig, trained_on: 
 def write_weights(
     folder: Path, parameter_dtype: torch.dtype | None = None, **networks: nn.Module
 ) -> None:
-    """Writes `model.safetensors` with the networks under their names.
+    """Writes `model.safetensors` with the networks under their names, into a new or old folder.
 
     parameter_dtype: float type to write parameters in, not buffers, some of which are statistics of
         many sizes; None keeps each one's own.
-    Raises InputError, before anything is written, for a parameter that is not finite in that type.
+    Raises InputError, before anything is written, for another type, and for a parameter that is not
+    finite in it.
     """
     tensors = network_tensors(**networks)
     if parameter_dtype is not None:
+        if parameter_dtype not in PARAMETER_DTYPES:
+            names = ", ".join(map(str, PARAMETER_DTYPES))
+            raise InputError(f"got the type {parameter_dtype} for weights, expected one of {names}")
         for network, module in networks.items():
             for name, parameter in module.named_parameters(prefix=network):
                 tensors[name] = parameter.detach().to(parameter_dtype)
                 if not tensors[name].isfinite().all():
                     raise InputError(
-                        f"{network}: {name} has values that are not finite as {parameter_dtype}, "
-                        "expected finite ones; write another type"
+                        f"{name} has values that are not finite as {parameter_dtype}, expected "
+                        "finite ones; write another type"
                     )
+    folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS_NAME, tensors)
 
 

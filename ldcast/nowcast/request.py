@@ -15,8 +15,8 @@ from ldcast.seeds import STREAM_MEMBER, STREAM_SAMPLER, draw_noise, keyed_genera
 
 # Members that are denoised at once, and pixels of all of them, if not said otherwise; and pixels of
 # windows, of which there are several only where memory is short. A small example alone takes longer
-# than its share of a batch: 1.5 s of processor time a call against 0.9 s (256 x 256, `small`, two
-# CPU cores).
+# than its share of a batch: 1.5 s of processor time a call against 0.9 s (256 x 256, the
+# first bundled model, two CPU cores).
 MAX_BATCH, MAX_BATCH_PIXELS, MAX_WINDOW_PIXELS = 8, 2**20, 2**18
 
 

@@ -25,7 +25,7 @@ PYSTEPS_NAMES = {"rain_rate": "precip_intensity", "realization": "ens_number"}
 # pysteps reads a projection from a variable of this name only, and knows no other projection.
 PYSTEPS_PROJECTION = "polar_stereographic"
 
-# Of 4 x 20 x 256 x 256 values of the bundled model, 46 % of them wet (21 MB), zlib's level 1 makes
+# Of 4 x 20 x 256 x 256 values of a forecast, 46 % of them wet (21 MB), zlib's level 1 makes
 # 9.0 MB in 0.28 s, level 4 8.7 MB in 0.35 s and level 9 8.4 MB in 5.0 s, and without shuffled bytes
 # level 1 makes 9.2 MB in 0.42 s. Each is read in 0.1 s.
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}

@@ -5,8 +5,8 @@
 
 One forward and backward pass runs on tensors that have sizes but no content, and what would be
 allocated at any moment is added up; to that come the optimizer's moments and the averaged weights.
-Not counted: the CUDA context, the libraries' workspaces, what the allocator leaves unused, and of
-the loss crps the term in the networks' units, which looks at values (a few times the rain itself).
+Not counted: the CUDA context, the libraries' workspaces, what the allocator leaves unused; of the
+loss crps the term in the networks' units, and of stage 1 that in mm/h, each a few times the rain.
 Batches are those of one process and micro-batch.
 """
 
@@ -35,14 +35,11 @@ from ldcast.diffusion import DDPMLoss, Denoiser, NoiseSchedule
 from ldcast.diffusion.schedule import SCHEDULES
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import Input, LatentGrid, Observed, known_at_issue_time
-from ldcast.inputs.registry import build_inputs
 from ldcast.machine.device import AMP_MODES, amp_dtype, autocast
 from ldcast.models import autoencoder_loss
 from ldcast.models.registry import autoencoder_class, build_autoencoder
-from ldcast.nowcast.error_noise import ErrorNoise
-from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_networks
+from ldcast.nowcast.latent_nowcaster import build_latent_nowcaster
 from ldcast.nowcast.ldcast import LDCast
-from ldcast.nowcast.linear_forecast import LinearForecast
 from ldcast.tools import GIB
 from ldcast.training.activations import checkpoint_activations
 from ldcast.training.ensemble_loss import EnsembleLoss
@@ -128,36 +125,26 @@ class _OneCall:
 
 def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining) -> tuple:
     """Networks to train in stage 2, and a function (batch size, crop size) -> loss."""
-    diffusion = settings.diffusion
     with unset_fake_temporarily():  # these look at values
-        schedule = SCHEDULES[diffusion.schedule]()
+        schedule = SCHEDULES[settings.diffusion.schedule]()
         config = ModelConfig(
             frames=settings.frames,
             rain=autoencoder.rain,
             autoencoder=autoencoder.autoencoder,
             conditioner=settings.conditioner,
             denoiser=settings.denoiser,
-            diffusion=diffusion,
+            diffusion=settings.diffusion,
             inputs=settings.inputs,
         )
     encoder = build_autoencoder(config.autoencoder).requires_grad_(False)
-    inputs = build_inputs(config.inputs)
-    conditioner, denoiser = build_networks(config, inputs)
-    sizes = encoder.latent_channels, conditioner.num_future_latent_frames
-    nowcaster = LatentNowcaster(
-        conditioner,
-        denoiser,
-        training_sampler=DDPMLoss(schedule, settings.loss_norm, diffusion.prediction),
-        inference_sampler=_OneCall(schedule),
-        prediction=diffusion.prediction,
-        inputs=inputs,
-        linear_forecast=LinearForecast(*sizes) if diffusion.around_linear_forecast else None,
-        error_noise=ErrorNoise(*sizes) if diffusion.member_noise == "correlated" else None,
-    )
-    of_forecasts = None
+    loss_of_noise = DDPMLoss(schedule, settings.loss_norm, settings.diffusion.prediction)
+    samplers = loss_of_noise, _OneCall(schedule)
+    nowcaster = build_latent_nowcaster(config, encoder, samplers=samplers)
+    loss_of_forecasts = None
     if settings.loss == "crps":
         model = LDCast(encoder, nowcaster, config.rain, frames=config.frames)
-        of_forecasts = EnsembleLoss(model, replace(settings.crps, transformed_weight=0.0))
+        settings_of_loss = replace(settings.crps, transformed_weight=0.0)
+        loss_of_forecasts = EnsembleLoss(model, settings_of_loss)
 
     def encode(rain_rate: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -173,11 +160,11 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
         rain_rate = torch.zeros(batch_size, 1, config.frames.future_frames, *size)
         z_future = encode(rain_rate)
         weight = torch.ones_like(z_future[:, :1])
-        if of_forecasts is not None:
-            return of_forecasts(known, rain_rate, z_future, weight).mean()
+        if loss_of_forecasts is not None:
+            return loss_of_forecasts(known, rain_rate, z_future, weight).mean()
         return nowcaster(known, z_future, None, weight).mean()
 
-    return nn.ModuleList([conditioner, denoiser]), loss
+    return nn.ModuleList([nowcaster.conditioner, nowcaster.denoiser]), loss
 
 
 def autoencoder_pass(settings: AutoencoderTraining) -> tuple:

@@ -1,14 +1,14 @@
 """How much memory and time a forecast of one member takes, by the size of the domain.
 
-  python -m ldcast.tools.memory                                      the bundled model's networks
+  python -m ldcast.tools.memory                                      networks of the bundled sizes
   python -m ldcast.tools.memory --preset paper --sizes 256 512 768 --fit 1024 1440x1856
 
-Each size is forecast once, in a process of its own, but with few denoiser calls instead of a
-sampler's (PLMS makes 21 for 20 steps), since each takes the same memory; fresh weights, random
-rain. The peak is that of the whole process on a CPU (which includes about 0.3 GiB of PyTorch), and
-that of what PyTorch allocated on a GPU. The time is that of the last call: a first one is slower.
-Sizes of --fit are not forecast: a straight line through the measured peaks, in pixels, says what
-they would take.
+Each size is forecast once, in a process of its own, but with few denoiser calls, whatever the
+sampler makes (PLMS 21 for 20 steps, one_call one), since each takes the same memory; fresh weights,
+random rain. The peak is that of the whole process on a CPU (which includes about 0.3 GiB of
+PyTorch), and that of what PyTorch allocated on a GPU. The time is that of the last call: a first
+one is slower. Sizes of --fit are not forecast: a straight line through the measured peaks, in
+pixels, says what they would take.
 """
 
 import argparse
@@ -50,19 +50,22 @@ def preset_model(preset: str) -> LDCast:
 
 @dataclass(frozen=True)
 class FewCalls:
-    """In a sampler's place: calls the denoiser a few times, while it holds as much as PLMS."""
+    """In a sampler's place: calls the denoiser a few times, while it holds earlier predictions.
+
+    num_held: of them; PLMS holds 3.
+    """
 
     schedule: NoiseSchedule
     num_denoiser_calls: int
-    HELD = 3  # earlier predictions
+    num_held: int = 3
 
     def __call__(
         self, denoiser: Denoiser, z: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
-        history = [z.clone() for _ in range(self.HELD)]
+        history = [z.clone() for _ in range(self.num_held)]
         diffusion_step = torch.zeros(len(z), dtype=torch.long, device=z.device)
         for _ in range(self.num_denoiser_calls):
-            history = [denoiser(z, diffusion_step).noise, *history][: self.HELD]
+            history = [denoiser(z, diffusion_step).noise, *history][: self.num_held]
         return history[0]
 
 
@@ -91,7 +94,9 @@ def measure(flags: argparse.Namespace, height: int, width: int) -> tuple[float, 
     device = choose_device(flags.device)
     model = preset_model(flags.preset).to(device)
     nowcaster = model.latent_nowcaster
-    nowcaster.inference_sampler = FewCalls(nowcaster.inference_sampler.schedule, flags.calls)
+    sampler = nowcaster.inference_sampler
+    num_held = 1 if sampler.num_denoiser_calls == 1 else 3
+    nowcaster.inference_sampler = FewCalls(sampler.schedule, flags.calls, num_held)
     stopwatch = Stopwatch(nowcaster.denoiser, device)
     past = 10 ** np.random.default_rng(0).normal(
         size=(model.frames.past_frames, height, width)

@@ -59,12 +59,15 @@ def parse_train_arguments(
     first.add_argument("--preset", choices=presets, default="small")
     first.add_argument("--init")
     first.add_argument("--autoencoder.kind", dest="kind")
+    first.add_argument("--loss")
     early, _ = first.parse_known_args(argv)
-    settings = presets[early.preset]
+    preset = settings = presets[early.preset]
     if early.init:
         settings = sized_like(settings, read_description(early.init))
     if early.kind is not None:
         settings = with_kind(settings, early.kind)
+    if early.loss is not None:
+        settings = with_loss(settings, early.loss, preset)
 
     parser = argparse.ArgumentParser(
         description=textwrap.dedent(description),
@@ -110,17 +113,14 @@ def parse_train_arguments(
     for flag, (name, _) in COMMON.items():
         if flag in flags:
             changes[name] = getattr(flags, flag)
-    if changes.get("loss") == "crps":
-        changes = {"diffusion.sampler": ONE_CALL, "diffusion.num_sampling_steps": 1, **changes}
     sampler = changes.get("diffusion.sampler")
     if sampler is not None and sampler != settings.diffusion.sampler:
-        changes.setdefault("diffusion.sampler_settings", {})  # another one has its own
-        is_one_call = settings.diffusion.sampler == ONE_CALL
-        if is_one_call and "diffusion.num_sampling_steps" not in changes:
+        if settings.diffusion.sampler == ONE_CALL:
             raise InputError(
-                f"got the sampler {sampler} for a model of one call, expected "
-                "--diffusion.num-sampling-steps beside it, such as 20"
+                f"got the sampler {sampler} with the loss crps, expected crps with {ONE_CALL}; "
+                "for networks that denoise, give --loss denoising"
             )
+        changes.setdefault("diffusion.sampler_settings", {})  # another one has its own
     return TrainArguments(override(settings, changes), flags)
 
 
@@ -134,6 +134,23 @@ def with_kind(settings: Settings, kind: str) -> Settings:
     if before is None or before.kind == kind:
         return settings
     return replace(settings, autoencoder=config_class({"kind": kind})())
+
+
+def with_loss(settings: Settings, loss: str, preset: Settings) -> Settings:
+    """The settings with that loss, where they have another, and what goes with it alone.
+
+    The sampler, what members start from, and of the CRPS the preset's own settings.
+    """
+    before = getattr(settings, "loss", None)
+    if before is None or loss == before or loss not in ("crps", "denoising"):
+        return settings
+    if loss == "crps":
+        sampling, crps = {"sampler": ONE_CALL, "num_sampling_steps": 1}, preset.crps
+    else:
+        sampling = {"sampler": "dpm_solver", "num_sampling_steps": 12, "member_noise": "white"}
+        crps = type(settings.crps)()
+    diffusion = replace(settings.diffusion, sampler_settings={}, **sampling)
+    return replace(settings, loss=loss, diffusion=diffusion, crps=crps)
 
 
 def held_out_frames(start: Path | None, arguments: dict[str, Any], num_frames: int) -> int:

@@ -94,7 +94,8 @@ def members_loss(
 def latents_loss(z: Tensor, z_future: Tensor, weight: Tensor, channel_sizes: Tensor) -> Tensor:
     """Loss (B,) of the members' latents z (E, B, C, L, h, w), each channel by itself.
 
-    Cells with data in all of their pixels count. Where an edge or a peak may be is in the fine
+    Cells with data in all of their pixels count (of lapped latents those beside no data as well,
+    whose targets took it for dry). Where an edge or a peak may be is in the fine
     channels; a pixel's error is that of the coarse ones, so noise in fine ones that should be still
     costs next to nothing there.
     z_future: (B, C, L, h, w). weight: (B, 1, L, h, w). channel_sizes: (C,), of mean square 1.

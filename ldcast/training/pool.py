@@ -35,7 +35,7 @@ _ARGUMENTS = ("frames", "rain", "inputs", "encoder_dtype", "autoencoder_sha256",
 _PACKAGE = Path(__file__).parents[1]
 _CODE = (
     *("models", "motion", "inputs", "data/crops.py", "data/pickers.py", "data/index_pickers.py"),
-    *("data/tiles.py", "data/tile_index.py", "data/variations.py"),
+    *("data/picking.py", "data/tiles.py", "data/tile_index.py", "data/variations.py"),
     *("training/latents.py", "rain.py", "seeds.py"),
 )
 _CHUNK = 8  # examples that are encoded at once

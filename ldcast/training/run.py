@@ -56,6 +56,7 @@ FORMER_VALUES = {
     "inputs": [],
     "pool": 0,
     "loss": "denoising",
+    "crps.latent_weight": 0.0,
     "noise_levels": [],
     "denoiser.use_linear_path": False,
     "denoiser.linear_path_scales": [],
@@ -68,7 +69,7 @@ FORMER_VALUES = {
     "forecast_score.num_sampling_steps": 0,
     "data_settings.crop_motion": 0,
     "data_settings.rain_factor_db": 0.0,
-    "data_settings.judged_frames": 0,
+    "data_settings.judged_by": "all",
 }
 # Was not recorded at first: any value goes where a run lacks it.
 UNRECORDED = ("crps.", "diffusion.sampler_settings.spacing", "data_settings.", "held_out_frames")
@@ -359,8 +360,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> No
         if old != new and name not in FREE_ARGUMENTS:
             raise InputError(
                 f"{folder} was started with {name.replace('data_settings.', 'data.')} {old}, now "
-                f"it is {new}: repeat the first "
-                "command (--iterations may grow), or choose another --out"
+                f"it is {new}: repeat the first command (--iterations may grow) with the code of "
+                "that time, whose presets may be others, or choose another --out"
             )
 
 

@@ -87,8 +87,8 @@ def rain_to_come() -> RainEvent:
 def test_windows_are_judged_by_what_is_known_where_that_is_asked_for(pickers, name):
     """Rain that is yet to come is drawn as dry windows are, not more often."""
 
-    def share_in_the_east(judged_frames):
-        picker = pickers[name]([rain_to_come()], 24, 32, 5, 1, judged_frames)
+    def share_in_the_east(num_judged):
+        picker = pickers[name]([rain_to_come()], 24, 32, 5, 1, num_judged)
         x = np.array([picker(keyed_rng(7, index)).x for index in range(500)])
         return (x > 176).mean(), (x < 48).mean()
 
@@ -100,22 +100,40 @@ def test_windows_are_judged_by_what_is_known_where_that_is_asked_for(pickers, na
 
 @pytest.mark.parametrize("name", INDEX_PICKERS)
 def test_judged_by_all_frames_draws_are_the_same(events, name):
-    alike = (build_picker(name, events, 4, 48, judged_frames=judged) for judged in (0, 4))
+    alike = (build_picker(name, events, 4, 48, num_judged_frames=judged) for judged in (0, 4))
     draws = [[picker(keyed_rng(9, index)) for index in range(50)] for picker in alike]
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize("judged_frames", [1, 2])
-def test_judged_by_some_frames_both_kinds_draw_alike(events, judged_frames):
-    for name in ARRAY_PICKERS:
-        read = events, 4, 48, 5, 1, judged_frames
-        by_index, by_array = drawn(INDEX_PICKERS[name](*read)), drawn(ARRAY_PICKERS[name](*read))
-        assert chi_squared(by_index, by_array) < 1
+def rain_in_places() -> RainEvent:
+    """Heavy rain in one of eight tiles in each frame, another one each time."""
+    event = make_event(60, 64, 128)
+    order = np.random.default_rng(1).integers(8, size=60)
+    for frame, tile in enumerate(order):
+        row, column = divmod(int(tile), 4)
+        event.rain_rate[frame, 32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = 20.0
+    return event
+
+
+@pytest.mark.parametrize("name", ARRAY_PICKERS)
+@pytest.mark.parametrize("num_judged", [1, 2])
+def test_judged_by_some_frames_both_kinds_draw_alike(name, num_judged):
+    """And unlike those that are judged by all four."""
+
+    def draws(pickers, num_judged):
+        picker = pickers[name]([rain_in_places()], 4, 32, 5, 1, num_judged)
+        windows = [picker(keyed_rng(3, index)) for index in range(4 * NUM_DRAWS)]
+        return np.array([(w.first_frame, round(w.y / 32), round(w.x / 32)) for w in windows])
+
+    by_index, by_array = (draws(pickers, num_judged) for pickers in (INDEX_PICKERS, ARRAY_PICKERS))
+    assert chi_squared(by_index, by_array) < 1
+    by_all = draws(ARRAY_PICKERS, 4)
+    assert bool(chi_squared(by_index, by_all) > 1.2) is (name != "uniform")
 
 
 def test_more_judged_frames_than_a_window_has_are_refused(events):
-    with pytest.raises(InputError, match=r"got --data.judged-frames 5, expected up to 4"):
-        build_picker("wet", events, 4, 48, judged_frames=5)
+    with pytest.raises(InputError, match=r"got 5 judged frames, expected up to 4"):
+        build_picker("wet", events, 4, 48, num_judged_frames=5)
 
 
 def test_windows_have_data(events):

@@ -141,9 +141,16 @@ def test_a_parameter_that_half_precision_cannot_hold_is_named_and_nothing_writte
     with torch.no_grad():
         next(model.latent_nowcaster.denoiser.parameters()).view(-1)[0] = 1e6
     name = next(iter(model.latent_nowcaster.denoiser.state_dict()))
-    with pytest.raises(InputError, match=f"denoiser.{re.escape(name)} .*float16"):
+    with pytest.raises(InputError, match=f"^denoiser.{re.escape(name)} .*float16"):
         model.save_pretrained(tmp_path / "new", dtype=torch.float16)
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.float8_e4m3fn, "float16"])
+def test_types_that_would_ruin_weights_are_refused(dtype, tmp_path):
+    with pytest.raises(InputError, match=r"got the type .* expected one of torch.float32"):
+        tiny_model().save_pretrained(tmp_path / "new", dtype=dtype)
+    assert not (tmp_path / "new").exists()
 
 
 def test_weights_in_half_precision_load_as_float32(copied):

@@ -1,12 +1,13 @@
 """Memory of a training, counted on tensors without content."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
+from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, CRPSLossConfig
 from ldcast.errors import InputError
 from ldcast.settings import override
 from ldcast.tools import GIB
@@ -62,6 +63,32 @@ def wide_diffusion_pass() -> tuple:
 def test_activation_checkpointing_lowers_the_footprint(make_pass: Callable[[], tuple]) -> None:
     kept, again = (count(make_pass, 8, 64, "off", is_again).passes for is_again in (False, True))
     assert again < 0.8 * kept
+
+
+def test_of_a_loss_of_forecasts_each_member_takes_memory() -> None:
+    """The preset small: carried frames, a linear forecast, and members that are decoded."""
+    first_stage, second_stage = AUTOENCODER_PRESETS["small"], DIFFUSION_PRESETS["small"]
+
+    def passes(num_members: int) -> int:
+        settings = override(second_stage, {"crps.num_members": num_members})
+        return count(lambda: diffusion_pass(settings, first_stage), 1, 64, "off", False).passes
+
+    two, three, four = map(passes, (2, 3, 4))
+    assert 0.7 * (three - two) < four - three < 1.3 * (three - two)
+    assert four > 1.3 * two
+
+
+@pytest.mark.parametrize("is_around", [True, False])
+def test_what_small_denoises_is_counted_too(is_around: bool) -> None:
+    """Latents as large as in rain, around a linear forecast, which makes the networks wider."""
+    first_stage, small = AUTOENCODER_PRESETS["small"], DIFFUSION_PRESETS["small"]
+    changes = {"diffusion.around_linear_forecast": is_around, "diffusion.member_noise": "white"}
+    denoising = {"diffusion.sampler": "plms", "diffusion.sampler_settings": {}, "loss": "denoising"}
+    settings = override(replace(small, crps=CRPSLossConfig()), {**denoising, **changes})
+    of_noise = count(lambda: diffusion_pass(settings, first_stage), 1, 64, "off", False)
+    of_forecasts = count(lambda: diffusion_pass(small, first_stage), 1, 64, "off", False)
+    assert of_noise.passes < 0.8 * of_forecasts.passes
+    assert (of_noise.parameters == of_forecasts.parameters) is is_around
 
 
 def test_half_precision_and_smaller_batches_lower_the_footprint() -> None:

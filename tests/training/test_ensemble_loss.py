@@ -186,8 +186,17 @@ def test_the_loss_is_of_the_forecasts_that_the_model_makes() -> None:
     assert not torch.equal(members[0], members[1])
     expected = members_loss(members, rain_rate, model.rain_scale, settings)
     sizes = torch.ones(model.autoencoder.latent_channels)
-    expected = expected + 0.5 * latents_loss(z, z_future, weight, sizes)
-    torch.testing.assert_close(loss, expected)
+    plain = expected + 0.5 * latents_loss(z, z_future, weight, sizes)
+    torch.testing.assert_close(loss, plain)
+    sizes[0] = 3.0
+    model.latent_nowcaster.channel_sizes = lambda: sizes
+    loss = module(known, rain_rate, z_future, weight, keyed_generators(7, indices=[0]))
+    z = model.latent_nowcaster.draw_members(known, 2, keyed_generators(7, indices=[0]))
+    members = torch.stack([model.autoencoder.decode(of_one) for of_one in z])
+    expected = members_loss(members, rain_rate, model.rain_scale, settings)
+    sized = expected + 0.5 * latents_loss(z, z_future, weight, sizes)
+    torch.testing.assert_close(loss, sized)
+    assert not torch.allclose(sized, plain, rtol=1e-2)
 
 
 @pytest.mark.core
@@ -259,7 +268,7 @@ def test_training_by_the_crps_makes_a_model_of_one_call(stage, tmp_path) -> None
 
 
 def test_a_run_by_the_crps_resumes_exactly_and_from_a_pool(stage, tmp_path) -> None:
-    more = (*LOSS, "--pool", "6")
+    more = (*LOSS, "--pool", "6", "--crps.latent-weight", "0.5")
     whole = stage.run(tmp_path / "whole", 3, *more)
     parts = stage.run(tmp_path / "parts", 1, *more)
     stage.run(parts, 3, *more)
@@ -268,8 +277,11 @@ def test_a_run_by_the_crps_resumes_exactly_and_from_a_pool(stage, tmp_path) -> N
 
 def test_a_model_of_one_call_is_trained_further_as_it_was(stage, tmp_path, capsys) -> None:
     run = stage.reference(2, *LOSS)
-    back = ("--init", str(run), "--loss", "denoising", "--diffusion.sampler", "dpm_solver")
-    assert "--diffusion.num-sampling-steps beside it" in stage.fails(capsys, tmp_path / "b", *back)
+    back = ("--init", str(run), "--diffusion.sampler", "dpm_solver")
+    assert "give --loss denoising" in stage.fails(capsys, tmp_path / "b", *back)
+    back = stage.run(tmp_path / "back", 1, "--init", str(run), "--loss", "denoising")
+    config = json.loads((back / "config.json").read_text())["model"]["diffusion"]
+    assert (config["sampler"], config["num_sampling_steps"]) == ("dpm_solver", 12)
     again = stage.run(tmp_path / "again", 1, "--init", str(run), "--crps.block-sizes", "1,4")
     config = json.loads((again / "config.json").read_text())["model"]["diffusion"]
     assert config["sampler"] == "one_call"
