@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
-from ldcast.config import SMALL_DIFFUSION
-from ldcast.models import DenoiserUNet
+from ldcast.inputs.registry import build_inputs
+from ldcast.nowcast.latent_nowcaster import build_networks
+from ldcast.nowcast.model_folder import read_nowcaster
 
 config = json.loads(Path("runs/separable/config.json").read_text())["model"]["denoiser"]
 assert config["use_separable_blocks"] is True
@@ -24,10 +25,17 @@ published = {
 }
 
 
+bundled = read_nowcaster("bundled").model
+
+
+def denoiser(use_separable_blocks):
+    block = replace(bundled.denoiser, use_separable_blocks=use_separable_blocks)
+    return build_networks(replace(bundled, denoiser=block), build_inputs(bundled.inputs))[1]
+
+
 def shapes(use_separable_blocks):
-    config = replace(SMALL_DIFFUSION.denoiser, use_separable_blocks=use_separable_blocks)
-    network = DenoiserUNet(config, 16, (32, 64, 128))
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    tensors = denoiser(use_separable_blocks).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 usual, separable = shapes(False), shapes(True)
@@ -40,6 +48,5 @@ num_usual, num_separable = (
     for found in (usual, separable)
 )
 assert num_separable < 0.5 * num_usual
-config = replace(SMALL_DIFFUSION.denoiser, use_separable_blocks=True)
-network = DenoiserUNet(config, 16, (32, 64, 128))
+network = denoiser(True)
 assert not network.down[0][0].conv2[-1].weight.any()  # each branch is silent at first
