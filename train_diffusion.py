@@ -401,7 +401,7 @@ def main(argv: list[str] | None = None) -> int:
             run.say(describe_draws(crops.picker, train_events, frames.num_frames, data.crop_size))
         batches = Batches(crops, loop, data.num_workers, processes)
         run.resume(state, flags.tensorboard)
-        measure_from_crops(model, crops, encode, state.ema, stop)
+        measure_from_crops(model, crops, encode, state.ema, stop, run.say)
         bar.initial = state.iteration
         trained = loss_module(model, settings)
         if processes.num > 1:

@@ -350,7 +350,8 @@ PAPER_256_DIFFUSION = DiffusionTraining(
     loop=LoopConfig(iterations=10_000, batch_size=24),
 )
 
-# The bundled model: a few megabytes, a denoiser call for each member; an hour or two of two cores.
+# The sizes of the bundled model and the last step of its training: a few megabytes, one denoiser call
+# a member.
 SMALL_AUTOENCODER = AutoencoderTraining(
     autoencoder=CosineAutoencoderConfig(decoder="linear", lapped=True),
     rain=RainScale(smoothing_sigma=0.0),

@@ -8,6 +8,7 @@ Sources: a regression and the diffusion of its error, Mardani et al. 2025 (CorrD
 Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STEPS).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,11 +26,12 @@ from ldcast.rain import RainScale, undo_transform
 SCALES = (1, 2, 4, 8, 16)  # latent cells over which they are averaged
 SIZE_SCALES = (1, 2, 4, 8)  # and of the features that say how large the error is
 FLOOR = 0.03  # of features before their logarithm, in latents of mean square 1
-LOG_LIMITS = (-4.0, 6.0)  # of the error's mean square over its average
+LOG_LIMITS = (-4.0, 2.0)  # of the error's mean square over its average; beyond, logarithms run away
 WORTH_SCALE = 4  # latent cells over which it is averaged
 WORTH_FLOOR = 0.1  # mm/h, added to it: dry cells count as well
 UNCUT_RATE = 1e4  # mm/h; errors of the heaviest rain are worth most
 NUM_ROUNDS = 2  # the errors' sizes weigh the regression, whose errors they are
+CHUNK = 50  # examples whose averages are in memory at once
 NUM_FIT_CELLS = 200_000  # from which the sizes are fitted, for each latent frame
 
 
@@ -74,10 +76,9 @@ class LinearForecast(nn.Module):
         channel_sizes: (C,) of latents of mean square 1.
         """
         with torch.autocast(self.bias.device.type, enabled=False):
-            return self._forecast(known, channel_sizes)
+            return self._forecast(_inputs(known), channel_sizes)
 
-    def _forecast(self, known: Known, channel_sizes: Tensor) -> LinearGuess:
-        inputs = _inputs(known)
+    def _forecast(self, inputs: Tensor, channel_sizes: Tensor) -> LinearGuess:
         size = inputs.shape[3:]
         mean = self.bias.T[None, :, :, None, None]
         for scale, weights in zip(SCALES, self.weights.unbind(1), strict=True):
@@ -120,21 +121,23 @@ class LinearForecast(nn.Module):
             )
         self.dry.copy_(dry)
         inputs = _inputs(known)
-        features = self._features(inputs, channel_sizes)
+        parts = inputs.split(CHUNK)
+        features = torch.cat([self._features(part, channel_sizes) for part in parts])
         counts = weight[:, 0]  # (N, L, h, w)
         worth = spread_out(cell_averages(worth, WORTH_SCALE), WORTH_SCALE, counts.shape[2:])
         worth = worth[:, 0] + WORTH_FLOOR
         certainty = torch.ones_like(counts)
         for _ in range(NUM_ROUNDS):
             for frame in range(inputs.shape[2]):
-                regressors = _all_averages(inputs[:, :, frame : frame + 1])[:, :, 0]
                 solution = _least_squares(
-                    regressors, z_future[:, :, frame], (counts * worth * certainty)[:, frame]
+                    inputs[:, :, frame : frame + 1],
+                    z_future[:, :, frame],
+                    (counts * worth * certainty)[:, frame],
                 )
                 shape = self.weights[frame].shape
                 self.weights[frame] = solution[:-1].reshape(shape)
                 self.bias[frame] = solution[-1]
-            mean = self(known, channel_sizes).mean
+            mean = self._guess_in_chunks(parts, channel_sizes).mean
             square = _natural(z_future - mean, channel_sizes).square().mean(1)  # (N, L, h, w)
             self.mean_square.copy_((square * counts).sum((0, 2, 3)) / counts.sum((0, 2, 3)))
             relative = square / self.mean_square[:, None, None]
@@ -142,7 +145,7 @@ class LinearForecast(nn.Module):
                 self.size_weights[frame] = _fit_log_size(
                     features[:, :, frame], relative[:, frame], counts[:, frame]
                 )
-            size = self(known, channel_sizes).size
+            size = self._guess_in_chunks(parts, channel_sizes).size
             certainty = self.relative(size)[:, 0].square().reciprocal()
         error = _natural(z_future - mean, channel_sizes) / size
         products = torch.einsum("nilhw,njlhw->lij", error * counts[:, None], error)
@@ -151,6 +154,11 @@ class LinearForecast(nn.Module):
         self.variances.copy_(variances.clamp(min=1e-6))
         self.vectors.copy_(vectors)
         self.num_measured.fill_(len(z_future))
+
+    def _guess_in_chunks(self, parts: Sequence[Tensor], channel_sizes: Tensor) -> LinearGuess:
+        """Of inputs in parts, whose averages together would take a few gigabytes."""
+        guesses = [self._forecast(part, channel_sizes) for part in parts]
+        return LinearGuess(*(torch.cat(of) for of in zip(*guesses, strict=True)))
 
     def _features(self, inputs: Tensor, channel_sizes: Tensor) -> Tensor:
         """(B, F, L, h, w): 1, the known share, logarithms of rain and of its unsteadiness."""
@@ -208,15 +216,15 @@ def _all_averages(inputs: Tensor) -> Tensor:
     return torch.cat(list(averages), dim=1)
 
 
-def _least_squares(regressors: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
-    """Weights (K + 1, C), the last of which is the bias, of the regressors (N, K, h, w).
+def _least_squares(inputs: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+    """Weights (K + 1, C), the last of which is the bias, of all averages of inputs (N, I, 1, h, w).
 
     wanted: (N, C, h, w). counts: (N, h, w).
     """
     square = product = 0.0
-    for chunk in zip(*(value.split(50) for value in (regressors, wanted, counts)), strict=True):
+    for chunk in zip(*(value.split(CHUNK) for value in (inputs, wanted, counts)), strict=True):
         x, y, count = chunk
-        x = rearrange(x, "n k h w -> k (n h w)")
+        x = rearrange(_all_averages(x)[:, :, 0], "n k h w -> k (n h w)")
         x = torch.cat([x, torch.ones_like(x[:1])])
         y, count = rearrange(y, "n c h w -> c (n h w)"), count.flatten()
         square = square + ((x * count) @ x.T).double()

@@ -146,6 +146,8 @@ def with_loss(settings: Settings, loss: str, preset: Settings) -> Settings:
         return settings
     if loss == "crps":
         sampling, crps = {"sampler": ONE_CALL, "num_sampling_steps": 1}, preset.crps
+        if settings.diffusion.around_linear_forecast:
+            sampling["member_noise"] = preset.diffusion.member_noise
     else:
         sampling = {"sampler": "dpm_solver", "num_sampling_steps": 12, "member_noise": "white"}
         crps = type(settings.crps)()

@@ -54,7 +54,7 @@ class LatentExample(NamedTuple):
         return self.num_wet.sum() / self.num_valid.sum().clamp(min=1)
 
     def without_rain(self) -> "LatentExample":
-        return self._replace(rain_rate=self.rain_rate[:, :, :0])
+        return self._replace(rain_rate=_no_frames(self.rain_rate))
 
     def to(self, device: torch.device) -> "LatentExample":
         """On a device, float32."""
@@ -106,7 +106,7 @@ def encode_example(
         is_valid.flatten(1).sum(1).float(),
         (num_given - is_valid.flatten(1).sum(1)).float(),
         example.draw_weight.expand(len(rain_rate)),
-        future if keep_rain else future[:, :, :0],
+        future if keep_rain else _no_frames(future),
     )
 
 
@@ -117,22 +117,26 @@ def measure_from_crops(
     encode: Callable[[Example], LatentExample],
     ema: EMA,
     stop: StopRequest,
+    say: Callable[[str], None],
 ) -> None:
     """Fits the linear forecast and the noise of its error, where there are any that were not yet,
     and starts the averages again.
 
     They are fitted to `NUM_MEASURED` crops, the same ones each time; not if it is stopped.
+    say: takes a line for the user.
     """
     nowcaster = model.latent_nowcaster
     parts = nowcaster.linear_forecast, nowcaster.error_noise
     left = [part for part in parts if part is not None and not part.is_measured]
     if not left:
         return
+    say(f"fitting the linear forecast to {NUM_MEASURED} crops, which takes a minute or two")
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
     tables = [encode(example).without_rain().by_name() for example in examples]
     if len(tables) < NUM_MEASURED:
         return
-    latents = from_names({name: torch.cat([t[name] for t in tables]) for name in tables[0]})
+    names = list(tables[0])
+    latents = from_names({name: torch.cat([t.pop(name) for t in tables]) for name in names})
     known, z_future, weight = latents.known, latents.z_future, latents.weight
     if nowcaster.linear_forecast in left:
         first = default_collate([crops[0, 0, 0]])
@@ -143,6 +147,11 @@ def measure_from_crops(
     if nowcaster.error_noise in left:
         nowcaster.measure_error_noise(known, z_future, weight)
     ema.start_again()
+
+
+def _no_frames(rain_rate: Tensor) -> Tensor:
+    """(B, 1, 0, H, W), of its own: a slice would keep all of the rain in memory."""
+    return rain_rate[:, :, :0].clone()
 
 
 def _worth_of_cells(model: LDCast, z: Tensor) -> Tensor:

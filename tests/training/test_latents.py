@@ -54,6 +54,16 @@ def crops_and_encode(event_path: Path) -> tuple:
     return crops, partial(encode_example, grid=grid, inputs=inputs, margin=8)
 
 
+@pytest.mark.parametrize("keep_rain", [True, False])
+def test_an_example_without_rain_keeps_no_rain_in_memory(event_path, keep_rain) -> None:
+    """A slice of no frames holds the whole: 8 GB of it for 400 crops."""
+    crops, encode = crops_and_encode(event_path)
+    example = encode(default_collate([crops[(0, 0, 0)]]), keep_rain=keep_rain).without_rain()
+    for name, tensor in example.by_name().items():
+        assert tensor.untyped_storage().nbytes() <= 2 * tensor.nbytes, name
+    assert example.rain_rate.shape == (1, 1, 0, 32, 32)
+
+
 def test_a_pool_holds_what_the_loop_would_encode(event_path, tmp_path) -> None:
     crops, encode = crops_and_encode(event_path)
     counts = []
