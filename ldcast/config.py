@@ -350,7 +350,7 @@ PAPER_256_DIFFUSION = DiffusionTraining(
     loop=LoopConfig(iterations=10_000, batch_size=24),
 )
 
-# The sizes of the bundled model and the last step of its training: a few megabytes, one denoiser call
+# Sizes of the bundled model, and the last step of its training: a few megabytes, one denoiser call
 # a member.
 SMALL_AUTOENCODER = AutoencoderTraining(
     autoencoder=CosineAutoencoderConfig(decoder="linear", lapped=True),

@@ -1,6 +1,7 @@
 """The linear forecast: what is fitted, and that models diffuse its error and give back latents."""
 
 import functools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,18 @@ def test_mean_and_size_of_the_error_are_found() -> None:
 
 
 @pytest.mark.core
+def test_where_rain_is_unheard_of_the_size_is_bounded() -> None:
+    """Logarithms run away: by one small storm a member had the highest rain that a model knows."""
+    known, _, _ = examples(2, seed=10)
+    wild = known_of(
+        *(100 * known.future["carried_frames"][:, first : first + 4] for first in (0, 5))
+    )
+    forecast = fitted()
+    relative = forecast.relative(forecast(wild, ONES).size)
+    assert relative.max() <= math.e * 1.001
+    assert relative.max() > 2  # it would be more
+
+
 def test_the_channels_covariance_is_found_for_each_frame() -> None:
     covariance = fitted().covariance()
     values = torch.ones(1, CHANNELS, FRAMES, 1, 1)
