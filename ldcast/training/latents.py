@@ -130,7 +130,7 @@ def measure_from_crops(
     left = [part for part in parts if part is not None and not part.is_measured]
     if not left:
         return
-    say(f"fitting the linear forecast to {NUM_MEASURED} crops, which takes a minute or two")
+    say(f"fitting the linear forecast to {NUM_MEASURED} crops, which takes minutes")
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
     tables = [encode(example).without_rain().by_name() for example in examples]
     if len(tables) < NUM_MEASURED:
