@@ -138,19 +138,6 @@ def all_arguments(settings: DiffusionTraining, flags: argparse.Namespace) -> dic
     }
 
 
-def model_config(settings: DiffusionTraining, first_stage: ModelDescription) -> ModelConfig:
-    """Of the whole model: the autoencoder of stage 1, and networks as the settings say."""
-    return ModelConfig(
-        frames=settings.frames,
-        rain=first_stage.model.rain,
-        autoencoder=first_stage.model.autoencoder,
-        conditioner=settings.conditioner,
-        denoiser=settings.denoiser,
-        diffusion=settings.diffusion,
-        inputs=settings.inputs,
-    )
-
-
 def training_crops(
     events: list[RainEvent], settings: DiffusionTraining, config: ModelConfig, seed: int
 ) -> TrainingCrops:
@@ -350,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
     loop, data, seed, out = settings.loop, settings.data, flags.seed, flags.out
     device = process_device(choose_device(flags.device))
     dtype = amp_dtype(flags.amp, device)
-    config = model_config(settings, first_stage)
+    config = settings.model_config(first_stage.model)
     frames = config.frames
     frames.check_divisible(config.compression)
     data.check_crop_size(config.rain_multiple)

@@ -324,6 +324,18 @@ class DiffusionTraining(Settings):
             )
         self._check_loss()
 
+    def model_config(self, first_stage: "AutoencoderTraining | ModelConfig") -> ModelConfig:
+        """Of the whole model: the autoencoder of stage 1, and networks as these settings say."""
+        return ModelConfig(
+            frames=self.frames,
+            rain=first_stage.rain,
+            autoencoder=first_stage.autoencoder,
+            conditioner=self.conditioner,
+            denoiser=self.denoiser,
+            diffusion=self.diffusion,
+            inputs=self.inputs,
+        )
+
     def _check_loss(self) -> None:
         """Raises InputError for settings of one loss with the other, where they do nothing."""
         is_crps, sampler = self.loss == "crps", self.diffusion.sampler

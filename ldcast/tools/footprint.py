@@ -29,7 +29,6 @@ from ldcast.config import (
     DIFFUSION_PRESETS,
     AutoencoderTraining,
     DiffusionTraining,
-    ModelConfig,
 )
 from ldcast.diffusion import DDPMLoss, Denoiser, NoiseSchedule
 from ldcast.diffusion.schedule import SCHEDULES
@@ -124,15 +123,7 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
     """Networks to train in stage 2, and a function (batch size, crop size) -> loss."""
     with unset_fake_temporarily():  # these look at values
         schedule = SCHEDULES[settings.diffusion.schedule]()
-        config = ModelConfig(
-            frames=settings.frames,
-            rain=autoencoder.rain,
-            autoencoder=autoencoder.autoencoder,
-            conditioner=settings.conditioner,
-            denoiser=settings.denoiser,
-            diffusion=settings.diffusion,
-            inputs=settings.inputs,
-        )
+        config = settings.model_config(autoencoder)
     encoder = build_autoencoder(config.autoencoder).requires_grad_(False)
     loss_of_noise = DDPMLoss(schedule, settings.loss_norm, settings.diffusion.prediction)
     samplers = loss_of_noise, _OneCall(schedule)

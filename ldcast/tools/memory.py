@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS, ModelConfig
+from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.device import AMP_MODES, choose_device
@@ -36,16 +36,7 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxr
 def preset_model(preset: str) -> LDCast:
     """The networks of a preset with fresh weights."""
     first_stage, second_stage = AUTOENCODER_PRESETS[preset], DIFFUSION_PRESETS[preset]
-    config = ModelConfig(
-        frames=second_stage.frames,
-        rain=first_stage.rain,
-        autoencoder=first_stage.autoencoder,
-        conditioner=second_stage.conditioner,
-        denoiser=second_stage.denoiser,
-        diffusion=second_stage.diffusion,
-        inputs=second_stage.inputs,
-    )
-    return build(config).eval()
+    return build(second_stage.model_config(first_stage)).eval()
 
 
 @dataclass(frozen=True)
