@@ -75,7 +75,7 @@ def test_published_sizes_are_the_defaults():
         (OptimizerConfig, {"betas": (0.9,)}, "expected two numbers below 1"),
         (OptimizerConfig, {"betas": (0.9, 1.0)}, "expected two numbers below 1"),
         (DiffusionConfig, {"schedule": "linear"}, "expected one of sqrt_linear, cosine"),
-        (DiffusionConfig, {"sampler": "ddim"}, "unknown sampler ddim: known are plms"),
+        (DiffusionConfig, {"sampler": "rk4"}, "unknown sampler rk4: known are plms"),
         (DiffusionConfig, {"channel_sizes": "natural"}, "natural with prediction noise"),
         (
             DiffusionConfig,

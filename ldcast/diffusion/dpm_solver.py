@@ -15,10 +15,6 @@ from ldcast.diffusion.sampler import Denoiser
 from ldcast.diffusion.schedule import NoiseSchedule
 from ldcast.seeds import draw_noise
 
-# log10 of SNR where sampling begins and ends. The mean over a domain of 256 pixels shows through
-# noise down to about -4; begun later, all members have nearly the same mean, and too little rain.
-NOISIEST, CLEANEST = -5.0, 3.4
-
 
 @dataclass(frozen=True)
 class DPMSolverSampler:
@@ -83,7 +79,7 @@ class DPMSolverSampler:
         return z_clean
 
     def _grid(self) -> list[int]:
-        return self.schedule.log_snr_grid(self.num_sampling_steps, NOISIEST, CLEANEST)
+        return self.schedule.grid(self.num_sampling_steps, "log_snr")
 
 
 def _clean(denoiser: Denoiser, z: Tensor, step: int) -> Tensor:

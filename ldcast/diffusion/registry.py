@@ -8,17 +8,25 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ldcast.diffusion.ancestral import AncestralSampler
+from ldcast.diffusion.ddim import DDIMSampler
 from ldcast.diffusion.dpm_solver import DPMSolverSampler
+from ldcast.diffusion.flow_ode import FlowSampler
 from ldcast.diffusion.one_call import OneCallSampler
 from ldcast.diffusion.plms import PLMSSampler
 from ldcast.diffusion.sampler import Sampler
 from ldcast.diffusion.schedule import NoiseSchedule
+from ldcast.diffusion.unipc import UniPCSampler
 from ldcast.errors import InputError
 from ldcast.settings import unknown_name
 
 SAMPLERS: dict[str, type] = {
     "plms": PLMSSampler,
     "dpm_solver": DPMSolverSampler,
+    "unipc": UniPCSampler,
+    "ddim": DDIMSampler,
+    "ancestral": AncestralSampler,
+    "flow": FlowSampler,
     "one_call": OneCallSampler,
 }
 

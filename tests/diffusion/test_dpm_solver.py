@@ -5,35 +5,17 @@ import math
 
 import pytest
 import torch
+from gaussian_data import SHAPE, exact_gain, normal, of_gaussian
 from torch import Tensor
 
-from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
-from ldcast.diffusion.dpm_solver import CLEANEST, NOISIEST, DPMSolverSampler
+from ldcast.diffusion import NoiseSchedule, Prediction
+from ldcast.diffusion.dpm_solver import DPMSolverSampler
 from ldcast.diffusion.registry import build_sampler
-from ldcast.diffusion.schedule import SCHEDULES
+from ldcast.diffusion.schedule import CLEANEST, NOISIEST, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.seeds import keyed_generators
 
 pytestmark = pytest.mark.core
-
-SHAPE = (2, 3, 2, 4, 6)
-
-
-def normal(seed: int = 0) -> Tensor:
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)).double()
-
-
-def of_gaussian(schedule: NoiseSchedule, deviation: float, asked: list | None = None) -> Denoiser:
-    """The perfect denoiser of data that are normally distributed."""
-
-    def denoise(z_noisy: Tensor, step: Tensor) -> Prediction:
-        signal, sigma = schedule.signal[int(step[0])], schedule.sigma[int(step[0])]
-        z = signal * deviation**2 / (signal**2 * deviation**2 + sigma**2) * z_noisy
-        if asked is not None:
-            asked.append(int(step[0]))
-        return Prediction(z, (z_noisy - signal * z) / sigma, z)
-
-    return denoise
 
 
 def gain(schedule: NoiseSchedule, deviation: float, num: int) -> float:
@@ -56,18 +38,10 @@ def gain_with_fresh_noise(monkeypatch, schedule, deviation: float, num: int, eta
     return DPMSolverSampler(schedule, num, eta)(denoiser, draws[0]).norm().item()
 
 
-def exact_gain(schedule: NoiseSchedule, deviation: float) -> float:
-    """Of infinitely many steps: z_noisy over its own deviation stays what it was."""
-    grid = schedule.log_snr_grid(20, NOISIEST, CLEANEST)
-    size = [math.hypot(schedule.signal[k] * deviation, schedule.sigma[k]) for k in grid]
-    end = schedule.signal[grid[-1]] * deviation**2 / size[-1] ** 2
-    return (end * size[-1] / size[0]).item()
-
-
 @pytest.mark.parametrize("deviation", [0.5, 1.0, 3.0])
 def test_it_converges_at_second_order(deviation) -> None:
     schedule = NoiseSchedule.cosine(num=100_000)  # so that a grid's steps are where they should be
-    exact = exact_gain(schedule, deviation)
+    exact = exact_gain(schedule, deviation, schedule.grid(20, "log_snr"))
     assert exact == pytest.approx(deviation, rel=2e-3)
     errors = [abs(gain(schedule, deviation, num) - exact) for num in (20, 40, 80)]
     for coarse, fine in itertools.pairwise(errors):
