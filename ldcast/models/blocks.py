@@ -170,10 +170,16 @@ class AFNOFilter(nn.Module):
         self.drop_wide_modes = drop_wide_modes
         width = channels // num_blocks
         # The leading axis of each parameter holds the real and the imaginary part.
-        self.w1 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width, width))
-        self.b1 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width))
-        self.w2 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width, width))
-        self.b2 = nn.Parameter(self.INIT_SCALE * torch.randn(2, num_blocks, width))
+        self.w1 = self._drawn(2, num_blocks, width, width)
+        self.b1 = self._drawn(2, num_blocks, width)
+        self.w2 = self._drawn(2, num_blocks, width, width)
+        self.b2 = self._drawn(2, num_blocks, width)
+
+    def _drawn(self, *shape: int) -> nn.Parameter:
+        values = torch.empty(shape)
+        if not values.is_meta:  # of a model that is only laid out, it would load the compiler
+            values.normal_(std=self.INIT_SCALE)
+        return nn.Parameter(values)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):

@@ -83,11 +83,14 @@ class CosineAutoencoder(nn.Module):
         self.config = config or CosineAutoencoderConfig()
         fine, coarse = self.config.level_channels
         latent, size = self.config.latent_channels, self.compression
-        cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
+        # On the CPU also where a model is only laid out: sums of a meta tensor load the compiler,
+        # two seconds of a forecast.
+        with torch.device("cpu"):
+            cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
+            mixing = edge_mixing(size)
         self.register_buffer("cosines", cosines)
         self.latent_scale = LatentScale(latent)
         if self.config.lapped:
-            mixing = edge_mixing(size)
             self.register_buffer("edge_mixing", mixing)
             self.register_buffer("edge_separating", torch.linalg.inv(mixing))
         self.inverse = self.details = self.finish = None

@@ -33,7 +33,7 @@ class ErrorNoise(nn.Module):
         shares = torch.zeros(frames, channels, len(BLURS))  # of each blur, of one frame's channel
         shares[..., 0] = 1.0
         self.register_buffer("shares", shares)
-        self.register_buffer("frame_mixing", torch.eye(frames).repeat(channels, 1, 1))
+        self.register_buffer("frame_mixing", torch.eye(frames, device="cpu").repeat(channels, 1, 1))
         self.register_buffer("num_measured", torch.zeros(()))  # examples
 
     @property

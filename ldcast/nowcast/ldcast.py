@@ -24,6 +24,7 @@ from ldcast.models.registry import build_autoencoder, check_autoencoder_register
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
 from ldcast.nowcast.model_folder import (
+    give_memory,
     load_weights,
     locate,
     read_nowcaster,
@@ -133,7 +134,7 @@ class LDCast(nn.Module):
         description = read_nowcaster(folder)
         with torch.device("meta"):  # sizes only: no memory and no random weights
             model = build(description.model, description.trained_on)
-        model.to_empty(device=device)
+        give_memory(model, device)
         load_weights(folder, **model.networks())
         return model.eval()
 

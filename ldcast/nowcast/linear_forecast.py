@@ -61,7 +61,7 @@ class LinearForecast(nn.Module):
         self.register_buffer("bias", torch.zeros(frames, channels))
         self.register_buffer("size_weights", torch.zeros(frames, num_features))
         self.register_buffer("mean_square", torch.ones(frames))  # of the error
-        self.register_buffer("vectors", torch.eye(channels).repeat(frames, 1, 1))
+        self.register_buffer("vectors", torch.eye(channels, device="cpu").repeat(frames, 1, 1))
         self.register_buffer("variances", torch.ones(frames, channels))
         self.register_buffer("dry", torch.zeros(channels))
         self.register_buffer("num_measured", torch.zeros(()))  # examples

@@ -235,6 +235,19 @@ def network_tensors(**networks: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def give_memory(module: nn.Module, device: torch.device) -> None:
+    """Lays the tensors of a module that was made on "meta" out on a device, without content.
+
+    As `to_empty` does, which asks the symbolic shapes of the compiler for each meta tensor and so
+    loads them, a second of a forecast.
+    """
+
+    def laid_out(tensor: Tensor) -> Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+    module._apply(laid_out)
+
+
 def load_weights(folder: str | Path, **networks: nn.Module) -> None:
     """Fills networks by their names from a model folder, whatever float type the file has.
 

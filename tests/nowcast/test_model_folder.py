@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +31,8 @@ from ldcast.nowcast.model_folder import (
 )
 from ldcast.rain import RainScale
 from ldcast.settings import to_dict
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +185,21 @@ TENSORS = {
     "few": torch.tensor([3, -4], dtype=torch.int32),
     "parameter": torch.nn.Parameter(torch.randn(5)),
 }
+
+
+@pytest.mark.parametrize("name", ["saved", "bundled"])
+def test_reading_a_model_does_not_load_the_compiler(name, saved):
+    """Seconds of a forecast, for a few sums of tensors without content."""
+    folder = saved if name == "saved" else name
+    code = (
+        "import sys; from ldcast import LDCast; "
+        f"LDCast.from_pretrained({str(folder)!r}, 'cpu'); "
+        "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_tensors_are_written_as_the_library_reads_them(tmp_path):
