@@ -475,6 +475,7 @@ def main(argv: list[str] | None = None) -> int:
         if not state.is_validated:
             run.save(state)
         if batches.error:
+            run.say(f"saved at iteration {state.iteration}; repeat to resume once data are there")
             raise batches.error
         if must_stop:
             run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to resume")

@@ -40,7 +40,10 @@ def describe(indexed: Indexed, out: str | Path) -> str:
         f"{out}: {indexed.num_frames:,} frames, {indexed.num_new:,} of them new; "
         f"{indexed.counts[State.GOOD]:,} are good{''.join(f', {text}' for text in bad)}"
     ]
-    return "\n".join([*lines, *indexed.notes, *indexed.problems])
+    lines += indexed.notes
+    if indexed.problems:
+        lines.append("frames that cannot be used, such as these; repaired ones are tried --again:")
+    return "\n".join([*lines, *indexed.problems])
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -61,6 +64,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar=("A", "B"),
         help="reflectivity becomes rain by Z = A R^B, such as 200 1.6; recorded in the index",
     )
+    add("--again", action="store_true", help="try frames again that could not be used")
     minutes = FrameConfig.minutes_per_frame
     add("--minutes-per-frame", type=int, default=minutes, metavar="M", help="(%(default)s)")
     return parser.parse_args(argv)
@@ -88,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         def start(total: int) -> None:
             bar.total = total
 
-        indexed = build_index(archive, out, how, flags.workers, bar.update, start)
+        indexed = build_index(archive, out, how, flags.workers, bar.update, start, flags.again)
     print(describe(indexed, out))
 
 

@@ -45,7 +45,8 @@ class Chance(NamedTuple):
 class IndexPicker:
     """Draws windows with data, each by its chance.
 
-    chance: see above. A window has data if half of its pixels do.
+    chance: see above. A window has data if half of its pixels do, and half of those of its judged
+    frames.
     Raises InputError for events that `check_events` refuses, or without a window that has data.
     """
 
@@ -93,7 +94,8 @@ class IndexPicker:
         rows, columns = self._cells[source].tiles_of(window)
         index = self._tiles.indices[source]
         valid_share = index.rows("valid_share", first, stop)[:, rows, columns]
-        if valid_share.mean() < MIN_VALID_SHARE:
+        of_judged = valid_share[: self._judged_frames]
+        if min(valid_share.mean(), of_judged.mean()) < MIN_VALID_SHARE:
             return 0.0
         judged = first, first + self._judged_frames
         values = index.rows(chance.statistic, *judged)[:, rows, columns]

@@ -52,8 +52,8 @@ Picker = Callable[[np.random.Generator], Window]
 class UniformPicker:
     """Draws every window of every event that has data with the same chance.
 
-    A window has data if half of its pixels do, judged by the tiles nearest to it rather than by
-    its own pixels (so a window may be half a tile off).
+    A window has data if half of its pixels do, and half of those of its judged frames, by the
+    tiles nearest to it rather than by its own pixels (so a window may be half a tile off).
     Raises InputError for events that `check_events` refuses, or one that has no such window.
     """
 
@@ -67,7 +67,8 @@ class UniformPicker:
         num_judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
-        self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
+        num_judged = num_judged_frames or num_frames
+        self._cells = [_WindowCells(event, num_frames, crop_size, num_judged) for event in events]
         self._num_windows = np.cumsum([cells.num_windows for cells in self._cells])
 
     def __call__(self, rng: np.random.Generator) -> Window:
@@ -83,8 +84,12 @@ class _WindowCells:
     window in it, is uniform over all windows that count, without a redraw.
     """
 
-    def __init__(self, event: RainEvent, num_frames: int, crop_size: int):
-        has_data = windows_with_data(tile_valid_share(event), num_frames, crop_size)
+    def __init__(self, event: RainEvent, num_frames: int, crop_size: int, num_judged: int):
+        valid_share = tile_valid_share(event)
+        has_data = windows_with_data(valid_share, num_frames, crop_size)
+        if num_judged < num_frames:  # of a past without data nothing can be forecast
+            of_judged = valid_share[: len(event.time) - num_frames + num_judged]
+            has_data &= windows_with_data(of_judged, num_judged, crop_size)
         _, height, width = event.rain_rate.shape
         self._shape = has_data.shape
         self._rows = starts_by_tile(height - crop_size + 1, self._shape[1])
@@ -132,8 +137,8 @@ class WetPicker:
         num_judged_frames: int = 0,
     ):
         check_events(events, num_frames, crop_size, minutes, multiple)
-        self._cells = [_WindowCells(event, num_frames, crop_size) for event in events]
         num_judged = num_judged_frames or num_frames
+        self._cells = [_WindowCells(event, num_frames, crop_size, num_judged) for event in events]
         chances = []
         for event, cells in zip(events, self._cells, strict=True):
             wet_share = tile_wet_share(event)[: len(event.time) - num_frames + num_judged]

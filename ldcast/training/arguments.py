@@ -8,8 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldcast.config import CropFrames
-from ldcast.data.archive.days import PARTS, RULE, DaySplit, check_days_apart
-from ldcast.data.archive.events import check_found, find_archive
+from ldcast.data.archive.days import (
+    RULE,
+    TRAINING,
+    VALIDATION,
+    DaySplit,
+    check_days_apart,
+)
+from ldcast.data.archive.events import (
+    Archive,
+    check_found,
+    check_is_split,
+    check_not_in,
+    describe_lack,
+    find_archive,
+    with_lacks,
+)
 from ldcast.data.cadence import check_cadence
 from ldcast.data.event import RainEvent, check_apart
 from ldcast.data.readers.specs import absolute_spec, read_event
@@ -222,7 +236,9 @@ def read_run_events(
         num_held_out,
         split,
     )
-    return RunEvents(train, validation, describe_split(split, train))
+    described = describe_split(split, train + validation)
+    check_is_split(split if flags.split_days else None, described is not None)
+    return RunEvents(train, validation, described)
 
 
 def describe_split(split: DaySplit, events: list[RainEvent]) -> dict[str, Any] | None:
@@ -246,34 +262,46 @@ def read_split_events(
     minutes: how far apart the frames are. num_frames: of an example. num_held_out: see `hold_out`.
     Of an archive each run of frames is an event.
     Raises InputError where an event cannot be read, frames are of another cadence or shared, or
-    archives share a day.
+    archives share a day. Of several archives some may have no day to train on, which a note says.
     """
     how, split = Reading(minutes=minutes), split or DaySplit()
     files: list[RainEvent] = []
     train: list[RainEvent] = []
     validation: list[RainEvent] = []
+    archives: dict[str, list[Archive]] = {TRAINING: [], VALIDATION: []}
+    lacking: list[str] = []
     for spec in data:
         archive = find_archive(spec, how)
         if archive is None:
             files.append(read_event(spec, how))
-        elif validation_data:
+            continue
+        archives[TRAINING].append(archive)
+        if validation_data:
             train += check_found(archive.events(num_frames, minutes), archive, num_frames)
-        else:
-            trained, held_out = (
-                archive.events(num_frames, minutes, part, split) for part in PARTS[:2]
-            )
-            train += check_found(trained, archive, num_frames)
-            validation += held_out
+            continue
+        parts = (TRAINING, VALIDATION)
+        found, held_out = (archive.events(num_frames, minutes, part, split) for part in parts)
+        train += found
+        validation += held_out
+        if not found:
+            lacking.append(describe_lack(archive, TRAINING, split, num_frames))
+    files_of_validation: list[RainEvent] = []
     for spec in validation_data or []:
         archive = find_archive(spec, how)
         if archive is None:
-            validation.append(read_event(spec, how))
-        else:
-            validation += check_found(archive.events(num_frames, minutes), archive, num_frames)
+            files_of_validation.append(read_event(spec, how))
+            continue
+        archives[VALIDATION].append(archive)
+        validation += check_found(archive.events(num_frames, minutes), archive, num_frames)
+    validation += files_of_validation
+    for archive in archives[TRAINING]:
+        check_not_in(archive, files_of_validation if validation_data else files)
+    for archive in archives[VALIDATION]:
+        check_not_in(archive, files)
     kept, held_out = files, []
     if not validation_data:
         kept, held_out = hold_out(files, minutes, num_held_out, num_frames)
-    train, validation = kept + train, held_out + validation
+    train, validation = with_lacks(kept + train, lacking), held_out + validation
     check_apart(train, validation)
     check_days_apart(
         *([event.time for event in of if event.is_stored] for of in (train, validation))

@@ -98,6 +98,22 @@ def test_windows_are_judged_by_what_is_known_where_that_is_asked_for(pickers, na
     assert west > 2 * east > 0  # it is still seen
 
 
+@pytest.mark.parametrize("pickers", [ARRAY_PICKERS, INDEX_PICKERS])
+@pytest.mark.parametrize("name", ["uniform", "wet", "equal_frequency", "mixed"])
+def test_windows_without_a_past_are_not_drawn(pickers, name):
+    """Their later frames have data, so they count where all frames are judged."""
+    event = make_event(24, 32, 256)
+    event.rain_rate[:] = 2.0
+    event.rain_rate[:4, :, :128] = np.nan
+
+    def drawn_in_the_west(num_judged):
+        picker = pickers[name]([event], 24, 32, 5, 1, num_judged)
+        return sum(picker(keyed_rng(7, index)).x < 96 for index in range(200))
+
+    assert drawn_in_the_west(0) > 20
+    assert drawn_in_the_west(4) == 0
+
+
 @pytest.mark.parametrize("name", INDEX_PICKERS)
 def test_judged_by_all_frames_draws_are_the_same(events, name):
     alike = (build_picker(name, events, 4, 48, num_judged_frames=judged) for judged in (0, 4))

@@ -75,18 +75,24 @@ def build_index(
     num_workers: int,
     progress: Callable[[int], None],
     say_total: Callable[[int], None] = lambda total: None,
+    again: bool = False,
 ) -> Indexed:
     """Makes the index of an archive at `out`, or adds what is not in it yet.
 
     num_workers: processes; 1 works in this one. progress: called with the number of frames done.
     say_total: called with the number of frames to do, before.
+    again: whether frames that could not be used are tried again, which may have been repaired.
     Raises InputError where the archive cannot be read, or `out` is the index of another one, and
     where over half of the frames cannot be used.
     """
     found, listed, num_times, notes = _look_at(archive, how)
     about = About(absolute(archive), found.shape[1:], num_times, how.zr)
     with _locked(out, about) as group:
-        about = replace(about, problems=read_about(group).problems)
+        about = replace(about, problems=() if again else read_about(group).problems)
+        if again:
+            state = group["state"][:]
+            state[np.isin(state, (State.UNREADABLE, State.NO_RAIN))] = State.NOT_INDEXED
+            group["state"][:] = state
         _extend(group, found.time, about)
         pending, num_new = _pending(group)
         num_frames = len(found.time)

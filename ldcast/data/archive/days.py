@@ -14,7 +14,7 @@ import numpy as np
 
 from ldcast.errors import InputError
 
-PARTS = ("training", "validation", "test")
+PARTS = TRAINING, VALIDATION, TEST = ("training", "validation", "test")
 RULE = (
     "whole days of UTC, by the fractional part of (days since 1970-01-01) x 0.618034: below the "
     "first share training, below the sum of two validation, else test"

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ldcast.data.addresses import absolute, is_remote, located, stem
-from ldcast.data.archive.days import PARTS, DaySplit, part_name
+from ldcast.data.archive.days import PARTS, TEST, DaySplit, part_name
 from ldcast.data.archive.runs import describe_lost, find_runs
 from ldcast.data.archive.sidecar import (
     SUFFIX,
@@ -22,6 +22,7 @@ from ldcast.data.cadence import rounded_times
 from ldcast.data.checks import format_time
 from ldcast.data.event import RainEvent
 from ldcast.data.formats import is_zarr
+from ldcast.data.grids import CORNERS
 from ldcast.data.readers.allocated import without_unwritten_end
 from ldcast.data.readers.cf import time_dimension
 from ldcast.data.readers.gridded import GriddedRain, describe_rain, find_rain
@@ -106,18 +107,29 @@ def read_events(
     """What the `--data` arguments of verify and calibrate name: of archives, runs of `num_frames`
     or more, of the days for testing where `split` is given.
 
-    Raises InputError as `read_event` and `find_archive` do, and where an archive has no such run.
+    Raises InputError as `read_event` and `find_archive` do, where an archive has no such run, and
+    where there is a split but an archive lacks the index that it needs, or there is none at all. Of
+    several archives some may have no day for testing, which a note says.
     """
     events: list[RainEvent] = []
+    lacking: list[str] = []
+    has_archive = False
     for spec in specs:
         archive = find_archive(spec, how)
         if archive is None:
+            _check_needs_no_split(spec, split)
             events.append(read_event(spec, how))
             continue
-        part = "test" if split is not None else ""
-        events += check_found(
-            archive.events(num_frames, how.minutes, part, split), archive, num_frames
-        )
+        has_archive = True
+        if split is None:
+            events += check_found(archive.events(num_frames, how.minutes), archive, num_frames)
+            continue
+        found = archive.events(num_frames, how.minutes, TEST, split)
+        events += found
+        if not found:
+            lacking.append(describe_lack(archive, TEST, split, num_frames))
+    check_is_split(split, has_archive)
+    events = with_lacks(events, lacking)
     if files := [event for event in events if not event.is_stored]:
         check_used(how, files)
     return events
@@ -156,6 +168,72 @@ def check_found(events: list[RainEvent], archive: Archive, num_frames: int) -> l
         f"example of the days asked for: in all its days there are {describe_lost(runs)}; choose "
         "other data or days"
     )
+
+
+def describe_lack(archive: Archive, part: str, split: DaySplit, num_frames: int) -> str:
+    """One line on an archive without a run of frames among the days of a part."""
+    days = np.unique(archive.time[archive.is_in_span].astype("M8[D]"))
+    counts = np.bincount(split.part_of(days), minlength=len(PARTS))
+    by_part = ", ".join(f"{count} for {name}" for count, name in zip(counts, PARTS, strict=True))
+    minutes = archive.store.how.minutes
+    runs = find_runs(archive.time, archive.state, archive.is_in_span, num_frames, minutes)
+    return (
+        f"{archive.name} has no {num_frames} frames in a row, {minutes} minutes apart, on its days "
+        f"for {part}: by shares of {split.describe()}, its days are {by_part}; in all of them "
+        f"there are {describe_lost(runs)}; name days by PATH@START/END, or other shares by "
+        "--split-days"
+    )
+
+
+def with_lacks(events: list[RainEvent], lacking: Sequence[str]) -> list[RainEvent]:
+    """The events, the first with notes on archives that gave none. Raises InputError for the first
+    of these where there is no event at all."""
+    if not lacking:
+        return events
+    if not events:
+        raise InputError(lacking[0])
+    first, *others = events
+    return [replace(first, notes=(*first.notes, *lacking)), *others]
+
+
+def check_is_split(split: DaySplit | None, has_archive: bool) -> None:
+    """Raises InputError where days are to be split and there is no archive."""
+    if split is not None and not has_archive:
+        raise InputError(
+            "got --split-days and no archive with an index, whose days it splits: leave it out, or "
+            "make an index by python -m ldcast.data.index ARCHIVE"
+        )
+
+
+def check_not_in(archive: Archive, events: Sequence[RainEvent]) -> None:
+    """Raises InputError where one of the events holds frames of the archive, whatever their file.
+
+    So an event that an archive was built from does not train on the days that it keeps apart.
+    """
+    time = archive.time[archive.is_in_span]
+    for event in events:
+        if event.rain_rate.shape[1:] != archive.store.shape[1:]:
+            continue
+        known = [name for name in CORNERS if name in event.grid and name in archive.grid]
+        corners = [(event.grid[name], archive.grid[name]) for name in known]
+        if corners and not np.allclose(*zip(*corners, strict=True)):
+            continue
+        shared = np.intersect1d(event.time, time)
+        if len(shared):
+            raise InputError(
+                f"{event.name} and the archive {archive.name}, which trains and validates on "
+                f"different days, share {len(shared)} frames, from {format_time(shared[0])} to "
+                f"{format_time(shared[-1])}: expected none; leave {event.name} out"
+            )
+
+
+def _check_needs_no_split(spec: str, split: DaySplit | None) -> None:
+    source = split_span(spec)[0].rstrip("/")
+    if split is not None and source.endswith(".zarr"):
+        raise InputError(
+            f"got --split-days for {source}, which has no index, so that its days are not split: "
+            f"make one by python -m ldcast.data.index {source}, or leave --split-days out"
+        )
 
 
 def _open_archive(

@@ -53,7 +53,11 @@ class ArchiveStore:
             self._check_is_there(rain_rate, *where)
             return rain_rate
 
-        return self._patience(read, self._close)
+        try:
+            return self._patience(read, self._close)
+        except UnreadableError as error:
+            place = f"{frames.start} to {frames.stop - 1}"
+            raise UnreadableError(f"{error}; at frames {place} of the archive") from error
 
     def _close(self) -> None:
         self._open = None

@@ -85,6 +85,25 @@ def test_frames_that_cannot_be_used_are_known(tmp_path):
     assert any("goes down to -4" in problem for problem in indexed.problems)
 
 
+def test_frames_that_were_repaired_are_tried_again_when_asked_for(tmp_path, capsys):
+    times, rain_rate = days_of_rain(1, 12)
+    path = write_archive(tmp_path / "a.zarr", times, rain_rate)
+    chunk = path / "rain" / "c" / "4" / "0" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:20])
+    build(path)
+    chunk.write_bytes(whole)
+    command = [str(path), "--workers", "1"]
+    assert run_script(lambda: door.main(command)) == 0
+    said = capsys.readouterr().out
+    assert "0 of them new; 11 are good, 1 that cannot be read" in said and "--again" in said
+    assert run_script(lambda: door.main([*command, "--again"])) == 0
+    said = capsys.readouterr().out
+    assert "1 of them new; 12 are good\n" in said and "--again" not in said
+    fresh = make_archive(tmp_path / "b.zarr", num_days=1, per_day=12)
+    assert same_arrays(arrays_of(path), arrays_of(fresh))
+
+
 def test_an_archive_of_which_most_is_no_rain_is_refused(tmp_path):
     times, rain_rate = days_of_rain(1, 12)
     path = write_archive(tmp_path / "dbz.zarr", times, rain_rate - 30)

@@ -1,5 +1,6 @@
 """Archives that are read in place give what reading them as a whole gives."""
 
+import argparse
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from ldcast.data.archive.events import find_archive, for_one_forecast, read_even
 from ldcast.data.archive.sidecar import index_address
 from ldcast.data.archive.store import ArchiveStore
 from ldcast.data.crops import BatchKeys, TrainingCrops, read_window
-from ldcast.data.event import check_distinct
+from ldcast.data.event import check_distinct, notes_of
 from ldcast.data.past import past_event
 from ldcast.data.pickers import Window
 from ldcast.data.readers.gridded import read_gridded
@@ -24,7 +25,7 @@ from ldcast.data.readers.specs import read_event
 from ldcast.data.reading import AS_STATED, Reading
 from ldcast.errors import InputError, UnreadableError
 from ldcast.frames import FrameConfig
-from ldcast.training.arguments import read_split_events
+from ldcast.training.arguments import read_run_events, read_split_events
 from ldcast.verification.arguments import case_parser, split_of
 from ldcast.verification.cases import draw_cases
 from ldcast.verification.seen import is_trained_on
@@ -340,3 +341,68 @@ def test_a_pool_knows_another_archive(tmp_path):
         for of in (first, first, second)
     ]
     assert prints[0] == prints[1] != prints[2]
+
+
+# ---- days that are to be kept apart, and are not ---------------------------------------------
+
+
+def as_event(archive, day: str, path, **grid):
+    """A day of an archive as an event file, on the archive's grid or on another."""
+    found = find_archive(str(archive), AS_STATED)
+    is_wanted = found.time.astype("M8[D]") == np.datetime64(day)
+    frames = slice(is_wanted.argmax(), is_wanted.argmax() + is_wanted.sum())
+    rain_rate = found.store.read(frames, *(slice(0, size) for size in found.store.shape[1:]))
+    corners = {name: found.grid[name] for name in ("x1", "y1", "x2", "y2")} | grid
+    np.savez(path, rain_rate=rain_rate, time=found.time[frames], **corners)
+    return path
+
+
+def test_an_event_file_that_the_archive_holds_is_refused(archive, tmp_path):
+    """So its frames do not train, whatever the archive keeps its day for."""
+    copy = as_event(archive, "2020-06-06", tmp_path / "copy.npz")
+    for data, validation in (
+        ([str(archive), str(copy)], None),
+        ([str(copy)], [str(archive)]),
+        ([str(archive)], [str(copy)]),
+    ):
+        with pytest.raises(InputError, match=r"copy and the archive radar.*share 30 frames.*copy"):
+            read_split_events(data, validation, 5, 6, 24)
+    elsewhere = as_event(archive, "2020-06-06", tmp_path / "away.npz", x1=5e5, x2=5.8e5)
+    read_split_events([str(archive), str(elsewhere)], None, 5, 6, 24)
+    before = f"{archive}@2020-06-10/"
+    read_split_events([before, str(copy)], None, 5, 6, 24)
+
+
+def test_an_archive_without_a_day_of_the_part_is_left_out_and_named(archive, tmp_path):
+    days = np.arange("2020-06-01", "2020-06-21", dtype="M8[D]")
+    part = DaySplit().part_of(days)
+    of_validation = days[part == 1][0]
+    alone = f"{archive}@{of_validation}/{of_validation + 1}"
+    with pytest.raises(InputError, match=r"its days for training: by shares of 0.8,0.1,0.1, its "
+                       r"days are 0 for training, 1 for validation, 0 for test"):  # fmt: skip
+        read_split_events([alone], None, 5, 6, 24)
+    other = tmp_path / "other.zarr"
+    write_archive(other, *days_of_rain(20, 30, 64, 64))
+    build_index(other, index_address(other), AS_STATED, 1, lambda num: None)
+    train, validation = read_split_events([alone, str(other)], None, 5, 6, 24)
+    assert {event.name.partition("#")[0] for event in train} == {"other"}
+    assert len({event.name.partition("@")[0].partition("#")[0] for event in validation}) == 2
+    assert any("has no 6 frames in a row" in note for note in notes_of(train))
+    with pytest.raises(InputError, match="its days for test"):
+        read_events([alone], AS_STATED, 6, DaySplit())
+    tested = read_events([alone, str(other)], AS_STATED, 6, DaySplit())
+    assert tested and any("its days for test" in note for note in notes_of(tested))
+
+
+def test_days_are_not_split_without_an_index(archive, event_path, tmp_path):
+    path = write_archive(tmp_path / "a.zarr", *days_of_rain(1, 60))
+    for specs in ([str(path)], [str(archive), str(path)]):
+        with pytest.raises(InputError, match=r"--split-days for .*a.zarr, which has no index"):
+            read_events(specs, AS_STATED, 24, DaySplit())
+    with pytest.raises(InputError, match="got --split-days and no archive with an index"):
+        read_events([str(event_path)], AS_STATED, 24, DaySplit())
+    flags = argparse.Namespace(
+        data=[str(event_path)], validation_data=None, split_days=[0.8, 0.1, 0.1]
+    )
+    with pytest.raises(InputError, match="got --split-days and no archive with an index"):
+        read_run_events(flags, None, FrameConfig(), 24)

@@ -1,6 +1,7 @@
 """Archives behind addresses, served by this process."""
 
 import http.server
+import re
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -204,8 +205,11 @@ def test_training_stops_with_its_state_saved_where_a_store_is_gone(
     asked: list[bool] = []
     monkeypatch.setattr(train_autoenc.Batches, "read", cut_off)
     assert train(tmp_path / "cut") == 2
-    *_, line = capsys.readouterr().err.strip().splitlines()
+    output = capsys.readouterr()
+    *_, line = output.err.strip().splitlines()
     assert line.startswith("error: http://") and "tried 5 times" in line
+    assert re.search(r"at frames \d+ to \d+ of the archive", line)
+    assert "saved at iteration 3; repeat to resume" in output.out + output.err
     lines = metrics_lines(tmp_path / "cut" / "metrics.jsonl")
     assert max(of["iteration"] for of in lines) == 3
     server.num_until_away = np.inf
