@@ -62,6 +62,7 @@ FORMER_VALUES = {
     "denoiser.linear_path_scales": [],
     "diffusion.sampler_settings.eta": 0.0,
     "diffusion.sampler_settings.fresh_noise_scale": 1.0,
+    "diffusion.sampler_settings.noise_scale": 1.0,
     "diffusion.channel_sizes": "unit",
     "diffusion.around_linear_forecast": False,
     "diffusion.member_noise": "white",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_dpm_solver import SHAPE, normal, of_gaussian
+from gaussian_data import SHAPE, normal, of_gaussian
 
 from ldcast.diffusion import NoiseSchedule
 from ldcast.diffusion.one_call import OneCallSampler
@@ -28,6 +28,21 @@ def test_members_differ_by_what_the_denoiser_takes_for_signal() -> None:
     schedule = NoiseSchedule.cosine()
     z = OneCallSampler(schedule)(of_gaussian(schedule, 1.0), normal())
     torch.testing.assert_close(z, 0.8716 * normal(), rtol=2e-3, atol=0)
+
+
+def test_larger_noise_makes_members_differ_more() -> None:
+    schedule = NoiseSchedule.cosine()
+    usual, wider = (
+        OneCallSampler(schedule, noise_scale=scale)(of_gaussian(schedule, 1.0), normal())
+        for scale in (1.0, 1.25)
+    )
+    torch.testing.assert_close(wider, 1.25 * usual)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_noise_of_impossible_size_is_refused(scale: float) -> None:
+    with pytest.raises(InputError, match=r"got noise_scale .*, expected more than 0"):
+        build_sampler("one_call", NoiseSchedule.cosine(), 1, {"noise_scale": scale})
 
 
 def test_other_numbers_of_steps_are_refused() -> None:
