@@ -14,6 +14,7 @@ from ldcast.models.blocks import (
     AFNOFilter,
     Conv3d,
     cell_averages,
+    conv3d,
     sinusoids,
     spread_out,
     store_channels_last,
@@ -135,7 +136,7 @@ class DenoiserUNet(nn.Module):
             inputs = [a + b for a, b in zip(arriving, skipped, strict=True)]
             self.up.append(res_blocks(inputs, width, level_context[level], config))
             is_finest = level == 0
-            self.leave.append(output(width, latent_channels) if is_finest else upsample(width))
+            self.leave.append(output(width, latent_channels) if is_finest else Upsample(width))
         self.linear_path, self.coarse_paths = None, nn.ModuleList()
         if config.use_linear_path:
             seen = latent_channels + input_channels
@@ -230,11 +231,42 @@ def downsample(channels: int) -> Conv3d:
     return Conv3d(channels, channels, kernel_size=3, stride=(1, 2, 2), padding=1)
 
 
-def upsample(channels: int) -> nn.Sequential:
-    """Doubles height and width."""
-    return nn.Sequential(
-        nn.Upsample(scale_factor=(1, 2, 2), mode="nearest"), conv(channels, channels)
-    )
+class Upsample(nn.Sequential):
+    """Doubles height and width: each cell becomes 2 x 2, then a convolution of 3 x 3 x 3.
+
+    Of the three rows that a kernel meets two are the same cell, and so of columns. Their weights
+    are added first, so that four convolutions of 3 x 2 x 2 on the coarse cells, one for each corner
+    of a cell, give the same to rounding with 4/9 of the operations (sub-pixel convolution, Shi et
+    al. 2016, arXiv:1609.07009).
+    x: (B, C, L, h, w). Returns (B, C, L, 2h, 2w).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Upsample(scale_factor=(1, 2, 2), mode="nearest"), conv(channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, layer = self
+        height, width = x.shape[3:]
+        padded = nn.functional.pad(x, (1, 1, 1, 1))
+        result = None
+        for down, of_row in enumerate(_halves(layer.weight, 3)):
+            for right, weight in enumerate(_halves(of_row, 4)):
+                cells = padded[:, :, :, down : down + height + 1, right : right + width + 1]
+                weight = weight.contiguous(memory_format=torch.channels_last_3d)
+                corner = conv3d(cells, weight, layer.bias, (1, 1, 1), (1, 0, 0), (1, 1, 1), 1)
+                if result is None:
+                    shape = (*corner.shape[:3], 2 * height, 2 * width)
+                    result = corner.new_empty(shape).to(memory_format=torch.channels_last_3d)
+                result[:, :, :, down::2, right::2] = corner
+        return result
+
+
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Weights along an axis of three as the first and the second half of a cell meet the cells."""
+    before, same, after = weight.unbind(dim)
+    return torch.stack([before, same + after], dim), torch.stack([before + same, after], dim)
 
 
 def output(channels: int, latent_channels: int) -> nn.Sequential:

@@ -39,7 +39,7 @@ KINDS = {
     "convolutions": ("conv", "mkldnn_conv", "cudnn_conv", "miopen_conv", "slow_conv", "_conv"),
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkl", "einsum", "matmul", "linear"),
     "Fourier transforms": ("_fft", "fft"),
-    "copies": ("copy", "cat", "clone", "contiguous", "empty", "resize", "_to_copy", "upsample"),
+    "copies": ("copy", "cat", "clone", "contiguous", "empty", "resize", "_to_copy"),
 }
 OTHERS = "pointwise and all else"
 

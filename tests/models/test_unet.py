@@ -18,9 +18,9 @@ from ldcast.models.unet import (
     AFNOCrossAttention,
     ContextResBlock,
     LinearPath,
+    Upsample,
     coarse,
     downsample,
-    upsample,
 )
 from ldcast.published.names import denoiser_name
 
@@ -96,7 +96,7 @@ def test_changes_of_resolution_are_as_published():
     layer = downsample(4)
     layer.load_state_dict(below(UNITS, "downsample.state.op."))
     assert_close(layer(x), UNITS["downsample.y"])
-    layers = upsample(4)
+    layers = Upsample(4)
     layers[1].load_state_dict(below(UNITS, "upsample.state.conv."))
     assert_close(layers(x), UNITS["upsample.y"])
 
@@ -255,3 +255,18 @@ def test_published_size_has_the_published_number_of_parameters():
 def test_an_odd_width_has_no_embedding_and_is_refused():
     with pytest.raises(InputError, match="expected an even number"):
         DenoiserUNet(DenoiserConfig(channels=9))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("size", [(1, 1), (4, 6), (5, 3)])
+def test_upsampling_is_that_of_nearest_cells_and_a_convolution(size) -> None:
+    """Values and gradients of a network whose weights are not symmetric, edges included."""
+    torch.manual_seed(0)
+    module = Upsample(6).double()
+    x = torch.randn(2, 6, 3, *size, dtype=torch.float64, requires_grad=True)
+    plain = torch.nn.Sequential(*module)(x)
+    quick = module(x)
+    torch.testing.assert_close(quick, plain)
+    grads = [torch.autograd.grad(y.sin().sum(), (x, module[1].weight)) for y in (plain, quick)]
+    for expected, found in zip(*grads, strict=True):
+        torch.testing.assert_close(found, expected)
