@@ -147,11 +147,17 @@ class LatentNowcaster(nn.Module):
         return replace(known, future={**known.future, LINEAR_FORECAST: as_input(guess)})
 
     def measure_linear_forecast(
-        self, known: Known, z_future: Tensor, weight: Tensor, worth: Tensor, dry: Tensor
+        self,
+        known: Known,
+        z_future: Tensor,
+        weight: Tensor,
+        worth: Tensor,
+        dry: Tensor,
+        progress: Callable[[], None],
     ) -> None:
         """Fits the linear forecast to training examples, see `LinearForecast.measure`."""
         sizes = self.sizes_of_channels(z_future)
-        self.linear_forecast.measure(known, z_future, weight, worth, sizes, dry)
+        self.linear_forecast.measure(known, z_future, weight, worth, sizes, dry, progress)
 
     @torch.no_grad()
     def measure_error_noise(self, known: Known, z_future: Tensor, weight: Tensor) -> None:

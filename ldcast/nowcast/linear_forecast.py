@@ -8,7 +8,7 @@ Sources: a regression and the diffusion of its error, Mardani et al. 2025 (CorrD
 Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STEPS).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -106,12 +106,14 @@ class LinearForecast(nn.Module):
         worth: Tensor,
         channel_sizes: Tensor,
         dry: Tensor,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Fits all of it to N training examples.
 
         z_future: (N, C, L, h, w). weight: (N, 1, L, h, w), how much each cell counts.
         worth: (N, 1, L, h, w), mm/h that an error of one model unit is there, see `worth_of_rain`.
         channel_sizes: (C,). dry: (C,), the latent of a dry cell.
+        progress: called every few seconds; what it raises ends the fit, which then counts as none.
         """
         is_empty = weight.sum((0, 1, 3, 4)) == 0
         if is_empty.any():
@@ -129,6 +131,7 @@ class LinearForecast(nn.Module):
         certainty = torch.ones_like(counts)
         for _ in range(NUM_ROUNDS):
             for frame in range(inputs.shape[2]):
+                progress()
                 solution = _least_squares(
                     inputs[:, :, frame : frame + 1],
                     z_future[:, :, frame],
@@ -142,6 +145,7 @@ class LinearForecast(nn.Module):
             self.mean_square.copy_((square * counts).sum((0, 2, 3)) / counts.sum((0, 2, 3)))
             relative = square / self.mean_square[:, None, None]
             for frame in range(inputs.shape[2]):
+                progress()
                 self.size_weights[frame] = _fit_log_size(
                     features[:, :, frame], relative[:, frame], counts[:, frame]
                 )

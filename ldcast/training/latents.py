@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 from ldcast.config import LINEAR_FORECAST_INPUT
 from ldcast.data.crops import Example, TrainingCrops, valid_share
 from ldcast.inputs.known import Input, Known, LatentGrid, Observed, known_at_issue_time
-from ldcast.machine.stopping import StopRequest
+from ldcast.machine.stopping import Stopped, StopRequest
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.ldcast import LDCast
 from ldcast.nowcast.linear_forecast import worth_of_rain
@@ -147,7 +147,12 @@ def measure_from_crops(
         dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
         carried = latents.future[LINEAR_FORECAST_INPUT][:, : model.autoencoder.latent_channels]
         worth = torch.cat([_worth_of_cells(model, z) for z in carried.split(1)])
-        nowcaster.measure_linear_forecast(known, z_future, weight, worth, dry.mean((0, 2, 3, 4)))
+        try:
+            nowcaster.measure_linear_forecast(
+                known, z_future, weight, worth, dry.mean((0, 2, 3, 4)), stop.interrupting
+            )
+        except Stopped:
+            return
     if nowcaster.error_noise in left:
         nowcaster.measure_error_noise(known, z_future, weight)
     ema.start_again()

@@ -2,13 +2,16 @@
 
 import functools
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from stages import Stage, same_gradients
+from stages import Stage, same_gradients, state
 from tiny_models import rain, tiny_config
 from torch import Tensor, nn
 
@@ -16,6 +19,7 @@ from ldcast import LDCast
 from ldcast.config import DiffusionConfig, ModelConfig
 from ldcast.errors import InputError
 from ldcast.inputs.known import Known
+from ldcast.nowcast import linear_forecast
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.linear_forecast import LinearForecast, LinearGuess, worth_of_rain
 from ldcast.rain import RainScale, from_model_units, to_model_units
@@ -295,6 +299,28 @@ def test_it_is_fitted_before_the_training_and_a_resumed_run_keeps_it(
     assert all(torch.equal(again[name], t) for name, t in tensors.items() if start in name)
 
 
+def test_a_fit_that_is_stopped_is_made_when_the_run_resumes(
+    event_path: Path, autoencoder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "NUM_MEASURED", 6)
+    stage = Stage("diffusion", event_path, autoencoder_run)
+    whole, calls = stage.run(tmp_path / "whole", 1, *SETTINGS), []
+    fit = linear_forecast._least_squares
+
+    def stopped(*rest: Tensor) -> Tensor:
+        calls.append(rest)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return fit(*rest)
+
+    monkeypatch.setattr(linear_forecast, "_least_squares", stopped)
+    assert stage.script.main(stage.arguments(tmp_path / "cut", 1, *SETTINGS)) == 143
+    assert len(calls) == 2  # of ten
+    saved = state(tmp_path / "cut")
+    assert saved["linear_forecast.num_measured"] == 0
+    same_gradients(stage.run(tmp_path / "cut", 1, *SETTINGS), whole)
+
+
 def test_training_fits_it_by_what_the_carried_rains_errors_are_worth(
     event_path: Path, autoencoder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +328,7 @@ def test_training_fits_it_by_what_the_carried_rains_errors_are_worth(
     stage, seen = Stage("diffusion", event_path, autoencoder_run), []
     fit = LinearForecast.measure
 
-    def watched(self: LinearForecast, known: Known, *rest: Tensor) -> None:
+    def watched(self: LinearForecast, known: Known, *rest: Any) -> None:
         seen.append((known, rest[2]))
         fit(self, known, *rest)
 
