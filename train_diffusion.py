@@ -38,7 +38,7 @@ from ldcast.data.picking import describe_draws
 from ldcast.diffusion.registry import ONE_CALL
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of
-from ldcast.inputs.registry import build_inputs, names_beside_decoded
+from ldcast.inputs.registry import build_inputs
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.machine.half_precision import checked_half_precision
 from ldcast.machine.processes import Processes, join_processes, process_device, summing_gradients
@@ -187,34 +187,24 @@ def load_start(
 ) -> None:
     """Fills the autoencoder, which stays frozen, and with --init the networks to be trained.
 
-    Noise that the start did not have is measured, and a refiner starts anew.
+    Noise that the start did not have is measured.
     """
     load_weights(flags.autoencoder, autoencoder=model.autoencoder)
     model.autoencoder.requires_grad_(False)
     if flags.init:
         start = read_description(flags.init)
         check_same_inputs(settings, start)
-        is_new = {
-            "error_noise": start.model.diffusion.member_noise == "white",
-            "refiner": not names_beside_decoded(start.model.inputs),
-        }
-        networks = {name: of for name, of in networks.items() if not is_new.get(name)}
+        if start.model.diffusion.member_noise == "white":
+            networks = {name: of for name, of in networks.items() if name != "error_noise"}
         load_weights(flags.init, **networks)
 
 
 def check_same_inputs(settings: DiffusionTraining, start: ModelDescription) -> None:
-    """Raises InputError where networks with other inputs than a model's would take its weights.
-
-    Where the model has none beside decoded rain, there may be some: the refiner is then new.
-    """
-    inputs, own = settings.inputs, start.model.inputs
-    if not names_beside_decoded(own):
-        new = names_beside_decoded(inputs)
-        inputs = tuple(name for name in inputs if name not in new)
-    if inputs != own:
+    """Raises InputError where networks with other inputs than a model's would take its weights."""
+    if settings.inputs != start.model.inputs:
         raise InputError(
             f"got --inputs {','.join(settings.inputs) or 'none'} for the weights of --init, which "
-            f"take {','.join(own) or 'none'}: expected the same; leave one out"
+            f"take {','.join(start.model.inputs) or 'none'}: expected the same; leave one out"
         )
 
 
@@ -261,7 +251,7 @@ def latent_grid(model: LDCast, encoder: Autoencoder) -> LatentGrid:
             z_mean, _ = encoder.encode(rain_norm.to(next(encoder.parameters()).dtype))
         return z_mean.float()
 
-    return LatentGrid(encode, encoder.compression, model.frames, model.rain_scale)
+    return LatentGrid(encode, encoder.compression, model.frames)
 
 
 def encoder_of(model: LDCast, settings: DiffusionTraining) -> Callable[[Example], LatentExample]:
@@ -362,13 +352,14 @@ def main(argv: list[str] | None = None) -> int:
         "batch_size": loop.batch_size,
         "autoencoder": first_stage.trained_on,
     }
-    networks = model.trained_networks()
+    nowcaster = model.latent_nowcaster
+    networks = nowcaster.networks()
     load_start(model, networks, settings, flags)
     model.to(device)
     encode = encoder_of(model, settings)
     if loop.use_activation_checkpointing:
         checkpoint_activations(*networks.values())
-    parameters = [of for network in networks.values() for of in network.parameters()]
+    parameters = list(nowcaster.parameters())
     optimizer = torch.optim.AdamW(
         parameters,
         betas=settings.optimizer.betas,

@@ -11,7 +11,7 @@ from ldcast.diffusion.registry import ONE_CALL, all_settings
 from ldcast.diffusion.schedule import PREDICTIONS, SCHEDULES
 from ldcast.errors import InputError
 from ldcast.frames import CropFrames, FrameConfig
-from ldcast.inputs.registry import INPUTS, names_beside_decoded
+from ldcast.inputs.registry import INPUTS, build_inputs
 from ldcast.models import AutoencoderConfig, ConditionerConfig, DenoiserConfig
 from ldcast.models.cosine_autoencoder import CosineAutoencoderConfig
 from ldcast.models.registry import autoencoder_class, config_class
@@ -77,16 +77,8 @@ class DiffusionConfig(Settings):
 
 
 def check_inputs(inputs: Sequence[str], diffusion: DiffusionConfig) -> None:
-    """Raises InputError for unknown inputs, where a linear forecast lacks what it needs, and for
-    those beside decoded rain where no rain is decoded in training.
-    """
-    decoded = names_beside_decoded(inputs)  # raises
-    if decoded and diffusion.sampler != ONE_CALL:
-        raise InputError(
-            f"inputs: got {', '.join(decoded)}, which stands beside decoded rain, with the sampler "
-            f"{diffusion.sampler}, expected --loss crps and the sampler {ONE_CALL}: denoising "
-            "decodes nothing, so nothing would be learnt from it"
-        )
+    """Raises InputError for unknown inputs, and where a linear forecast lacks what it needs."""
+    build_inputs(inputs)  # raises
     if diffusion.around_linear_forecast and LINEAR_FORECAST_INPUT not in inputs:
         raise InputError(
             f"around_linear_forecast: got inputs {','.join(inputs) or 'none'}, expected --inputs "

@@ -36,8 +36,7 @@ class CarriedFrames:
         return NUM_CARRIED * (latent_channels + 1)
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        num_frames = grid.frames.future_frames
-        domains = [carried_pair(past, observed, grid, num_frames) for past in observed.past]
+        domains = [self._carry(past, observed, grid) for past in observed.past]
         known, filled = (torch.stack(of) for of in zip(*domains, strict=True))
         parts = []
         for age in range(NUM_CARRIED):  # of (B, NUM_CARRIED, T, H, W)
@@ -45,19 +44,15 @@ class CarriedFrames:
             parts += [grid.encode(filled[:, frame]), grid.known_share(known[:, frame])]
         return torch.cat(parts, dim=1)
 
-
-def carried_pair(
-    past: Tensor, observed: Observed, grid: LatentGrid, num_frames: int
-) -> tuple[Tensor, Tensor]:
-    """The newest frames of one domain's past (T_past, H, W), carried to the first lead times.
-
-    What is known alone, and with what mirrors show, both (NUM_CARRIED, num_frames, H, W) mm/h.
-    """
-    with torch.autocast(past.device.type, enabled=False):
-        motion = motion_of_known(past, grid.frames.minutes_per_frame)
-        pairs = [
-            carry_mirrored(past[-1 - age], motion, num_frames, observed.margin, age)
-            for age in range(NUM_CARRIED)
-        ]
-    known, filled = zip(*pairs, strict=True)
-    return torch.stack(known), torch.stack(filled)
+    @staticmethod
+    def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> tuple[Tensor, Tensor]:
+        """Known alone, and with what mirrors show, (NUM_CARRIED, T, H, W) mm/h, of one domain."""
+        num_frames = grid.frames.future_frames
+        with torch.autocast(past.device.type, enabled=False):
+            motion = motion_of_known(past, grid.frames.minutes_per_frame)
+            pairs = [
+                carry_mirrored(past[-1 - age], motion, num_frames, observed.margin, age)
+                for age in range(NUM_CARRIED)
+            ]
+        known, filled = zip(*pairs, strict=True)
+        return torch.stack(known), torch.stack(filled)

@@ -16,7 +16,6 @@ from ldcast.data.fields import FieldNeed
 from ldcast.diffusion.windows import LatentWindow
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.rain import RainScale
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,11 @@ class LatentGrid:
     encode: rain (B, 1, T, H, W) mm/h, NaN = no data -> latent mean (B, C, L, h, w), no gradients.
     compression: frames, rows and columns of a latent cell.
     frames: of the radar, past and future, and how far they are apart.
-    rain_scale: of the model units.
     """
 
     encode: Callable[[Tensor], Tensor]
     compression: int
     frames: FrameConfig
-    rain_scale: RainScale = field(default_factory=RainScale)
 
     @property
     def num_past(self) -> int:
@@ -64,17 +61,6 @@ class LatentGrid:
     def num_future(self) -> int:
         """L_future."""
         return self.frames.future_frames // self.compression
-
-    def shape_beside(
-        self, given: "Input", observed: Observed, latent_channels: int
-    ) -> tuple[int, ...]:
-        """Of an input, (B, c, L, h, w), or (B, c, F, H, W) beside decoded rain; see `Input`."""
-        batch, _, *size = observed.domain(observed.past).shape
-        channels = given.num_channels(latent_channels)
-        if given.beside == "decoded":
-            return (batch, channels, self.compression, *size)
-        num_frames = self.num_past if given.beside == "past" else self.num_future
-        return (batch, channels, num_frames, *(pixels // self.compression for pixels in size))
 
     def average(self, values: Tensor) -> Tensor:
         """Mean over the known pixels and frames of each cell, 0 where none is (NaN) known.
@@ -112,15 +98,14 @@ class FieldKind(NamedTuple):
 class Input(Protocol):
     """Something that networks are given besides the past latents; without state.
 
-    beside: "past": the past latents, in the conditioner, (B, c, L_past, h, w); "future": the
-        noisy future latents, in the denoiser, (B, c, L_future, h, w); or "decoded": rain as it was
-        decoded, in the refiner, (B, c, F, H, W), the F frames of the first latent frame. Of
-        latents, one frame instead of all does for what does not change.
+    beside: "past": the past latents, in the conditioner, (B, c, L_past, h, w); or "future": the
+        noisy future latents, in the denoiser, (B, c, L_future, h, w). One latent frame instead of
+        all does for what does not change.
     fields: what events must carry for it, by name; none where it is made of the past rain.
     margin: pixels around a training crop that it looks at; forecasts have the whole domain.
     """
 
-    beside: Literal["past", "future", "decoded"]
+    beside: Literal["past", "future"]
     fields: Mapping[str, FieldKind]
     margin: int
 
@@ -128,21 +113,20 @@ class Input(Protocol):
         """c, for latents of that many channels."""
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        """Of the shape that `beside` says, float32, finite, of about unit size."""
+        """(B, c, L, h, w) float32, finite, of about unit size."""
 
 
 @dataclass(frozen=True)
 class Known:
     """What is known at the issue time, on the latent grid, of B domains or one that members share.
 
-    z_past: (B, C, L_past, h, w). past, future, decoded: inputs by name, by what they stand beside
-    (see `Input`); those beside decoded rain are on the radar grid, (B, c, F, H, W).
+    z_past: (B, C, L_past, h, w). past, future: inputs by name, (B, c, L, h, w), by what they stand
+    beside.
     """
 
     z_past: Tensor
     past: Mapping[str, Tensor] = field(default_factory=dict)
     future: Mapping[str, Tensor] = field(default_factory=dict)
-    decoded: Mapping[str, Tensor] = field(default_factory=dict)
 
     def in_order(self, names: Iterable[str]) -> "Known":
         """The same with its inputs in the order of `names`, as the networks were built for."""
@@ -151,8 +135,7 @@ class Known:
         def ordered(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return dict(sorted(inputs.items(), key=lambda item: rank.get(item[0], len(rank))))
 
-        parts = (self.past, self.future, self.decoded)
-        return Known(self.z_past, *map(ordered, parts))
+        return Known(self.z_past, ordered(self.past), ordered(self.future))
 
     def for_conditioner(self) -> Tensor:
         """(B, C + c, L_past, h, w): past latents, then the inputs beside them in their order."""
@@ -165,12 +148,8 @@ class Known:
         inputs = [value.expand(-1, -1, num_frames, -1, -1) for value in self.future.values()]
         return torch.cat(inputs, dim=1) if inputs else None
 
-    def for_refiner(self) -> Tensor | None:
-        """(B, c, F, H, W), the inputs beside decoded rain in their order; or None."""
-        return torch.cat(list(self.decoded.values()), dim=1) if self.decoded else None
-
     def cut(self, windows: Iterable[LatentWindow]) -> "Known":
-        """Of one domain, its parts in the windows, one after the other along B; latents alone."""
+        """Of one domain, its parts in the windows, one after the other along B."""
         windows = list(windows)
 
         def parts(value: Tensor) -> Tensor:
@@ -187,27 +166,18 @@ class Known:
 def known_at_issue_time(observed: Observed, grid: LatentGrid, inputs: Mapping[str, Input]) -> Known:
     """Past latents and inputs of the domains that were observed.
 
-    Raises as `made_inputs`.
-    """
-    z_past = grid.encode(observed.domain(observed.past)[:, None])
-    return Known(z_past, **made_inputs(observed, grid, inputs, z_past.shape[1]))
-
-
-def made_inputs(
-    observed: Observed, grid: LatentGrid, inputs: Mapping[str, Input], latent_channels: int
-) -> dict[str, dict[str, Tensor]]:
-    """The inputs by what they stand beside, and by name.
-
     Raises AssertionError for an input of another shape than it promises, and InputError for one
     that is not finite.
     """
-    made: dict[str, dict[str, Tensor]] = {"past": {}, "future": {}, "decoded": {}}
+    z_past = grid.encode(observed.domain(observed.past)[:, None])
+    made: dict[str, dict[str, Tensor]] = {"past": {}, "future": {}}
     for name, make in inputs.items():
         value = make(observed, grid).float()
-        expected = grid.shape_beside(make, observed, latent_channels)
-        is_still = make.beside != "decoded" and value.shape[2] == 1
-        got = (*value.shape[:2], expected[2] if is_still else value.shape[2], *value.shape[3:])
-        assert got == expected, (name, value.shape, expected)
+        num_frames = grid.num_past if make.beside == "past" else grid.num_future
+        batch, channels, _, height, width = z_past.shape
+        expected = (batch, make.num_channels(channels), height, width)
+        got = (*value.shape[:2], *value.shape[3:])
+        assert got == expected and value.shape[2] in (1, num_frames), (name, value.shape, expected)
         has_content = type(value) is Tensor  # not where memory is counted
         if has_content and not torch.isfinite(value).all():
             made_of = f", made of {', '.join(make.fields)}," if make.fields else ""
@@ -216,7 +186,7 @@ def made_inputs(
                 "replace NaN in it, which means not known, as everywhere beyond the domain"
             )
         made[make.beside][name] = value
-    return made
+    return Known(z_past, **made)
 
 
 def fields_of(inputs: Mapping[str, Input], frames: FrameConfig) -> dict[str, FieldNeed]:
@@ -243,7 +213,7 @@ def margin_of(inputs: Mapping[str, Input]) -> int:
 
 
 def num_channels_beside(beside: str, inputs: Mapping[str, Input], latent_channels: int) -> int:
-    """Channels of all inputs beside the "past" or "future" latents or the "decoded" rain."""
+    """Channels of all inputs beside the "past" or the "future" latents."""
     return sum(
         given.num_channels(latent_channels) for given in inputs.values() if given.beside == beside
     )

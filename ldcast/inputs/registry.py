@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from ldcast.errors import InputError
 from ldcast.inputs.carried_frames import CarriedFrames
-from ldcast.inputs.carried_pixels import CarriedPixels
 from ldcast.inputs.carried_rain import CarriedRain
 from ldcast.inputs.known import Input
 from ldcast.settings import unknown_name
@@ -15,7 +14,6 @@ from ldcast.settings import unknown_name
 INPUTS: dict[str, type] = {
     "carried_rain": CarriedRain,
     "carried_frames": CarriedFrames,
-    "carried_pixels": CarriedPixels,
 }
 
 
@@ -35,11 +33,6 @@ def build_inputs(names: Sequence[str]) -> dict[str, Input]:
     if len(set(names)) < len(names):
         raise InputError(f"inputs: got {', '.join(names)}, expected each of them once")
     return {name: INPUTS[name]() for name in names}
-
-
-def names_beside_decoded(names: Sequence[str]) -> list[str]:
-    """Of these inputs, those of the refiner."""
-    return [name for name, given in build_inputs(names).items() if given.beside == "decoded"]
 
 
 def check_inputs_registered(inputs: Mapping[str, Input]) -> None:

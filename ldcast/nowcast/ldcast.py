@@ -15,11 +15,10 @@ from ldcast.diffusion import Sampler
 from ldcast.diffusion.registry import ONE_CALL, build_sampler, name_of, settings_of
 from ldcast.errors import InputError, check_count
 from ldcast.frames import FrameConfig
-from ldcast.inputs.known import Observed, fields_of, num_channels_beside
-from ldcast.inputs.registry import build_inputs, check_inputs_registered
+from ldcast.inputs.known import Observed, fields_of
+from ldcast.inputs.registry import check_inputs_registered
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.models import Autoencoder
-from ldcast.models.refiner import Refiner
 from ldcast.models.registry import build_autoencoder, check_autoencoder_registered
 from ldcast.motion import fill_gaps
 from ldcast.nowcast.latent_nowcaster import LatentNowcaster, build_latent_nowcaster
@@ -53,13 +52,11 @@ class LDCast(nn.Module):
     """A nowcasting system: the last radar images in, an ensemble of the next ones out.
 
     autoencoder: rain in model units <-> latents. latent_nowcaster: past -> future latents.
-    refiner: corrects the first frames at full resolution, where an input stands beside them.
     rain_scale: the transform that the networks were trained with.
     trained_on: free text and numbers for `config.json`.
     frames: how many images go in and come out, and how far apart they are; None: 4, 5 minutes
         apart, and as many out as the conditioner makes.
-    Raises ValueError for frames that the conditioner does not make, or the autoencoder not divide,
-    and for a refiner without such an input, or the other way round.
+    Raises ValueError for frames that the conditioner does not make, or the autoencoder not divide.
     """
 
     def __init__(
@@ -69,7 +66,6 @@ class LDCast(nn.Module):
         rain_scale: RainScale | None = None,
         trained_on: dict[str, Any] | None = None,
         frames: FrameConfig | None = None,
-        refiner: Refiner | None = None,
     ) -> None:
         super().__init__()
         num_made = latent_nowcaster.conditioner.num_future_latent_frames * autoencoder.compression
@@ -80,16 +76,8 @@ class LDCast(nn.Module):
                 f"of {num_made}"
             )
         self.frames.check_divisible(autoencoder.compression)
-        beside = {given.beside for given in latent_nowcaster.inputs.values()}
-        if ("decoded" in beside) != (refiner is not None):
-            raise ValueError(
-                f"got inputs beside {', '.join(sorted(beside)) or 'nothing'} and "
-                f"{'a' if refiner else 'no'} refiner, expected one where an input stands beside "
-                "decoded rain"
-            )
         self.autoencoder = autoencoder
         self.latent_nowcaster = latent_nowcaster
-        self.refiner = refiner
         self.rain_scale = rain_scale or RainScale()
         self.trained_on = trained_on or {}
 
@@ -152,12 +140,7 @@ class LDCast(nn.Module):
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks under the names that files use."""
-        return {"autoencoder": self.autoencoder, **self.trained_networks()}
-
-    def trained_networks(self) -> dict[str, nn.Module]:
-        """Those of stage 2."""
-        refiner = {} if self.refiner is None else {"refiner": self.refiner}
-        return {**self.latent_nowcaster.networks(), **refiner}
+        return {"autoencoder": self.autoencoder, **self.latent_nowcaster.networks()}
 
     @property
     def rain_multiple(self) -> int:
@@ -251,7 +234,6 @@ class LDCast(nn.Module):
         stretch = Stretch(
             self.autoencoder,
             self.latent_nowcaster,
-            self.refiner,
             self.rain_scale,
             self.frames,
             self.rain_multiple,
@@ -269,13 +251,8 @@ class LDCast(nn.Module):
                 observed = Observed(latest, fields_of_round(given, needs, round_, self.frames))
                 z = stretch.sample(observed, members, member_noise, round_)
                 frames = slice(round_ * num_future, (round_ + 1) * num_future)
-                size = (num_frames - frames.start, height, width)
-                pixels = stretch.known_of_pixels(observed) if round_ == 0 else None
                 for member, z_member in enumerate(z.split(1)):
-                    if round_ > 0:  # each from its own past, one at a time
-                        own = replace(observed, past=latest[member : member + 1])
-                        pixels = stretch.known_of_pixels(own)
-                    rain = stretch.decode(z_member, pixels, size)
+                    rain = stretch.decode(z_member, (num_frames - frames.start, height, width))
                     rain = rain.to(forecast.device).where(has_data, torch.nan)
                     forecast[member, frames] = rain
                     stretch.count.report()  # a large field takes a while: a caller may wish to stop
@@ -356,12 +333,4 @@ def build(
         config.rain,
         trained_on,
         config.frames,
-        build_refiner(config),
     )
-
-
-def build_refiner(config: ModelConfig) -> Refiner | None:
-    """With fresh weights, for the inputs that stand beside decoded rain; None where none do."""
-    inputs, channels = build_inputs(config.inputs), config.autoencoder.latent_channels
-    num_channels = num_channels_beside("decoded", inputs, channels)
-    return Refiner(config.compression, num_channels) if num_channels else None

@@ -10,16 +10,8 @@ from ldcast.diffusion import Denoiser, Prediction, Sampler
 from ldcast.diffusion.windows import cover, denoise_together
 from ldcast.errors import NonFiniteError
 from ldcast.frames import FrameConfig
-from ldcast.inputs.known import (
-    Input,
-    Known,
-    LatentGrid,
-    Observed,
-    known_at_issue_time,
-    made_inputs,
-)
+from ldcast.inputs.known import Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.models import Autoencoder
-from ldcast.models.refiner import Refiner
 from ldcast.models.slices import decode_in_slices, encode_in_slices
 from ldcast.nowcast.latent_nowcaster import LatentNowcaster
 from ldcast.nowcast.request import (
@@ -56,14 +48,13 @@ class CallCounter:
 class Stretch:
     """How a model makes the frames of one stretch (20); a longer forecast has several.
 
-    autoencoder, latent_nowcaster, refiner, rain_scale, frames: of the model.
+    autoencoder, latent_nowcaster, rain_scale, frames: of the model.
     multiple: of which height and width are made multiples, in pixels.
     sampler, window: of the forecast, see `LDCast.predict`. count: of its denoiser calls.
     """
 
     autoencoder: Autoencoder
     latent_nowcaster: LatentNowcaster
-    refiner: Refiner | None
     rain_scale: RainScale
     frames: FrameConfig
     multiple: int
@@ -107,8 +98,7 @@ class Stretch:
         It is of one example where there are windows.
         """
         nowcaster, window = self.latent_nowcaster, self.window
-        inputs = self._inputs(are_decoded=False)
-        known = known_at_issue_time(self._padded(observed), self._latent_grid(), inputs)
+        known = known_at_issue_time(self._padded(observed), self._latent_grid(), nowcaster.inputs)
         known = nowcaster.complete(known)
         if window is None:
             return nowcaster.denoiser_given(known), known
@@ -135,32 +125,16 @@ class Stretch:
         def encode(rain_rate: Tensor) -> Tensor:
             return encode_in_slices(self.autoencoder, to_model_units(rain_rate, self.rain_scale))
 
-        return LatentGrid(encode, self.autoencoder.compression, self.frames, self.rain_scale)
+        return LatentGrid(encode, self.autoencoder.compression, self.frames)
 
-    def known_of_pixels(self, observed: Observed) -> Tensor | None:
-        """What the refiner is given, (B, c, F, H, W), where the model has one."""
-        if self.refiner is None:
-            return None
-        observed, inputs = self._padded(observed), self._inputs(are_decoded=True)
-        made = made_inputs(observed, self._latent_grid(), inputs, self.autoencoder.latent_channels)
-        return torch.cat(list(made["decoded"].values()), dim=1)
-
-    def _inputs(self, are_decoded: bool) -> dict[str, Input]:
-        """Those beside decoded rain, or the others."""
-        inputs = self.latent_nowcaster.inputs
-        return {n: of for n, of in inputs.items() if (of.beside == "decoded") == are_decoded}
-
-    def decode(self, z: Tensor, pixels: Tensor | None, size: tuple[int, int, int]) -> Tensor:
+    def decode(self, z: Tensor, size: tuple[int, int, int]) -> Tensor:
         """Rain mm/h from one member's latents (1, C, L, h, w), cut to (T, H, W) `size`.
 
-        pixels: (1, c, F, H, W) of `known_of_pixels`.
         Raises NonFiniteError where a value is not finite.
         """
         num_frames, height, width = size
-        rain_norm = decode_in_slices(self.autoencoder, z)
-        if self.refiner is not None:
-            rain_norm = self.refiner(rain_norm, pixels)
-        rain = from_model_units(rain_norm[0, 0], self.rain_scale)[:num_frames, :height, :width]
+        rain = from_model_units(decode_in_slices(self.autoencoder, z)[0, 0], self.rain_scale)
+        rain = rain[:num_frames, :height, :width]
         _check_finite(rain)
         return rain
 

@@ -123,7 +123,7 @@ def parts_of(model: LDCast, size: int, members: int) -> Iterator[Part]:
     def encode(rain_rate: Tensor) -> Tensor:
         return model.autoencoder.encode(to_model_units(rain_rate, model.rain_scale))[0]
 
-    grid = LatentGrid(encode, model.autoencoder.compression, frames, model.rain_scale)
+    grid = LatentGrid(encode, model.autoencoder.compression, frames)
     known = nowcaster.complete(known_at_issue_time(observed, grid, nowcaster.inputs))
     yield Part(
         "past and inputs, encoded",
@@ -139,10 +139,7 @@ def parts_of(model: LDCast, size: int, members: int) -> Iterator[Part]:
     yield Part(f"denoiser, {members} members", lambda: denoiser(z, step), calls)
 
     def decode() -> Tensor:
-        rain_norm = model.autoencoder.decode(z[:1])
-        if model.refiner is not None:
-            rain_norm = model.refiner(rain_norm, known.for_refiner())
-        return from_model_units(rain_norm, model.rain_scale)
+        return from_model_units(model.autoencoder.decode(z[:1]), model.rain_scale)
 
     yield Part("decoder, a member", decode, members)
 

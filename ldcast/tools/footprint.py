@@ -38,7 +38,7 @@ from ldcast.machine.device import AMP_MODES, amp_dtype, autocast
 from ldcast.models import autoencoder_loss
 from ldcast.models.registry import autoencoder_class, build_autoencoder
 from ldcast.nowcast.latent_nowcaster import build_latent_nowcaster
-from ldcast.nowcast.ldcast import LDCast, build_refiner
+from ldcast.nowcast.ldcast import LDCast
 from ldcast.tools import GIB
 from ldcast.training.activations import checkpoint_activations
 from ldcast.training.ensemble_loss import EnsembleLoss
@@ -103,8 +103,11 @@ class _Blank:
         self.num_channels = given.num_channels
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        latent_channels = grid.encode(observed.past[:, None]).shape[1]
-        return torch.zeros(grid.shape_beside(self, observed, latent_channels))
+        batch, _, height, width = observed.past.shape
+        num_frames = grid.num_past if self.beside == "past" else grid.num_future
+        cells = height // grid.compression, width // grid.compression
+        channels = self.num_channels(grid.encode(observed.past[:, None]).shape[1])
+        return torch.zeros(batch, channels, num_frames, *cells)
 
 
 @dataclass(frozen=True)
@@ -128,13 +131,9 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
     loss_of_noise = DDPMLoss(schedule, settings.loss_norm, settings.diffusion.prediction)
     samplers = loss_of_noise, _OneCall(schedule)
     nowcaster = build_latent_nowcaster(config, encoder, samplers=samplers)
-    networks = nn.ModuleList([nowcaster.conditioner, nowcaster.denoiser])
     loss_of_forecasts = None
     if settings.loss == "crps":
-        refiner = build_refiner(config)
-        if refiner is not None:
-            networks.append(refiner)
-        model = LDCast(encoder, nowcaster, config.rain, frames=config.frames, refiner=refiner)
+        model = LDCast(encoder, nowcaster, config.rain, frames=config.frames)
         settings_of_loss = replace(settings.crps, transformed_weight=0.0)
         loss_of_forecasts = EnsembleLoss(model, settings_of_loss)
 
@@ -142,7 +141,7 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return encoder.encode(rain_rate)[0]
 
-    grid = LatentGrid(encode, encoder.compression, config.frames, config.rain)
+    grid = LatentGrid(encode, encoder.compression, config.frames)
     blanks = {name: _Blank(given) for name, given in nowcaster.inputs.items()}
 
     def loss(batch_size: int, crop_size: int) -> Tensor:
@@ -156,7 +155,7 @@ def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining
             return loss_of_forecasts(known, rain_rate, z_future, weight).mean()
         return nowcaster(known, z_future, None, weight).mean()
 
-    return networks, loss
+    return nn.ModuleList([nowcaster.conditioner, nowcaster.denoiser]), loss
 
 
 def autoencoder_pass(settings: AutoencoderTraining) -> tuple:

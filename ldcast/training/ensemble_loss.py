@@ -31,13 +31,12 @@ class EnsembleLoss(nn.Module):
     differ by mere noise. Added to it are, by `transformed_weight`, that of rain in model units, to
     which light rain and its edges matter; by `latent_weight`, that of the latents, to whose fine
     channels noise matters that is hardly anything in mm/h (see `latents_loss`).
-    model: whose conditioner, denoiser and refiner are trained; gradients pass through its decoder.
+    model: whose conditioner and denoiser are trained; gradients pass through its decoder.
     """
 
     def __init__(self, model: LDCast, settings: CRPSLossConfig) -> None:
         super().__init__()
         self.nowcaster, self.autoencoder = model.latent_nowcaster, model.autoencoder
-        self.refiner = model.refiner
         self.rain_scale, self.settings = model.rain_scale, settings
 
     def forward(
@@ -56,11 +55,7 @@ class EnsembleLoss(nn.Module):
         """
         z = self.nowcaster.draw_members(known, self.settings.num_members, generators).float()
         with torch.autocast(z.device.type, enabled=False):
-            rain_norm = [self.autoencoder.decode(of_one) for of_one in z]
-            if self.refiner is not None:
-                pixels = known.for_refiner()
-                rain_norm = [self.refiner(of_one, pixels) for of_one in rain_norm]
-            rain_norm = torch.stack(rain_norm)
+            rain_norm = torch.stack([self.autoencoder.decode(of_one) for of_one in z])
             loss = members_loss(rain_norm, rain_rate, self.rain_scale, self.settings)
             if self.settings.latent_weight:
                 sizes = self.nowcaster.sizes_of_channels(z_future)

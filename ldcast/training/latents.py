@@ -17,14 +17,13 @@ from ldcast.nowcast.linear_forecast import worth_of_rain
 from ldcast.rain import WET_THRESHOLD, drop_impossible_rain, is_wet, valid_mask
 from ldcast.training.ema import EMA
 
-INPUTS_BESIDE = ("past", "future", "decoded")  # see `Known`
 NUM_MEASURED = 400  # crops that a linear forecast and its error's noise are fitted to
 
 
 class LatentExample(NamedTuple):
     """What an update needs of B examples.
 
-    z_past: (B, C, L_past, h, w). past, future, decoded: inputs by name, see `Known`.
+    z_past: (B, C, L_past, h, w). past, future: inputs by name, see `Known`.
     z_future: (B, C, L_future, h, w), clean latents to denoise towards.
     weight: (B, 1, L_future, h, w), share of each cell's pixels that have data.
     num_wet, num_valid, num_impossible: (B,) pixels with 0.1 mm/h or more, with data, and with rain
@@ -37,7 +36,6 @@ class LatentExample(NamedTuple):
     z_past: Tensor
     past: dict[str, Tensor]
     future: dict[str, Tensor]
-    decoded: dict[str, Tensor]
     z_future: Tensor
     weight: Tensor
     num_wet: Tensor
@@ -48,25 +46,24 @@ class LatentExample(NamedTuple):
 
     @property
     def known(self) -> Known:
-        return Known(self.z_past, self.past, self.future, self.decoded)
+        return Known(self.z_past, self.past, self.future)
 
     @property
     def wet_share(self) -> Tensor:
         """Share of the pixels with data that are wet, of the whole batch; a scalar."""
         return self.num_wet.sum() / self.num_valid.sum().clamp(min=1)
 
-    def latents_alone(self) -> "LatentExample":
-        """Without all that is on the radar grid, which takes most of the memory."""
-        return self._replace(rain_rate=_no_frames(self.rain_rate), decoded={})
+    def without_rain(self) -> "LatentExample":
+        return self._replace(rain_rate=_no_frames(self.rain_rate))
 
     def to(self, device: torch.device) -> "LatentExample":
         """On a device, float32."""
         return from_names({name: t.to(device).float() for name, t in self.by_name().items()})
 
     def by_name(self) -> dict[str, Tensor]:
-        """All tensors in one table; an input's name is "past.NAME", "future.NAME" or so."""
+        """All tensors in one table; an input's name is "past.NAME" or "future.NAME"."""
         table = self._asdict()
-        for beside in INPUTS_BESIDE:
+        for beside in ("past", "future"):
             table |= {f"{beside}.{name}": value for name, value in table.pop(beside).items()}
         return table
 
@@ -103,7 +100,6 @@ def encode_example(
         known.z_past,
         dict(known.past),
         dict(known.future),
-        dict(known.decoded),
         grid.encode(future),
         valid_share(future, grid.compression),
         is_wet(rain_rate, WET_THRESHOLD).flatten(1).sum(1).float(),
@@ -136,7 +132,7 @@ def measure_from_crops(
         return
     say(f"fitting the linear forecast to {NUM_MEASURED} crops, which takes minutes")
     examples = (default_collate([crops[0, 0, index]]) for index in stop.until(range(NUM_MEASURED)))
-    tables = [encode(example).latents_alone().by_name() for example in examples]
+    tables = [encode(example).without_rain().by_name() for example in examples]
     if len(tables) < NUM_MEASURED:
         return
     names = list(tables[0])
@@ -172,7 +168,7 @@ def _worth_of_cells(model: LDCast, z: Tensor) -> Tensor:
 def from_names(table: Mapping[str, Tensor]) -> LatentExample:
     """The example of `LatentExample.by_name`."""
     parts = {name: value for name, value in table.items() if "." not in name}
-    for beside in INPUTS_BESIDE:
+    for beside in ("past", "future"):
         start = f"{beside}."
         parts[beside] = {
             name.removeprefix(start): value

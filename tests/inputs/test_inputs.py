@@ -25,7 +25,6 @@ from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
 from ldcast.inputs.carried_frames import CarriedFrames
-from ldcast.inputs.carried_pixels import CarriedPixels
 from ldcast.inputs.carried_rain import CarriedRain, motion_of_known
 from ldcast.inputs.known import (
     FieldKind,
@@ -34,12 +33,10 @@ from ldcast.inputs.known import (
     Observed,
     fields_of,
     known_at_issue_time,
-    made_inputs,
 )
 from ldcast.inputs.registry import INPUTS, build_inputs
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.model_folder import read_description
-from ldcast.rain import RainScale, from_model_units
 from ldcast.tools.footprint import count, diffusion_pass
 from ldcast.verification import cases, forecasters, scoring
 from ldcast.verify import main as verify
@@ -633,80 +630,6 @@ def test_carried_frames_see_a_mirror_beyond_the_data_and_say_that_it_is_one() ->
         for newer_or_older in given.split(2, dim=1):
             cells, share = newer_or_older.unbind(1)
             assert (share == 0).any() and (cells >= 3).all()
-
-
-# ---- carried pixels, beside decoded rain
-
-
-def test_carried_pixels_are_the_first_frames_to_come_in_model_units() -> None:
-    rain_rate, scale = moving_rain(margin=16), RainScale(smoothing_sigma=0.0)
-    grid = LatentGrid(as_it_is, 4, FrameConfig(), scale)
-    observed = Observed(rain_rate[:, :4], margin=16)
-    known = known_at_issue_time(observed, grid, {"carried_pixels": CarriedPixels()})
-    assert not known.past and not known.future
-    newer, older, is_known = known.for_refiner().unbind(1)
-    assert newer.shape == (1, 4, 96, 96)
-    assert set(is_known.unique().tolist()) == {1.0}  # 16 pixels around it, 3 a frame
-    truth = observed.domain(rain_rate[:, 4:8])
-    for units in (newer, older):
-        found = from_model_units(units, scale)
-        assert (found - truth).abs().mean() < 0.02 * truth.mean()
-    alone = Observed(observed.domain(rain_rate[:, :4]))
-    made = made_inputs(alone, grid, {"carried_pixels": CarriedPixels()}, 1)["decoded"]
-    newer, _, is_known = made["carried_pixels"].unbind(1)
-    shares = [is_known[0, frame].mean().item() for frame in range(4)]
-    assert shares == sorted(shares, reverse=True) and 0.6 < shares[-1] < shares[0] < 1
-    assert torch.isfinite(newer).all() and (newer[is_known == 0] > newer.min()).any()  # a mirror
-
-
-def refining_model(**changes) -> LDCast:
-    """In one call, with a refiner whose last layer is not zero."""
-    one_call = {"sampler": "one_call", "num_sampling_steps": 1, "schedule": "cosine"}
-    config = replace(tiny_config(**one_call), inputs=("carried_rain", "carried_pixels"))
-    torch.manual_seed(2)
-    model = build(replace(config, **changes)).eval()
-    for network in (model.latent_nowcaster.denoiser, model.refiner):
-        for parameter in network.parameters():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-@pytest.mark.parametrize("size", [(32, 48), (30, 41)])
-def test_the_refiner_corrects_the_first_frames_of_each_stretch(size, tmp_path) -> None:
-    model, past = refining_model(), rain(*size)
-    refined = model.predict(past, 2, lead_minutes=200)
-    model.save_pretrained(tmp_path)
-    loaded = LDCast.from_pretrained(tmp_path, device="cpu")
-    assert torch.equal(loaded.predict(past, 2, lead_minutes=200), refined)
-    torch.nn.init.zeros_(model.refiner.layers[-1].weight)
-    torch.nn.init.zeros_(model.refiner.layers[-1].bias)
-    plain = model.predict(past, 2)
-    assert torch.equal(refined[:, 4:20], plain[:, 4:])
-    assert not torch.allclose(refined[:, :4], plain[:, :4], atol=0.1)
-
-
-def test_a_refined_member_does_not_depend_on_its_batch() -> None:
-    model = refining_model()
-    together = model.predict(rain(), 3, lead_minutes=200)
-    alone = model.predict(rain(), 1, lead_minutes=200, first_member=2)
-    torch.testing.assert_close(alone[0], together[2], rtol=1e-3, atol=1e-3)
-    # The second stretch's first frames are corrected by each member's own rain.
-    torch.nn.init.zeros_(model.refiner.layers[-1].weight)
-    later = model.predict(rain(), 3, lead_minutes=200)[:, 20:24]
-    assert not torch.allclose(later, together[:, 20:24], atol=0.1)
-    windows = model.predict(rain(96, 64), 1, window=64)
-    assert torch.isfinite(windows).all()
-
-
-def test_a_refiner_and_its_inputs_belong_together() -> None:
-    model = refining_model()
-    parts = model.autoencoder, model.latent_nowcaster
-    with pytest.raises(ValueError, match="beside decoded, future and no refiner"):
-        LDCast(*parts)
-    with pytest.raises(ValueError, match="beside nothing and a refiner"):
-        LDCast(model.autoencoder, tiny_model().latent_nowcaster, refiner=model.refiner)
-    with pytest.raises(InputError, match="carried_pixels, which stands beside decoded rain"):
-        replace(tiny_config(), inputs=("carried_pixels",))
 
 
 def test_the_order_in_which_inputs_arrive_changes_nothing() -> None:

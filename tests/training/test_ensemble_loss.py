@@ -317,41 +317,6 @@ def test_what_does_not_go_together_is_said(stage, tmp_path, capsys, more, messag
     assert not (tmp_path / "run").exists()
 
 
-PIXELS_TOO = ("--inputs", "carried_rain,carried_pixels")
-
-
-def test_a_refiner_is_trained_along_and_resumes_exactly(stage, tmp_path) -> None:
-    more = (*LOSS, *PIXELS_TOO, "--pool", "6")
-    whole = stage.run(tmp_path / "whole", 3, *more)
-    parts = stage.run(tmp_path / "parts", 2, *more)
-    before = load_file(parts / "model.safetensors")
-    stage.run(parts, 3, *more)
-    assert same_tensors(state(whole), state(parts))
-    of_refiner = [name for name in before if name.startswith("refiner.")]
-    assert len(of_refiner) == 10
-    last = before["refiner.layers.8.weight"]
-    assert last.any() and not torch.equal(last, state(whole)["refiner.layers.8.weight"])
-
-
-def test_a_refiner_starts_anew_for_a_model_without_and_goes_on_with_one(
-    stage, tmp_path, capsys
-) -> None:
-    plain = stage.run(tmp_path / "plain", 1, *LOSS, "--inputs", "carried_rain")
-    start = ("--init", str(plain))
-    new = stage.run(tmp_path / "new", 1, *start, *PIXELS_TOO, "--lr", "0")
-    model = LDCast.from_pretrained(new, "cpu")
-    assert not model.refiner.layers[-1].weight.any()
-    assert torch.equal(
-        model.predict(rain(), 2), LDCast.from_pretrained(plain, "cpu").predict(rain(), 2)
-    )
-    trained = stage.run(tmp_path / "trained", 1, "--init", str(new))
-    assert LDCast.from_pretrained(trained, "cpu").refiner.layers[-1].weight.any()
-    less = ("--init", str(trained), "--inputs", "carried_rain")
-    assert "expected the same" in stage.fails(capsys, tmp_path / "less", *less)
-    denoising = ("--loss", "denoising", *PIXELS_TOO)
-    assert "stands beside decoded rain" in stage.fails(capsys, tmp_path / "d", *denoising)
-
-
 def test_no_blocks_are_refused() -> None:
     with pytest.raises(InputError, match="block_sizes: got none"):
         CRPSLossConfig(block_sizes=())
