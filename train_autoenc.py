@@ -370,9 +370,7 @@ def main(argv: list[str] | None = None) -> int:
                 run.log(state, "training", lr=lr, **state.take_figures(loop.batch_size))
         if not state.is_validated:
             run.save(state)
-        if batches.error:
-            run.say(f"saved at iteration {state.iteration}; repeat to resume once data are there")
-            raise batches.error
+        batches.check_read(f"saved at iteration {state.iteration}; repeat to resume")
         if must_stop:
             run.say(f"stopped at iteration {state.iteration} by {stop.name}; repeat to resume")
     return stop.status if must_stop else 0

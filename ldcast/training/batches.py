@@ -64,6 +64,14 @@ class Batches:
         self.error = errors[0] if errors else None
         return self.error is None
 
+    def check_read(self, then: str) -> None:
+        """Raises UnreadableError where an example of the next batch cannot be read.
+
+        then: what the message says after the reason.
+        """
+        if self.error:
+            raise UnreadableError(f"{self.error}; {then}") from self.error
+
     def take(self) -> tuple[Any, list[Key]]:
         """The next micro-batch of examples that was read, collated, and their keys."""
         return self._read.pop(0)
