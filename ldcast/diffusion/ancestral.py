@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.sampler import Denoiser, predict_at
 from ldcast.diffusion.schedule import NoiseSchedule
 from ldcast.seeds import draw_noise
 
@@ -53,7 +53,7 @@ class AncestralSampler:
         for step in reversed(range(self.num_sampling_steps)):
             before, after = alpha_bar[step + 1], alpha_bar[step]
             beta = 1 - before / after
-            z_clean = denoiser(z, torch.full((len(z),), step, device=z.device)).z
+            z_clean = predict_at(denoiser, z, step).z
             if step == 0:
                 return z_clean
             mean_of_clean = math.sqrt(after) * beta / (1 - before)

@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
-from ldcast.diffusion.schedule import NoiseSchedule, Prediction
+from ldcast.diffusion.sampler import Denoiser, predict_at
+from ldcast.diffusion.schedule import NoiseSchedule
 from ldcast.seeds import draw_noise
 
 
@@ -48,18 +48,14 @@ class DDIMSampler:
         grid = self._grid()
         signal, sigma = self.schedule.signal.tolist(), self.schedule.sigma.tolist()
         for step, next_step in pairwise(grid):
-            prediction = _predict(denoiser, z, step)
+            prediction = predict_at(denoiser, z, step)
             snr_ratio = (signal[step] * sigma[next_step] / (sigma[step] * signal[next_step])) ** 2
             fresh = self.eta * sigma[next_step] * math.sqrt(1 - snr_ratio)
             kept = math.sqrt(sigma[next_step] ** 2 - fresh**2)
             z = signal[next_step] * prediction.z + kept * prediction.noise
             if self.eta:
                 z += fresh * draw_noise(z.shape, generators, z.device)
-        return _predict(denoiser, z, grid[-1]).z
+        return predict_at(denoiser, z, grid[-1]).z
 
     def _grid(self) -> list[int]:
         return self.schedule.grid(self.num_sampling_steps, self.spacing)
-
-
-def _predict(denoiser: Denoiser, z: Tensor, step: int) -> Prediction:
-    return denoiser(z, torch.full((len(z),), step, device=z.device))

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.sampler import Denoiser, predict_at
 from ldcast.diffusion.schedule import NoiseSchedule
 from ldcast.seeds import draw_noise
 
@@ -63,7 +63,7 @@ class DPMSolverSampler:
         grid = self._grid()
         signal, sigma = self.schedule.signal.tolist(), self.schedule.sigma.tolist()
         half_log_snr = (self.schedule.log_snr / 2).tolist()  # lambda in the paper
-        z_clean = _clean(denoiser, z, grid[0])
+        z_clean = predict_at(denoiser, z, grid[0]).z
         change = torch.zeros_like(z)  # of the clean latent per length; none known in the first step
         for step, next_step in pairwise(grid):
             length = half_log_snr[next_step] - half_log_snr[step]  # h in the paper
@@ -74,13 +74,9 @@ class DPMSolverSampler:
             if self.eta:
                 new_noise = self.fresh_noise_scale * sigma[next_step] * math.sqrt(1 - old_noise**2)
                 z += new_noise * draw_noise(z.shape, generators, z.device)
-            z_next = _clean(denoiser, z, next_step)
+            z_next = predict_at(denoiser, z, next_step).z
             z_clean, change = z_next, (z_next - z_clean) / length
         return z_clean
 
     def _grid(self) -> list[int]:
         return self.schedule.grid(self.num_sampling_steps, "log_snr")
-
-
-def _clean(denoiser: Denoiser, z: Tensor, step: int) -> Tensor:
-    return denoiser(z, torch.full((len(z),), step, device=z.device)).z

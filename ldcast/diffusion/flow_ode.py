@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.sampler import Denoiser, predict_at
 from ldcast.diffusion.schedule import NoiseSchedule
 from ldcast.errors import check_count
 
@@ -66,5 +66,5 @@ class FlowSampler:
 
 
 def _flow(denoiser: Denoiser, z: Tensor, step: int) -> Tensor:
-    prediction = denoiser(z, torch.full((len(z),), step, device=z.device))
+    prediction = predict_at(denoiser, z, step)
     return prediction.noise - prediction.z

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.sampler import Denoiser, predict_at
 from ldcast.diffusion.schedule import NoiseSchedule
 
 
@@ -63,7 +63,7 @@ class OneCallSampler:
         """Clean latents like z from z, standard normal noise (B, C, L, h, w)."""
         if self.noise_scale != 1:
             z = self.noise_scale * z
-        return denoiser(z, torch.full((len(z),), self._step(), device=z.device)).z
+        return predict_at(denoiser, z, self._step()).z
 
     def _step(self) -> int:
         return self.schedule.log_snr_grid(1, self.log_snr, self.log_snr)[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.sampler import Denoiser, predict_at
 from ldcast.diffusion.schedule import SPACINGS, NoiseSchedule, Prediction
 
 # Adams-Bashforth weights of the newest prediction and those before it, orders 2 to 4
@@ -64,7 +64,7 @@ class PLMSSampler:
         next_steps = [*grid[1:], 0]
         history: list[Tensor] = []  # raw predictions, newest first
         for step, next_step in zip(grid, next_steps, strict=True):
-            prediction = _predict(denoiser, z, step)
+            prediction = predict_at(denoiser, z, step)
             if not history:
                 noise_mix = self._average_ahead(denoiser, z, prediction, step, next_step)
             else:
@@ -80,7 +80,7 @@ class PLMSSampler:
     ) -> Tensor:
         """The mean of the predictions here and where `prediction` alone would lead, as noise."""
         z_next = self._move(z, prediction.noise, step, next_step)
-        next_prediction = _predict(denoiser, z_next, next_step)
+        next_prediction = predict_at(denoiser, z_next, next_step)
         if self.num_sampling_steps >= SPACINGS[self.spacing]:
             return (prediction.noise + next_prediction.noise) / 2
         z_clean = (prediction.z + next_prediction.z) / 2
@@ -106,10 +106,6 @@ def warn_of_few_steps(sampler: str, num_sampling_steps: int) -> list[str]:
         f"warning: {num_sampling_steps} sampling steps are too few to trust: members come out too "
         f"smooth and too much alike, with too little rain; expected --steps {FEW_STEPS} or more"
     ]
-
-
-def _predict(denoiser: Denoiser, z: Tensor, step: int) -> Prediction:
-    return denoiser(z, torch.full((len(z),), step, device=z.device))
 
 
 def _all(step: int, z: Tensor) -> Tensor:

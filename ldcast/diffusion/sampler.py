@@ -15,6 +15,11 @@ The context is closed over; the weights are those to use.
 """
 
 
+def predict_at(denoiser: Denoiser, z_noisy: Tensor, step: int) -> Prediction:
+    """What the denoiser says of all examples at one diffusion step."""
+    return denoiser(z_noisy, torch.full((len(z_noisy),), step, device=z_noisy.device))
+
+
 class Sampler(Protocol):
     """A way of visiting diffusion steps with a denoiser. Settings are fixed at construction.
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ldcast.diffusion.sampler import Denoiser
+from ldcast.diffusion.sampler import Denoiser, predict_at
 from ldcast.diffusion.schedule import NoiseSchedule
 
 ORDERS = (1, 2, 3)
@@ -49,7 +49,7 @@ class UniPCSampler:
         grid = self._grid()
         signal, sigma = self.schedule.signal.tolist(), self.schedule.sigma.tolist()
         half_log_snr = (self.schedule.log_snr / 2).tolist()  # lambda in the paper
-        z_clean = _clean(denoiser, z, grid[0])
+        z_clean = predict_at(denoiser, z, grid[0]).z
         history: list[tuple[float, Tensor]] = []  # of earlier steps: lambda, clean; newest first
         for step, next_step in pairwise(grid):
             length = half_log_snr[next_step] - half_log_snr[step]  # h in the paper
@@ -60,7 +60,7 @@ class UniPCSampler:
             factor = -signal[next_step] * math.expm1(-length)
             first_order = sigma[next_step] / sigma[step] * z + factor * z_clean
             z = first_order + factor * _weighted(slopes, _weights(places, length))
-            z_next = _clean(denoiser, z, next_step)
+            z_next = predict_at(denoiser, z, next_step).z
             if math.isfinite(length):
                 weights = _weights([*places, 1.0], length)
                 z = first_order + factor * _weighted([*slopes, z_next - z_clean], weights)
@@ -94,7 +94,3 @@ def _weights(places: Sequence[float], length: float) -> list[float]:
 
 def _weighted(differences: Sequence[Tensor], weights: Sequence[float]) -> Tensor | float:
     return sum(w * each for w, each in zip(weights, differences, strict=True))
-
-
-def _clean(denoiser: Denoiser, z: Tensor, step: int) -> Tensor:
-    return denoiser(z, torch.full((len(z),), step, device=z.device)).z
