@@ -50,15 +50,13 @@ class AncestralSampler:
     ) -> Tensor:
         """Clean latents like z from z, standard normal noise (B, C, L, h, w)."""
         alpha_bar = [1.0, *self.schedule.alpha_bar.tolist()]  # before each step
-        for step in reversed(range(self.num_sampling_steps)):
+        for step in range(self.num_sampling_steps - 1, 0, -1):
             before, after = alpha_bar[step + 1], alpha_bar[step]
             beta = 1 - before / after
             z_clean = predict_at(denoiser, z, step).z
-            if step == 0:
-                return z_clean
             mean_of_clean = math.sqrt(after) * beta / (1 - before)
             mean_of_noisy = math.sqrt(1 - beta) * (1 - after) / (1 - before)
             deviation = math.sqrt(beta * (1 - after) / (1 - before))
             fresh = draw_noise(z.shape, generators, z.device)
             z = mean_of_clean * z_clean + mean_of_noisy * z + deviation * fresh
-        raise AssertionError("a schedule has steps")
+        return predict_at(denoiser, z, 0).z

@@ -16,7 +16,7 @@ ORDERS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class UniPCSampler:
-    """UniPC of Zhao et al. 2023 (arXiv:2302.04867), algorithms 5 and 6, B2, on clean latents.
+    """UniPC of Zhao et al. 2023 (arXiv:2302.04867), several steps back, on clean latents.
 
     A step is predicted from the clean latents of the last `order` steps; the denoiser's answer at
     its end then corrects it, and serves as the first of the next prediction. So the order of the
@@ -56,7 +56,7 @@ class UniPCSampler:
             history = [past for past in history if math.isfinite(past[0])][: self.order - 1]
             places = [(at - half_log_snr[step]) / length for at, _ in history]
             slopes = [(past - z_clean) / r for (_, past), r in zip(history, places, strict=True)]
-            # Of first order: what the clean latent alone says. B2 of the paper is the same factor.
+            # Of first order: what the clean latent alone says. Their B(h) is the same factor.
             factor = -signal[next_step] * math.expm1(-length)
             first_order = sigma[next_step] / sigma[step] * z + factor * z_clean
             z = first_order + factor * _weighted(slopes, _weights(places, length))
@@ -73,7 +73,7 @@ class UniPCSampler:
 
 
 def _weights(places: Sequence[float], length: float) -> list[float]:
-    """What each difference counts for: rho of the paper, equation 8 and appendix E.
+    """What each difference counts for: such that polynomials of as many powers are exact.
 
     places: where the clean latents are known besides at the step's beginning, in its lengths.
     Of one earlier step the weight is 1/2, as in the paper, whatever the length.
@@ -88,8 +88,9 @@ def _weights(places: Sequence[float], length: float) -> list[float]:
         factorial *= power
         phi = (phi - 1 / factorial) / -length
         wanted.append(phi * factorial * -length / math.expm1(-length))
-    powers = torch.tensor([[r**power for r in places] for power in range(len(places))])
-    return torch.linalg.solve(powers.double(), torch.tensor(wanted).double()).tolist()
+    powers = [[r**power for r in places] for power in range(len(places))]
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    return torch.linalg.solve(torch.tensor(powers, **exact), torch.tensor(wanted, **exact)).tolist()
 
 
 def _weighted(differences: Sequence[Tensor], weights: Sequence[float]) -> Tensor | float:

@@ -83,8 +83,7 @@ class CosineAutoencoder(nn.Module):
         self.config = config or CosineAutoencoderConfig()
         fine, coarse = self.config.level_channels
         latent, size = self.config.latent_channels, self.compression
-        # On the CPU also where a model is only laid out: sums of a meta tensor load the compiler,
-        # two seconds of a forecast.
+        # On the CPU also where a model is only laid out: sums of a meta tensor load the compiler.
         with torch.device("cpu"):
             cosines = patch_cosines(size)[:latent, None]  # (C, 1, 4, 4, 4)
             mixing = edge_mixing(size)

@@ -239,7 +239,7 @@ def give_memory(module: nn.Module, device: torch.device) -> None:
     """Lays the tensors of a module that was made on "meta" out on a device, without content.
 
     As `to_empty` does, which asks the symbolic shapes of the compiler for each meta tensor and so
-    loads them, a second of a forecast.
+    loads them.
     """
 
     def laid_out(tensor: Tensor) -> Tensor:

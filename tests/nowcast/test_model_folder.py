@@ -189,7 +189,7 @@ TENSORS = {
 
 @pytest.mark.parametrize("name", ["saved", "bundled"])
 def test_reading_a_model_does_not_load_the_compiler(name, saved):
-    """Seconds of a forecast, for a few sums of tensors without content."""
+    """More than a second of a forecast, for a few sums of tensors without content."""
     folder = saved if name == "saved" else name
     code = (
         "import sys; from ldcast import LDCast; "
