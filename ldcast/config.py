@@ -21,7 +21,7 @@ from ldcast.settings import Settings, setting
 CHANNEL_SIZES = ("unit", "natural")
 MEMBER_NOISES = ("white", "correlated")
 JUDGED = ("all", "past")
-LINEAR_FORECAST_INPUT = "carried_frames"  # what a linear forecast is made of
+LINEAR_FORECAST_INPUTS = ("carried_scales", "carried_frames")  # a linear forecast is made of one
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
 
@@ -79,11 +79,19 @@ class DiffusionConfig(Settings):
 def check_inputs(inputs: Sequence[str], diffusion: DiffusionConfig) -> None:
     """Raises InputError for unknown inputs, and where a linear forecast lacks what it needs."""
     build_inputs(inputs)  # raises
-    if diffusion.around_linear_forecast and LINEAR_FORECAST_INPUT not in inputs:
-        raise InputError(
-            f"around_linear_forecast: got inputs {','.join(inputs) or 'none'}, expected --inputs "
-            f"{LINEAR_FORECAST_INPUT}"
-        )
+    if diffusion.around_linear_forecast:
+        linear_forecast_input(inputs)  # raises
+
+
+def linear_forecast_input(inputs: Sequence[str]) -> str:
+    """The one of a model's inputs that its linear forecast is made of; InputError without any."""
+    for name in LINEAR_FORECAST_INPUTS:
+        if name in inputs:
+            return name
+    raise InputError(
+        f"around_linear_forecast: got inputs {','.join(inputs) or 'none'}, expected --inputs "
+        f"{' or '.join(LINEAR_FORECAST_INPUTS)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -388,7 +396,7 @@ SMALL_DIFFUSION = DiffusionTraining(
         schedule="cosine", prediction="v", channel_sizes="natural", around_linear_forecast=True,
         member_noise="correlated", sampler=ONE_CALL, num_sampling_steps=1,
     ),
-    inputs=("carried_frames",),
+    inputs=("carried_scales",),
     loss="crps",
     crps=CRPSLossConfig(transformed_weight=0.15, latent_weight=1.1),
     optimizer=OptimizerConfig(

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from ldcast.errors import InputError
 from ldcast.inputs.carried_frames import CarriedFrames
 from ldcast.inputs.carried_rain import CarriedRain
+from ldcast.inputs.carried_scales import CarriedScales
 from ldcast.inputs.known import Input
 from ldcast.settings import unknown_name
 
 INPUTS: dict[str, type] = {
     "carried_rain": CarriedRain,
     "carried_frames": CarriedFrames,
+    "carried_scales": CarriedScales,
 }
 
 

@@ -14,6 +14,7 @@ from ldcast.motion.quality import (
     forecast_quality,
     interior_mask,
 )
+from ldcast.motion.scales import prognosis
 
 __all__ = [
     "MIN_INTERIOR_SHARE",
@@ -31,5 +32,6 @@ __all__ = [
     "interior_mask",
     "mean_motion",
     "motion_field",
+    "prognosis",
     "refine_motion",
 ]

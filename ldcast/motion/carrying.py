@@ -69,6 +69,7 @@ def carry_mirrored(
 
     There it has the rain that a mirror at the edges of the data would show, which is nearer to what
     comes in than none at all; NaN is left only where data within these edges are missing.
+    rain_rate: (H, W) mm/h, NaN = no data; or (num_frames, H, W), what each image is made of.
     age: frames from this rain to the newest, so that its first image is age + 1 frames later.
     Both (num_frames, H, W) mm/h, less the border.
     """
@@ -77,7 +78,7 @@ def carry_mirrored(
     carried = rain_at(positions, rain_rate)
     rows, columns = data_box(rain_rate)
     corner = positions.new_tensor([rows.start, columns.start])[:, None, None]
-    mirrored = rain_at(positions - corner, rain_rate[rows, columns], padding="reflection")
+    mirrored = rain_at(positions - corner, rain_rate[..., rows, columns], padding="reflection")
     return carried, mirrored.where(carried.isnan(), carried)
 
 
@@ -95,15 +96,16 @@ def _extent(lines: Tensor) -> slice:
 
 
 def rain_at(positions: Tensor, rain_rate: Tensor, padding: str = "zeros") -> Tensor:
-    """(N, h, w) mm/h at positions (N, 2, h, w), rows first, of rain (H, W); NaN where unknown.
+    """(N, h, w) mm/h at positions (N, 2, h, w), rows first, of rain (H, W), or (N, H, W) of which
+    each has its own; NaN where unknown.
 
     padding: "zeros": all beyond the edges is unknown. "reflection": they are mirrors.
     """
-    height, width = rain_rate.shape
+    height, width = rain_rate.shape[-2:]
     last = positions.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
     grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, h, w, 2): x, y in -1..1
     is_valid = valid_mask(rain_rate)
-    fields = torch.stack([rain_rate.float().nan_to_num(nan=0.0), is_valid.float()])
+    fields = torch.stack([rain_rate.float().nan_to_num(nan=0.0), is_valid.float()], dim=-3)
     total, weight = nn.functional.grid_sample(
         fields.expand(len(positions), -1, -1, -1),
         grid.float(),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import DiffusionConfig, ModelConfig
+from ldcast.config import DiffusionConfig, ModelConfig, linear_forecast_input
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.preconditioning import ChannelSizes, Spread, preconditioned_v
 from ldcast.diffusion.registry import build_sampler
@@ -256,7 +256,9 @@ def build_latent_nowcaster(
             )
         channel_sizes = autoencoder.latent_scale.sizes  # read when used: weights come later
     sizes = config.autoencoder.latent_channels, conditioner.num_future_latent_frames
-    is_around = config.diffusion.around_linear_forecast
+    linear_forecast = None
+    if config.diffusion.around_linear_forecast:
+        linear_forecast = LinearForecast(*sizes, linear_forecast_input(config.inputs))
     is_correlated = config.diffusion.member_noise == "correlated"
     return LatentNowcaster(
         conditioner,
@@ -266,7 +268,7 @@ def build_latent_nowcaster(
         prediction=config.diffusion.prediction,
         inputs=inputs,
         channel_sizes=channel_sizes,
-        linear_forecast=LinearForecast(*sizes) if is_around else None,
+        linear_forecast=linear_forecast,
         error_noise=ErrorNoise(*sizes) if is_correlated else None,
     )
 

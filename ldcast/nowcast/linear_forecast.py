@@ -16,7 +16,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldcast.config import LINEAR_FORECAST_INPUT
 from ldcast.diffusion.preconditioning import ChannelCovariance
 from ldcast.errors import InputError
 from ldcast.inputs.known import Known
@@ -53,10 +52,14 @@ class LinearForecast(nn.Module):
     by the optimizer.
     """
 
-    def __init__(self, latent_channels: int, num_latent_frames: int) -> None:
+    def __init__(
+        self, latent_channels: int, num_latent_frames: int, input_name: str = "carried_frames"
+    ) -> None:
         super().__init__()
+        self.input_name = input_name
         channels, frames = latent_channels, num_latent_frames
-        num_inputs, num_features = 2 * (channels + 1), 2 + 2 * len(SIZE_SCALES)
+        num_inputs = 2 * (channels + 1)
+        num_features = 2 + (2 + self._knows_deviation) * len(SIZE_SCALES)
         self.register_buffer("weights", torch.zeros(frames, len(SCALES), num_inputs, channels))
         self.register_buffer("bias", torch.zeros(frames, channels))
         self.register_buffer("size_weights", torch.zeros(frames, num_features))
@@ -70,13 +73,18 @@ class LinearForecast(nn.Module):
     def is_measured(self) -> bool:
         return bool(self.num_measured > 0)
 
+    @property
+    def _knows_deviation(self) -> bool:
+        """Whether the last channel of its input is an expected deviation of rain."""
+        return self.input_name == "carried_scales"
+
     def forward(self, known: Known, channel_sizes: Tensor) -> LinearGuess:
         """The forecast from what is known, float32, whatever autocast says.
 
         channel_sizes: (C,) of latents of mean square 1.
         """
         with torch.autocast(self.bias.device.type, enabled=False):
-            return self._forecast(_inputs(known), channel_sizes)
+            return self._forecast(self._inputs(known), channel_sizes)
 
     def _forecast(self, inputs: Tensor, channel_sizes: Tensor) -> LinearGuess:
         size = inputs.shape[3:]
@@ -122,7 +130,7 @@ class LinearForecast(nn.Module):
                 f"the future, expected some of {len(weight)}: give data without such gaps"
             )
         self.dry.copy_(dry)
-        inputs = _inputs(known)
+        inputs = self._inputs(known)
         parts = inputs.split(CHUNK)
         features = torch.cat([self._features(part, channel_sizes) for part in parts])
         counts = weight[:, 0]  # (N, L, h, w)
@@ -164,15 +172,20 @@ class LinearForecast(nn.Module):
         guesses = [self._forecast(part, channel_sizes) for part in parts]
         return LinearGuess(*(torch.cat(of) for of in zip(*guesses, strict=True)))
 
+    def _inputs(self, known: Known) -> Tensor:
+        return known.future[self.input_name]
+
     def _features(self, inputs: Tensor, channel_sizes: Tensor) -> Tensor:
-        """(B, F, L, h, w): 1, the known share, logarithms of rain and of its unsteadiness."""
-        rain, share, past = inputs.split([len(self.dry), 1, len(self.dry) + 1], dim=1)
-        past = past[:, :-1]
+        """(B, F, L, h, w): 1, the known share, logarithms of rain, of its unsteadiness, and of the
+        deviation that is expected of it, where the input says one."""
+        num = len(self.dry)
+        rain, share, other, last = inputs.split([num, 1, num, 1], dim=1)
         wetness = _norm(_natural(rain - _per_channel(self.dry), channel_sizes))
-        change = _norm(_natural(rain - past, channel_sizes))
+        change = _norm(_natural(rain - other, channel_sizes))
+        sizes = (wetness, change, last) if self._knows_deviation else (wetness, change)
         logs = [
             spread_out((FLOOR + cell_averages(value, scale)).log(), scale, inputs.shape[3:])
-            for value in (wetness, change)
+            for value in sizes
             for scale in SIZE_SCALES
         ]
         return torch.cat([torch.ones_like(share), share, *logs], dim=1)
@@ -195,10 +208,6 @@ def as_input(guess: LinearGuess) -> Tensor:
 def guess_of(value: Tensor) -> LinearGuess:
     """The guess of `as_input`."""
     return LinearGuess(value[:, :-1], value[:, -1:].exp())
-
-
-def _inputs(known: Known) -> Tensor:
-    return known.future[LINEAR_FORECAST_INPUT]
 
 
 def _per_channel(values: Tensor) -> Tensor:

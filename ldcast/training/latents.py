@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from ldcast.config import LINEAR_FORECAST_INPUT
 from ldcast.data.crops import Example, TrainingCrops, valid_share
 from ldcast.inputs.known import Input, Known, LatentGrid, Observed, known_at_issue_time
 from ldcast.machine.stopping import Stopped, StopRequest
@@ -141,7 +140,8 @@ def measure_from_crops(
     if nowcaster.linear_forecast in left:
         first = default_collate([crops[0, 0, 0]])
         dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
-        carried = latents.future[LINEAR_FORECAST_INPUT][:, : model.autoencoder.latent_channels]
+        given = latents.future[nowcaster.linear_forecast.input_name]
+        carried = given[:, : model.autoencoder.latent_channels]
         worth = torch.cat([_worth_of_cells(model, z) for z in carried.split(1)])
         try:
             nowcaster.measure_linear_forecast(

@@ -26,6 +26,7 @@ from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
 from ldcast.inputs.carried_frames import CarriedFrames
 from ldcast.inputs.carried_rain import CarriedRain, motion_of_known
+from ldcast.inputs.carried_scales import CarriedScales
 from ldcast.inputs.known import (
     FieldKind,
     Known,
@@ -401,16 +402,15 @@ def test_surroundings_tell_what_comes_in() -> None:
     assert error < 0.25 * truth[:, :, -1].mean()
 
 
+@pytest.mark.parametrize("name", ["carried_rain", "carried_scales"])
 @pytest.mark.parametrize("size", [(96, 96), (380, 96)])
-def test_padding_and_unknown_surroundings_change_nothing(size) -> None:
+def test_padding_and_unknown_surroundings_change_nothing(size, name) -> None:
     """A domain of 380 pixels padded to 384 would have two blocks of motion instead of one."""
-    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_rain": CarriedRain()}
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), build_inputs([name])
     past = moving_rain(margin=150)[:, :4, : size[0], : size[1]]
 
     def carried(past: Tensor, margin: int = 0) -> Tensor:
-        return known_at_issue_time(Observed(past, margin=margin), grid, inputs).future[
-            "carried_rain"
-        ]
+        return known_at_issue_time(Observed(past, margin=margin), grid, inputs).future[name]
 
     alone = carried(past)
     padded = torch.nn.functional.pad(past, (0, 12, 0, 4), value=torch.nan)
@@ -420,11 +420,32 @@ def test_padding_and_unknown_surroundings_change_nothing(size) -> None:
     torch.testing.assert_close(carried(around, margin=8), alone, rtol=1e-4, atol=1e-4)
 
 
-def test_rain_of_no_data_at_all_is_not_known() -> None:
-    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), {"carried_rain": CarriedRain()}
+@pytest.mark.parametrize("name", ["carried_rain", "carried_scales"])
+def test_rain_of_no_data_at_all_is_not_known(name) -> None:
+    grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), build_inputs([name])
     nothing = torch.full((1, 4, 16, 16), torch.nan)
-    given = known_at_issue_time(Observed(nothing), grid, inputs).future["carried_rain"]
+    given = known_at_issue_time(Observed(nothing), grid, inputs).future[name]
     assert (given == 0).all()
+
+
+def test_carried_scales_are_what_is_carried_and_what_is_left_of_it() -> None:
+    """Of rain that moves and stays as it is all is left, but for the margin's far end."""
+    margin, frames = 40, FrameConfig()
+    rain_rate = moving_rain(margin)
+    grid, observed = LatentGrid(as_it_is, 4, frames), Observed(rain_rate[:, :4], margin=margin)
+    inputs = {"scales": CarriedScales(), "frames": CarriedFrames()}
+    known = known_at_issue_time(observed, grid, inputs)
+    newest, share, left, deviation = known.future["scales"].split(1, dim=1)
+    expected = known.future["frames"][:, :2].split(1, dim=1)
+    torch.testing.assert_close((newest, share), expected)
+    truth = as_it_is(observed.domain(rain_rate[:, None, 4:]))
+    is_known = share == 1
+    assert (left - truth)[is_known].abs().mean() < 0.1 * truth[is_known].mean()
+    assert (deviation >= 0).all()
+
+    noise = torch.rand(4, *rain_rate.shape[2:], generator=torch.Generator().manual_seed(0))
+    noisy = known_at_issue_time(Observed(rain_rate[:, :4] * noise, margin=margin), grid, inputs)
+    assert noisy.future["scales"][:, 3].mean() > 1.5 * deviation.mean()
 
 
 def test_rain_without_a_motion_stands_still() -> None:
