@@ -22,6 +22,35 @@ class Conv3d(nn.Conv3d):
         return conv3d(x, self.weight, self.bias, *settings)
 
 
+class Linear(nn.Linear):
+    """`nn.Linear` with the same parameters and result, by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int = 1) -> Tensor:
+    """`nn.functional.linear` of each group of channels: (..., D) from x (..., C).
+
+    weight: (D, C / num_groups), the matrix of each group below the one before. bias: (D,).
+    PyTorch leaves matrix products on a CPU to another library than convolutions, which on AMD's is
+    half as quick as oneDNN. So where no gradients are wanted, which oneDNN is slow at, they are
+    convolutions of kernel 1.
+    """
+    if torch.is_grad_enabled() or not _is_for_onednn(x, weight):
+        if num_groups == 1:
+            return nn.functional.linear(x, weight, bias)
+        groups = x.reshape(-1, num_groups, weight.shape[1]).transpose(0, 1)
+        matrices = weight.unflatten(0, (num_groups, -1)).mT
+        y = torch.baddbmm(bias.unflatten(0, (num_groups, 1, -1)), groups, matrices)
+        return y.transpose(0, 1).reshape(*x.shape[:-1], -1)
+    rows = x.reshape(1, 1, 1, -1, x.shape[-1]).movedim(-1, 1)  # (1, C, 1, 1, M), as it lies
+    kernel = weight[:, :, None, None, None]
+    ones, zeros = (1, 1, 1), (0, 0, 0)
+    y = torch.mkldnn_convolution(rows, kernel, bias, zeros, ones, ones, num_groups)
+    return y.movedim(1, -1).reshape(*x.shape[:-1], -1)
+
+
 def cell_averages(values: Tensor, scale: int) -> Tensor:
     """Means over scale x scale cells, of fewer at the bottom and right ends.
 
@@ -56,18 +85,17 @@ def conv3d(
     than 20480; columns do not count. Otherwise it unfolds the input: for a kernel of 3x3x3 that
     takes 27 times its memory, and ten times as long. So oneDNN is called here.
     """
-    if not _is_for_onednn(x, weight):
+    if x.ndim != 5 or not _is_for_onednn(x, weight):
         return nn.functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
     return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether it is PyTorch's shape alone that may speak against oneDNN."""
+    """Whether nothing but the shape may speak against oneDNN."""
     return (
         type(x) is Tensor  # one with content
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.ndim == 5
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
@@ -130,8 +158,8 @@ class MLP(nn.Module):
 
     def __init__(self, in_channels: int, hidden_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(in_channels, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, out_channels)
+        self.fc1 = Linear(in_channels, hidden_channels)
+        self.fc2 = Linear(hidden_channels, out_channels)
         self.activation = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,29 +227,27 @@ class AFNOFilter(nn.Module):
 
     def _mix_channels(self, modes: Tensor) -> Tensor:
         """The two-layer complex network of each block; modes (..., C) complex."""
-        z = torch.view_as_real(modes).flatten(0, -3)  # (modes, C, real and imaginary)
-        z = rearrange(z, "m (n c) r -> n m (c r)", n=self.num_blocks)
+        z = torch.view_as_real(modes).flatten(-2)  # (..., 2 C), real parts before imaginary ones
         # ReLU and shrinkage treat real and imaginary parts apart; shrinkage follows the bias.
-        z = torch.baddbmm(_as_real_vector(self.b1), z, _as_real_matrix(self.w1)).relu_()
-        z = torch.baddbmm(_as_real_vector(self.b2), z, _as_real_matrix(self.w2))
+        z = linear(z, _as_real_matrix(self.w1), _as_real_vector(self.b1), self.num_blocks).relu_()
+        z = linear(z, _as_real_matrix(self.w2), _as_real_vector(self.b2), self.num_blocks)
         z = nn.functional.softshrink(z, self.SHRINKAGE)
-        z = rearrange(z, "n m (c r) -> m (n c) r", r=2).contiguous()
-        return torch.view_as_complex(z).reshape(modes.shape)
+        return torch.view_as_complex(z.unflatten(-1, (-1, 2)))
 
 
 def _as_real_vector(bias: Tensor) -> Tensor:
-    """(2, n, c) complex bias -> (n, 1, 2c), each real part before its imaginary part."""
-    return rearrange(bias, "r n c -> n 1 (c r)")
+    """(2, n, c) complex bias -> (2nc,), each real part before its imaginary part."""
+    return rearrange(bias, "r n c -> (n c r)")
 
 
 def _as_real_matrix(weight: Tensor) -> Tensor:
-    """(2, n, c, d) complex matrices -> (n, 2c, 2d) real ones for such vectors.
+    """(2, n, c, d) complex matrices, one below the other, as a real one of `linear`, (2nd, 2c).
 
     z (a + ib) in real parts: [re z, im z] times [[a, b], [-b, a]].
     """
     a, b = weight
     rows = torch.stack([torch.stack([a, b], dim=-1), torch.stack([-b, a], dim=-1)], dim=2)
-    return rearrange(rows, "n c r d s -> n (c r) (d s)")
+    return rearrange(rows, "n c r d s -> (n d s) (c r)")
 
 
 def inverse_real_fft(modes: Tensor, width: int) -> Tensor:

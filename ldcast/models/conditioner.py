@@ -8,7 +8,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.models.blocks import AFNOBlock, Conv3d, ResBlock3d, sinusoids, store_channels_last
+from ldcast.models.blocks import (
+    AFNOBlock,
+    Conv3d,
+    Linear,
+    ResBlock3d,
+    sinusoids,
+    store_channels_last,
+)
 from ldcast.settings import Settings, setting
 
 
@@ -139,9 +146,7 @@ class TemporalTransformer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.attn2 = TemporalAttention(channels, num_heads, head_channels)
         self.norm3 = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, channels)
-        )
+        self.mlp = nn.Sequential(Linear(channels, channels), nn.SiLU(), Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         query = self.norm1(x)
@@ -161,9 +166,9 @@ class TemporalAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         inner = num_heads * head_channels
-        self.query = nn.Linear(channels, inner)
-        self.key_value = nn.Linear(channels, 2 * inner)
-        self.proj = nn.Linear(inner, channels)
+        self.query = Linear(channels, inner)
+        self.key_value = Linear(channels, 2 * inner)
+        self.proj = Linear(inner, channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         query = self._split_heads(self.query(x))

@@ -13,6 +13,7 @@ from ldcast.models.blocks import (
     MLP,
     AFNOFilter,
     Conv3d,
+    Linear,
     cell_averages,
     conv3d,
     sinusoids,
@@ -195,7 +196,7 @@ class LinearPath(nn.Module):
         self.num_sinusoids = config.channels // 2
         self.frame_embedding = nn.Linear(config.channels, config.step_channels)
         self.to_gains = nn.Linear(config.step_channels, in_channels)
-        self.proj = nn.Linear(in_channels, out_channels)
+        self.proj = Linear(in_channels, out_channels)
         for layer in (self.to_gains, self.proj):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -338,7 +339,7 @@ class AFNOCrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         joined = channels + context_channels
-        self.pre_proj = nn.Linear(joined, joined)
+        self.pre_proj = Linear(joined, joined)
         self.filter = AFNOFilter(joined, num_afno_blocks, drop_wide_modes)
         self.mlp = MLP(joined, self.MLP_RATIO * joined, channels)
 

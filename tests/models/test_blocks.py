@@ -15,6 +15,7 @@ from ldcast.models.blocks import (
     ResBlock3d,
     cell_averages,
     inverse_real_fft,
+    linear,
     sinusoids,
     spread_out,
     store_channels_last,
@@ -271,6 +272,23 @@ def test_convolutions_take_the_type_that_autocast_says() -> None:
     x = torch.randn(1, 4, 3, 5, 6)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert Conv3d(4, 4, 3)(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("num_groups", [1, 3])
+@pytest.mark.parametrize("shape", [(12,), (1, 12), (2, 5, 7, 12)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_maps_are_the_same_with_and_without_gradients(num_groups, shape, dtype) -> None:
+    x = torch.randn(shape, dtype=dtype)
+    weight = torch.randn(6, 12 // num_groups, dtype=dtype)
+    bias = torch.randn(6, dtype=dtype)
+    groups = x.chunk(num_groups, -1), weight.chunk(num_groups), bias.chunk(num_groups)
+    of_groups = [part @ matrix.T + b for part, matrix, b in zip(*groups, strict=True)]
+    expected = torch.cat(of_groups, dim=-1)
+    torch.testing.assert_close(linear(x, weight, bias, num_groups), expected)
+    with torch.no_grad():
+        y = linear(x, weight, bias, num_groups)
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, expected)
 
 
 @needs_onednn
