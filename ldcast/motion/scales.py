@@ -8,7 +8,7 @@ autoregressive of second order, as in STEPS; with correlations of the surroundin
 field's, Pulkkinen et al. 2021 (LINDA, IEEE Transactions on Geoscience and Remote Sensing 60).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ BLURS = (
     11.2,
     22.4,
 )  # pixels, standard deviations: scales are what is between them
-CELL = 4  # pixels along which means are taken at once
+CELL = 4  # pixels along which wide means are taken at once
 MIN_WINDOW = 6.0  # pixels, standard deviation, of the surroundings that have one correlation
 WINDOWS_PER_BLUR = 2.0  # and of those of wider scales, over that of the scale
 FLOOR = 1e-4  # (mm/h)^(2 POWER): variance that is none
@@ -46,12 +46,13 @@ class Prognosis(NamedTuple):
 
 
 class _Scale(NamedTuple):
-    """All (H, W): one scale's newest and last-but-one state, and how it goes on."""
+    """(H, W) each, or of S scales together (S, H, W): state of the newest frame and the one before,
+    variance, and correlations of frames that are one and two apart."""
 
     newest: Tensor
     before: Tensor
     variance: Tensor
-    lag_1: Tensor  # correlations of frames
+    lag_1: Tensor
     lag_2: Tensor
 
 
@@ -86,7 +87,7 @@ def _aligned(past: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(filled).nan_to_num(nan=0.0), seen
 
 
-def _scales(frames: Tensor, seen: Tensor) -> tuple[list[_Scale], Tensor]:
+def _scales(frames: Tensor, seen: Tensor) -> tuple[_Scale, Tensor]:
     """Of (N, H, W), newest first: what lies between blurs, small scales first, and what is left of
     the newest, (H, W), which stays."""
     blurred = [frames, *(_blur(frames, deviation) for deviation in BLURS)]
@@ -94,7 +95,7 @@ def _scales(frames: Tensor, seen: Tensor) -> tuple[list[_Scale], Tensor]:
         _scale(fine - coarse, seen, max(MIN_WINDOW, WINDOWS_PER_BLUR * deviation))
         for (fine, coarse), deviation in zip(pairwise(blurred), BLURS, strict=True)
     ]
-    return scales, blurred[-1][0]
+    return _Scale(*(torch.stack(of) for of in zip(*scales, strict=True))), blurred[-1][0]
 
 
 def _scale(part: Tensor, seen: Tensor, width: float) -> _Scale:
@@ -103,7 +104,7 @@ def _scale(part: Tensor, seen: Tensor, width: float) -> _Scale:
     newest, before, oldest = part
     products = torch.stack([newest * before, before * oldest, newest * oldest])
     weighted = torch.cat([torch.ones_like(part[:1]), part.square(), products]) * seen
-    weight, *squares, recent, earlier, both = _surrounding_mean(weighted, width)
+    weight, *squares, recent, earlier, both = _blur(weighted, width)
     now, then, first = (square.clamp(min=0).sqrt() for square in squares)
     none = FLOOR * weight + TINY
     lag_1 = ((recent + earlier) / (now * then + then * first + none)).clamp(0, MAX_CORRELATION)
@@ -114,33 +115,40 @@ def _scale(part: Tensor, seen: Tensor, width: float) -> _Scale:
     return _Scale(newest, before, squares[0] / (weight + TINY), lag_1, lag_2)
 
 
-def _images(scales: Sequence[_Scale], rest: Tensor) -> Iterator[Tensor]:
+def _images(scales: _Scale, rest: Tensor) -> Iterator[Tensor]:
     """(2, H, W) after 1, 2, ... frames without end: the sum of scales, and its error's deviation.
 
     Yule-Walker equations of second order; what is not correlated any more is the error. Scales
     overlap, so that their sum varies more than they do: by the same share its error is larger.
     """
-    states = [(s.newest, s.before, s.lag_1, torch.ones_like(s.lag_1)) for s in scales]
-    weights = []
-    for scale in scales:
-        second = (scale.lag_2 - scale.lag_1.square()) / (1 - scale.lag_1.square())
-        weights.append((scale.lag_1 * (1 - second), second))
-    detail = sum(scale.newest for scale in scales)
-    overlap = _surrounding_mean(detail.square()[None], WINDOWS_PER_BLUR * BLURS[-1])[0]
-    overlap = overlap / (sum(scale.variance for scale in scales) + FLOOR)
+    newest, before, variance, kept, lag_2 = scales
+    second = (lag_2 - kept.square()) / (1 - kept.square())
+    first, kept_before = kept * (1 - second), torch.ones_like(kept)
+    sum_variance = _blur(newest.sum(0, keepdim=True).square(), WINDOWS_PER_BLUR * BLURS[-1])[0]
+    overlap = sum_variance / (variance.sum(0) + FLOOR)
     while True:
-        total, variance = rest, 0.0
-        for index, (scale, (first, second)) in enumerate(zip(scales, weights, strict=True)):
-            newest, before, kept, kept_before = states[index]
-            state = first * newest + second * before
-            total = total + state
-            variance = variance + scale.variance * (1 - kept.square()).clamp(min=0)
-            states[index] = state, newest, first * kept + second * kept_before, kept
-        yield torch.stack([total, (overlap * variance).sqrt()])
+        newest, before = torch.addcmul(first * newest, second, before), newest
+        lost = (1 - kept.square()).clamp(min=0)
+        yield torch.stack([rest + newest.sum(0), (overlap * (variance * lost).sum(0)).sqrt()])
+        kept, kept_before = torch.addcmul(first * kept, second, kept_before), kept
 
 
 def _blur(fields: Tensor, deviation: float) -> Tensor:
-    """Gaussian means of (N, H, W); beyond the border is what is at it."""
+    """Gaussian means of (N, H, W); beyond the border is what is at it.
+
+    Wide ones are taken of cells, and of their means linearly between them, which are means over a
+    few pixels themselves.
+    """
+    if deviation < CELL:
+        return _gaussian(fields, deviation)
+    size = fields.shape[1:]
+    cells = nn.functional.adaptive_avg_pool2d(fields, [-(-pixels // CELL) for pixels in size])
+    left = (deviation**2 - CELL**2 / 4) ** 0.5  # cells and lines between them have the rest
+    means = _gaussian(cells, left / CELL)
+    return nn.functional.interpolate(means[None], size, mode="bilinear")[0]
+
+
+def _gaussian(fields: Tensor, deviation: float) -> Tensor:
     reach = round(3 * deviation) + 1
     offset = torch.arange(-reach, reach + 1, device=fields.device)
     line = torch.exp(-0.5 * (offset / deviation).square())
@@ -148,11 +156,3 @@ def _blur(fields: Tensor, deviation: float) -> Tensor:
     padded = nn.functional.pad(fields[:, None], (reach,) * 4, mode="replicate")
     columns = nn.functional.conv2d(padded, line[..., None, :])
     return nn.functional.conv2d(columns, line[..., None])[:, 0]
-
-
-def _surrounding_mean(fields: Tensor, width: float) -> Tensor:
-    """Gaussian means of (N, H, W), taken of cells: they change slowly."""
-    size = fields.shape[1:]
-    cells = nn.functional.adaptive_avg_pool2d(fields, [-(-pixels // CELL) for pixels in size])
-    means = _blur(cells, width / CELL)
-    return nn.functional.interpolate(means[None], size, mode="bilinear")[0]
