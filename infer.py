@@ -2,6 +2,7 @@
 
   python infer.py                                        bundled model, synthetic rain
   python infer.py --plot forecast.gif                    and a picture (needs matplotlib)
+  python infer.py --plot forecast.html                   and a page to explore in a browser
   python infer.py --model runs/ldcast --data event.npz   a trained model, real rain
   python infer.py --model runs/ldcast --calibrated       corrected by the model's calibration
   python infer.py --data event.nc --out forecast.nc --probabilities 0.1 1 5 10

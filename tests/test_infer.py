@@ -214,7 +214,7 @@ def show_what_is_drawn(monkeypatch) -> list[tuple]:
 
     monkeypatch.setattr(infer, "summarise", show)
     monkeypatch.setattr(flags, "plot_forecast", show)
-    monkeypatch.setattr(forecast_arguments, "require_matplotlib", lambda: None)
+    monkeypatch.setattr(forecast_arguments, "require_plot_packages", lambda path: None)
     return shown
 
 

@@ -15,9 +15,8 @@ from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.nowcast.request import count_frames
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
-from ldcast.products.plot import PLOT_SUFFIXES, require_matplotlib
+from ldcast.products.plot import PLOT_SUFFIXES, require_plot_packages
 from ldcast.products.statistics import check_statistics
-from ldcast.products.video import require_ffmpeg
 from ldcast.seeds import KEY_LIMIT
 
 DAY = 24 * 60  # minutes; --keep keeps its forecasts
@@ -62,7 +61,12 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add("--probabilities", type=float, nargs="+", default=[], metavar="MM_H", help="of exceedance")
     add("--quantiles", type=float, nargs="+", default=[], metavar="P", help="such as 0.1 0.5 0.9")
     add("--means", action="store_true", help="add ensemble mean and probability-matched mean")
-    add("--plot", type=Path, metavar="PATH", help="also draw a .png, or a film: .gif or .mp4")
+    add(
+        "--plot",
+        type=Path,
+        metavar="PATH",
+        help="also draw a .png, a film: .gif or .mp4, or a page to explore: .html",
+    )
     add("--borders", type=Path, nargs="+", default=[], metavar="FILE", help="GeoJSON or shapefile")
 
     add = parser.add_argument_group("as a service").add_argument
@@ -104,9 +108,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         read_lines(path)
     if flags.plot:
         check_output_path(flags.plot, PLOT_SUFFIXES)
-        require_matplotlib()
-        if flags.plot.suffix.lower() == ".mp4":
-            require_ffmpeg()
+        require_plot_packages(flags.plot)
     if flags.watch:
         _check_watch(flags)
     else:

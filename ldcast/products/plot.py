@@ -1,4 +1,4 @@
-"""Pictures of a forecast: a sheet of maps (PNG) and a film (GIF, MP4)."""
+"""Pictures of a forecast: a sheet of maps (PNG), a film (GIF, MP4), a page to explore (HTML)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.machine.files import open_atomically
+from ldcast.products.explorer import save_explorer
 from ldcast.products.film import draw_film, film_durations, save_gif
 from ldcast.products.forecast import continued_before
 from ldcast.products.sheet import draw_sheet
 from ldcast.products.story import Story
 from ldcast.products.summary import LIKELY_MM_H
-from ldcast.products.video import save_mp4
+from ldcast.products.video import require_ffmpeg, save_mp4
 
-PLOT_SUFFIXES = (".png", ".gif", ".mp4")
+PLOT_SUFFIXES = (".png", ".gif", ".mp4", ".html")
 
 
 def plot_forecast(
@@ -35,7 +36,8 @@ def plot_forecast(
     quality: np.ndarray | None = None,
     is_second_hand: np.ndarray | None = None,
 ) -> None:
-    """Draw a forecast as a sheet of maps (`path` ends in .png) or as a film (.gif, .mp4).
+    """Draw a forecast as a sheet of maps (`path` ends in .png), as a film (.gif, .mp4) or as a page
+    to explore in a browser (.html).
 
     past: (past_frames, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
     rain: (E, T, H, W) mm/h, NaN = no forecast. Mean and chances are drawn if E > 1.
@@ -44,7 +46,7 @@ def plot_forecast(
     grid: `pixel_size_m` and `pixel_size_y_m`, where known, give a scale bar and the maps' shape.
     chances: of a calibrated forecast, as for `summarise`.
     thresholds: in mm/h; chances of at least so much are drawn. A sheet has room for three, the
-        smallest and the largest among them, a film for the one nearest to 1 mm/h.
+        smallest and the largest among them, a film for the one nearest to 1 mm/h, a page for all.
     borders: as `read_borders` gives them.
     quality: (T, H, W) as `ldcast.motion.forecast_quality` gives it; means and chances (of one
         member, its rain) are dotted where what is upstream is unknown.
@@ -52,15 +54,13 @@ def plot_forecast(
         after 100 minutes where frames are 5 minutes apart, as the published model's; else none.
 
     Raises InputError for another ending, for thresholds that are not positive or that `chances`
-    lacks, and without matplotlib or, for .mp4, ffmpeg; OSError if `path` cannot be written. A file
-    that was there before is then still there.
+    lacks, and without matplotlib (but for .html) or, for .mp4, ffmpeg; OSError if `path` cannot be
+    written. A file that was there before is then still there.
     """
-    require_matplotlib()
-    from matplotlib import style
-
     suffix = path.suffix.lower()
     if suffix not in PLOT_SUFFIXES:
         raise InputError(f"{path} ends in '{path.suffix}', expected {' or '.join(PLOT_SUFFIXES)}")
+    require_plot_packages(path)
     _check_thresholds(thresholds, chances)
     lead_minutes = np.asarray(lead_minutes)
     if is_second_hand is None and lead_minutes[0] == FrameConfig.minutes_per_frame:
@@ -77,6 +77,12 @@ def plot_forecast(
         quality=quality,
         is_second_hand=is_second_hand,
     )
+    if suffix == ".html":
+        with open_atomically(path) as file:
+            save_explorer(story, file)
+        return
+    from matplotlib import style
+
     # The same picture whatever the user's matplotlibrc says (LaTeX text, other fonts, dark style).
     with style.context("default"), open_atomically(path) as file:
         if suffix == ".png":
@@ -85,6 +91,15 @@ def plot_forecast(
             save_gif(draw_film(story), film_durations(story), file)
         else:
             save_mp4(draw_film(story), film_durations(story), Path(file.name))
+
+
+def require_plot_packages(path: Path) -> None:
+    """Raise InputError if what a picture of this name needs is missing; a page needs nothing."""
+    suffix = path.suffix.lower()
+    if suffix != ".html":
+        require_matplotlib()
+    if suffix == ".mp4":
+        require_ffmpeg()
 
 
 def require_matplotlib() -> None:

@@ -1,0 +1,276 @@
+"""The page to explore: what is packed comes back, it stays small, and a browser shows it."""
+
+import base64
+import functools
+import json
+import re
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldcast.errors import InputError
+from ldcast.motion import UPSTREAM_OBSERVED, UPSTREAM_UNKNOWN
+from ldcast.products import explorer
+from ldcast.products.explorer import rate_codes
+from ldcast.products.plot import plot_forecast
+
+ISSUE_TIME = np.datetime64("2016-07-11T22:00")
+GRID = {"pixel_size_m": 1000.0}
+
+
+def some_rain(num_members: int = 3, num_leads: int = 4, height: int = 24, width: int = 32):
+    """(past, rain): showers over dry ground, with no data in the corner at the north-west."""
+    random = np.random.default_rng(0)
+    field = random.standard_normal((4 + num_members * num_leads, height, width))
+    rain = np.where(field > 0.5, 10 ** (1.2 * field - 1), 0).astype(np.float32)
+    rain[:, :5, :6] = np.nan
+    return rain[:4], rain[4:].reshape(num_members, num_leads, height, width)
+
+
+def quality_of(rain: np.ndarray) -> np.ndarray:
+    quality = np.full(rain.shape[1:], UPSTREAM_OBSERVED, np.uint8)
+    quality[1:, :, 20:] = UPSTREAM_UNKNOWN
+    return quality
+
+
+def write(path: Path, past: np.ndarray, rain: np.ndarray, **more) -> Path:
+    lead_minutes = 5 * np.arange(1, rain.shape[1] + 1)
+    plot_forecast(past, rain, ISSUE_TIME, lead_minutes, GRID, path, **more)
+    return path
+
+
+def read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """What the page says about itself, and its arrays, undone as its script does."""
+    page = path.read_text(encoding="utf-8")
+    about = json.loads(re.search(r'id="about">(.*?)</script>', page, re.DOTALL)[1])
+    packed = base64.b64decode(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    height, width = about["shape"]
+    images = np.frombuffer(zlib.decompress(packed, -15), np.uint8).reshape(-1, height, width)
+    codes = np.zeros((len(images), height + 1, width + 1), int)
+    for row in range(height):
+        for column in range(width):
+            left, above = codes[:, row + 1, column], codes[:, row, column + 1]
+            plane = left + above - codes[:, row, column]
+            expected = np.clip(plane, np.minimum(left, above), np.maximum(left, above))
+            codes[:, row + 1, column + 1] = (images[:, row, column] + expected) % 256
+    codes, arrays, start = codes[:, 1:, 1:], {}, 0
+    for name, count in about["arrays"]:
+        arrays[name] = codes[start : start + count]
+        start += count
+    return about, arrays
+
+
+def rates(codes: np.ndarray, about: dict) -> np.ndarray:
+    wet = about["lowest_rate"] * 10 ** ((codes - 1) * about["step_db"] / 10)
+    return np.where(codes == 255, np.nan, np.where(codes == 0, 0, wet))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("step_db", [0.25, 1.0])
+def test_codes_are_right_to_half_a_step(step_db: float) -> None:
+    rain = np.array([np.nan, 0, 0.0999, 0.1, 0.11, 1.0, 7.3, 118.4], np.float32)
+    codes = rate_codes(rain, step_db)
+    assert codes[:4].tolist() == [255, 0, 0, 1]
+    back = rates(codes.astype(int), {"lowest_rate": 0.1, "step_db": step_db})
+    wrong_db = 10 * np.log10(back[3:] / rain[3:])
+    assert np.abs(wrong_db).max() <= step_db / 2 + 1e-5
+
+
+def test_what_is_packed_comes_back(tmp_path) -> None:
+    past, rain = some_rain()
+    chances = {1.0: (rain >= 1).mean(0), 5.0: (rain >= 5).mean(0)}
+    more = {"quality": quality_of(rain), "chances": chances, "thresholds": (5.0, 1.0)}
+    about, arrays = read(write(tmp_path / "page.html", past, rain, **more))
+    assert about["step_db"] == 0.25 and about["block"] == 1  # there is room
+    assert "calibrated" in about["title"] and about["past_minutes"] == [-15, -10, -5, 0]
+    for name, expected in (("rain", rain.reshape(-1, 24, 32)), ("past", past)):
+        wet = np.where(expected < 0.1, 0, expected)
+        np.testing.assert_allclose(rates(arrays[name], about), wet, rtol=0.03)
+    np.testing.assert_array_equal(arrays["doubt"][0], 0)
+    np.testing.assert_array_equal(arrays["doubt"][1:, :, 20:], 1)
+    of_thresholds = np.concatenate([chances[value] for value in sorted(chances)])
+    assert about["thresholds"] == sorted(chances)
+    np.testing.assert_allclose(arrays["chances"] / 100, of_thresholds, atol=0.005)
+
+
+def test_the_page_is_alone_and_says_what_was_done(tmp_path, monkeypatch) -> None:
+    past, rain = some_rain()
+    monkeypatch.setattr(explorer, "MAX_BYTES", 120_000 + 3_000)
+    path = write(tmp_path / "page.html", past, rain)
+    about, arrays = read(path)
+    assert path.stat().st_size <= explorer.MAX_BYTES
+    assert about["block"] > 1 and "means of" in " ".join(about["notes"])
+    block = about["block"]
+    rows = rain[0, 0, 2 * block : 3 * block, 2 * block : 3 * block]
+    if np.isfinite(rows).all():
+        shown = rates(arrays["rain"], about)[0, 2, 2]
+        assert shown == pytest.approx(rows.mean() if rows.mean() >= 0.1 else 0, rel=0.2)
+    page = path.read_text()
+    assert not re.search(r'(src|href)="|@import|url\(|fetch\(|XMLHttpRequest', page)
+
+
+def test_sixteen_members_of_256_pixels_take_five_megabytes(tmp_path) -> None:
+    """Of rain in two thirds of the pixels, with noise in each."""
+    random = np.random.default_rng(1)
+    y, x = np.mgrid[:256, :256] / 40
+    base = np.stack([np.sin(x + t / 5) + np.cos(y - t / 7) for t in range(20)])
+    noise = random.standard_normal((16, 20, 256, 256), dtype=np.float32)
+    rain = np.where(base > -0.5, 10 ** (0.5 * base + 0.1 * noise), 0).astype(np.float32)
+    path = write(tmp_path / "page.html", rain[0, :4], rain)
+    assert 2_000_000 < path.stat().st_size <= 5_000_000
+
+
+def test_times_and_borders_cannot_break_the_page(tmp_path) -> None:
+    past, rain = some_rain(1)
+    lines = [np.array([[0.0, 0.0], [3.04, 4.0], [3.041, 4.0], [31.0, 20.0]])]
+    about, _ = read(write(tmp_path / "page.html", past, rain, borders=lines))
+    assert about["borders"] == [[[0.0, 0.0], [3.0, 4.0], [31.0, 20.0]]]
+    with pytest.raises(InputError, match=r"expected \.png or \.gif or \.mp4 or \.html"):
+        write(tmp_path / "page.htm", past, rain)
+
+
+def test_it_needs_no_matplotlib(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    past, rain = some_rain(1)
+    assert write(tmp_path / "page.html", past, rain).stat().st_size > 50_000
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+
+
+@functools.cache
+def reason_for_none() -> str:
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ModuleNotFoundError:
+        return "playwright is not installed"
+    return "" if shutil.which("chromium") else "there is no chromium"
+
+
+needs_browser = pytest.mark.skipif(bool(reason_for_none()), reason=reason_for_none())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens pages; at the end none may have said anything in its console."""
+    said = []
+
+    def open_page(path: Path, **settings):
+        page = browser.new_context(**settings).new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
+        return page
+
+    yield open_page
+    assert said == []
+
+
+def point_at(page, row: int, column: int, shape: tuple[int, int]) -> None:
+    box = page.locator("#rain").bounding_box()
+    across = box["x"] + (column + 0.5) / shape[1] * box["width"]
+    page.mouse.move(across, box["y"] + (row + 0.5) / shape[0] * box["height"])
+
+
+def value_of(page) -> float:
+    return float(page.get_attribute("#readout", "data-value"))
+
+
+def map_of(page) -> str:
+    return page.evaluate("document.getElementById('rain').toDataURL()")
+
+
+@needs_browser
+@pytest.mark.parametrize("size", [{"width": 1200, "height": 500}, {"width": 390, "height": 800}])
+def test_values_under_the_pointer_are_the_arrays(opened, tmp_path, size) -> None:
+    past, rain = some_rain()
+    path = write(tmp_path / "page.html", past, rain, quality=quality_of(rain), thresholds=(1, 5))
+    page = opened(path, viewport=size)
+    views = page.locator("#view option").all_inner_texts()
+    members = ["member 1", "member 2", "member 3"]
+    assert views == ["mean of 3 members", "chance of ≥ 1 mm/h", "chance of ≥ 5 mm/h", *members]
+    shown = np.where(rain < 0.1, 0, rain)
+    chances = [np.where(np.isnan(rain[0]), np.nan, (rain >= value).mean(0)) for value in (1, 5)]
+    expected = [shown.mean(0), *chances, *shown]
+    for row, column in ((12, 7), (20, 30), (2, 3), (23, 31), (9, 0)):
+        page.locator("#time").fill("0")
+        point_at(page, row, column, past.shape[1:])
+        wanted = past[0, row, column]
+        assert value_of(page) == pytest.approx(
+            wanted if wanted >= 0.1 else wanted * 0, rel=0.03, nan_ok=True
+        )
+        for view, values in enumerate(expected):
+            for lead in (0, 3):
+                page.locator("#time").fill(str(4 + lead))
+                page.select_option("#view", index=view)
+                wanted = values[lead, row, column]
+                assert value_of(page) == pytest.approx(wanted, rel=0.03, abs=1e-6, nan_ok=True)
+    assert "no data" not in page.inner_text("#readout")
+
+
+@needs_browser
+def test_time_members_and_keys_change_what_is_shown(opened, tmp_path) -> None:
+    past, rain = some_rain()
+    page = opened(write(tmp_path / "page.html", past, rain, quality=quality_of(rain)))
+    assert "forecast +5 min, 2016-07-11 22:05 UTC" in page.inner_text("#valid")
+    first = map_of(page)
+    page.keyboard.press("ArrowLeft")
+    assert "radar 0 min, 2016-07-11 22:00 UTC" in page.inner_text("#valid")
+    assert map_of(page) != first
+    page.keyboard.press("ArrowRight")
+    assert map_of(page) == first
+    page.keyboard.press("m")
+    assert page.locator("#view").input_value() == "1" and map_of(page) != first
+    page.keyboard.press("n")
+    page.keyboard.press("ArrowRight")  # +10 min, of which half of the map is in doubt
+    dotted = map_of(page)
+    page.locator("#doubt").uncheck()
+    assert map_of(page) != dotted
+    page.locator("#rain").focus()
+    before = page.inner_text("#readout")
+    page.keyboard.press("ArrowUp")
+    assert "Row 11, column 16" in page.inner_text("#readout") != before
+    page.locator("#title").click()
+    page.locator("#play").click()
+    page.wait_for_function("document.getElementById('time').value === '0'")
+    page.locator("#play").click()
+    assert page.get_attribute("#play", "aria-label") == "Play"
+
+
+@needs_browser
+def test_a_fan_of_members_is_drawn_and_a_click_goes_there(opened, tmp_path) -> None:
+    past, rain = some_rain(num_members=11)
+    page = opened(write(tmp_path / "page.html", past, rain), color_scheme="dark")
+    row, column = 12, 16  # where the mark is at first
+    found = page.evaluate("chart.data")
+    shown = np.where(rain[:, :, row, column] < 0.1, 0, rain[:, :, row, column])
+    for series, share in ((2, 0.9), (3, 0.1), (4, 0.5)):
+        assert found[series][:4] == [None] * 4
+        np.testing.assert_allclose(found[series][4:], np.quantile(shown, share, axis=0), rtol=0.03)
+    box = page.locator("#chart .u-over").bounding_box()
+    page.mouse.click(box["x"] + 0.98 * box["width"], box["y"] + box["height"] / 2)
+    assert "+20 min" in page.inner_text("#valid")
+
+
+@needs_browser
+def test_one_member_has_no_chances(opened, tmp_path) -> None:
+    past, rain = some_rain(1)
+    page = opened(write(tmp_path / "page.html", past, rain))
+    assert page.locator("#view option").all_inner_texts() == ["member 1"]
+    assert page.locator("#doubt-label").is_hidden()
