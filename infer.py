@@ -26,7 +26,7 @@ from ldcast.errors import run_script
 from ldcast.forecasting.arguments import check_flags, check_processes, parse_flags
 from ldcast.forecasting.event import forecast_event, forecast_fields, num_frames_of
 from ldcast.forecasting.flags import borders_of, draw, load_model, precision_notes, request_of
-from ldcast.forecasting.reading import past_of
+from ldcast.forecasting.reading import radar_of
 from ldcast.forecasting.service import watch
 from ldcast.machine.device import choose_device
 from ldcast.machine.processes import Processes, join_processes, process_device
@@ -39,7 +39,7 @@ PATIENCE = timedelta(hours=6)  # of a process for the members of another
 def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     """From --data to --out, a summary, and --plot."""
     with processes.failing_together():
-        past = past_of(flags)
+        past, later = radar_of(flags)
         borders_of(flags, past)  # bad ones are found now
         model, calibration = load_model(flags, processes.device)
         request = request_of(flags, calibration)
@@ -67,7 +67,7 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
         print(f"Calibration: {calibration.warning}")
     print(f"wrote {flags.out}")
     if flags.plot:
-        draw(flags, past, forecast)
+        draw(flags, past, forecast, later)
         print(f"wrote {flags.plot}")
 
 

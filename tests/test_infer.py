@@ -18,7 +18,7 @@ from ldcast.errors import run_script
 from ldcast.forecasting import arguments as forecast_arguments
 from ldcast.forecasting import flags
 from ldcast.forecasting.arguments import parse_flags
-from ldcast.forecasting.reading import past_of
+from ldcast.forecasting.reading import radar_of
 from ldcast.frames import FrameConfig
 from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.products.ensemble import THRESHOLDS
@@ -127,10 +127,45 @@ def test_help_gives_the_bundled_models_frames_as_its_own(capsys) -> None:
 
 
 def test_without_data_the_seed_makes_the_rain() -> None:
-    past = past_of(parse_flags("", ["--seed", "7"]))
+    past = radar_of(parse_flags("", ["--seed", "7"])).past
     assert past.name == "synthetic:7"
     assert past.rain_rate.shape == (4, 256, 256)
     assert past.time.tolist() == synthetic_event(7, height=16, width=16).time[-4:].tolist()
+
+
+def test_the_sample_is_radar_with_images_after_the_issue_time() -> None:
+    past, later = radar_of(
+        parse_flags("", ["--data", "sample", "--issue-time", "2016-08-28T10:15"])
+    )
+    assert past.name == "meteonet_20160828" and past.rain_rate.shape == (4, 256, 256)
+    assert 10 < np.nanmax(past.rain_rate) < 100 and "Etalab" in str(past.grid["licence"])
+    assert later.shape == (20, 256, 256)
+    has_data = np.isfinite(later).any((1, 2))
+    assert has_data.tolist() == [True] * 11 + [False] * 9  # up to 11:10
+    assert radar_of(parse_flags("", ["--data", "sample"])).later is None
+    spanned = parse_flags("", ["--data", "sample@/2016-08-28T10:40"])
+    assert radar_of(spanned).past.time[-1] == np.datetime64("2016-08-28T10:35")
+
+
+def test_a_file_called_sample_comes_first(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_event(synthetic_event(1, num_frames=4, height=16, width=16), tmp_path / "event.npz")
+    (tmp_path / "event.npz").rename("sample")
+    assert radar_of(parse_flags("", ["--data", "sample"])).past.rain_rate.shape == (4, 16, 16)
+
+
+def test_the_picture_has_what_was_observed_later(call, event, monkeypatch) -> None:
+    given = []
+    monkeypatch.setattr(
+        flags, "plot_forecast", lambda *view, later, **settings: given.append(later)
+    )
+    monkeypatch.setattr(forecast_arguments, "require_plot_packages", lambda path: None)
+    assert call("--issue-time", str(event.time[3]), "--plot", "picture.png") == 0
+    assert call("--plot", "picture.png") == 0  # from the newest frame: nothing is later
+    later, nothing = given
+    assert nothing is None
+    np.testing.assert_array_equal(later[:2], event.rain_rate[4:].astype(np.float32))
+    assert np.isnan(later[2:]).all()
 
 
 def test_the_summary_is_printed(call, capsys) -> None:

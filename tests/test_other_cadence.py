@@ -33,7 +33,7 @@ from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import InputError, run_script
 from ldcast.forecasting.arguments import parse_flags
 from ldcast.forecasting.feed import FrameFeed
-from ldcast.forecasting.reading import past_of
+from ldcast.forecasting.reading import radar_of
 from ldcast.frames import FrameConfig
 from ldcast.motion import UPSTREAM_UNKNOWN, fill_gaps
 from ldcast.nowcast.model_folder import read_description
@@ -124,7 +124,7 @@ def test_forecasts_reach_as_far_as_the_model_and_beyond(runs, ten_path, tmp_path
 
 def test_synthetic_rain_has_the_models_minutes(tmp_path, small_synthetic) -> None:
     tiny_model(frames=FrameConfig(minutes_per_frame=6)).save_pretrained(tmp_path)
-    past = past_of(parse_flags("", ["--model", str(tmp_path)]))
+    past = radar_of(parse_flags("", ["--model", str(tmp_path)])).past
     assert (np.diff(past.time) == np.timedelta64(360, "s")).all() and past.notes == ()
     events, _ = read_split_events(["synthetic:0"], None, 10, 8, 24)
     check_cadence(events[0], 10)

@@ -48,6 +48,23 @@ def past_event(
     return replace(past, rain_rate=as_float32(past.rain_rate), notes=tuple(notes))
 
 
+def later_frames(
+    event: RainEvent, issue_time: np.datetime64, num_frames: int, minutes: int
+) -> np.ndarray | None:
+    """What was observed after a forecast was issued: (num_frames, H, W) float32 mm/h.
+
+    minutes: between frames. NaN all over where a frame is missing; None where all are.
+    """
+    times = issue_time + np.timedelta64(60 * minutes, "s") * np.arange(1, num_frames + 1)
+    is_there = np.isin(times, event.time)
+    if not is_there.any():
+        return None
+    later = np.full((num_frames, *event.rain_rate.shape[1:]), np.nan, np.float32)
+    found = event.select(np.searchsorted(event.time, times[is_there]))
+    later[is_there] = as_float32(found.rain_rate)
+    return later
+
+
 def _newest_issue_time(event: RainEvent, frames: FrameConfig) -> np.datetime64:
     """The newest time whose frames are all there and hold data; else with as many as there are.
 

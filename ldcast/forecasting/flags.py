@@ -54,8 +54,13 @@ def precision_notes(flags: argparse.Namespace, model: LDCast, device: torch.devi
     return check_half_precision(networks, device, dtype, with_gradients=False)
 
 
-def draw(flags: argparse.Namespace, past: RainEvent, forecast: Forecast) -> None:
-    """The picture of --plot."""
+def draw(
+    flags: argparse.Namespace,
+    past: RainEvent,
+    forecast: Forecast,
+    later: np.ndarray | None = None,
+) -> None:
+    """The picture of --plot. later: what was observed at the lead times, where that is known."""
     plot_forecast(
         past.rain_rate,
         forecast.rain_rate,
@@ -67,6 +72,7 @@ def draw(flags: argparse.Namespace, past: RainEvent, forecast: Forecast) -> None
         borders=borders_of(flags, past),
         quality=forecast.quality,
         is_second_hand=forecast.is_second_hand,
+        later=later,
         **({"thresholds": flags.probabilities} if flags.probabilities else {}),
     )
 

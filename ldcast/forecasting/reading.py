@@ -2,11 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from ldcast.data.archive.events import for_one_forecast
 from ldcast.data.event import RainEvent
 from ldcast.data.formats import is_zarr
-from ldcast.data.past import past_event
+from ldcast.data.past import later_frames, past_event
 from ldcast.data.readers.reading_flags import reader_with, reading_of
 from ldcast.data.readers.services import READERS, read_frames
 from ldcast.data.readers.specs import read_event
@@ -16,9 +19,18 @@ from ldcast.forecasting.folder import frames_of_folder
 from ldcast.products.forecast import check_grid
 
 
-def past_of(flags: argparse.Namespace) -> RainEvent:
-    """The frames that the model, `flags.frames`, starts from, (past_frames, H, W) float32 mm/h.
+class Radar(NamedTuple):
+    """past: the frames that a forecast starts from, (past_frames, H, W) float32 mm/h. later: what
+    was observed at its lead times, (T, H, W), NaN where nothing was; None where no frame is."""
 
+    past: RainEvent
+    later: np.ndarray | None
+
+
+def radar_of(flags: argparse.Namespace) -> Radar:
+    """The images that the model, `flags.frames`, starts from, and those that came after.
+
+    Of a folder of frames only those are read that it starts from.
     Raises InputError where --data does not have them.
     """
     issue_time = parse_time(flags.issue_time) if flags.issue_time else None
@@ -36,7 +48,9 @@ def past_of(flags: argparse.Namespace) -> RainEvent:
         else:
             event = frames_of_folder(path, read, frames, issue_time)
     check_grid(event.grid)
-    return past_event(event, frames, issue_time)
+    past = past_event(event, frames, issue_time)
+    num_frames, minutes = flags.lead_minutes // frames.minutes_per_frame, frames.minutes_per_frame
+    return Radar(past, later_frames(event, past.time[-1], num_frames, minutes))
 
 
 def _check_exists(path: Path) -> None:

@@ -108,6 +108,8 @@ def _arrays(story: Story, detail: _Detail) -> Iterator[tuple[str, np.ndarray]]:
 
     yield from (("rain", rate_codes(thinned(m), detail.step_db)) for m in story.rain)
     yield "past", rate_codes(thinned(story.past), detail.step_db)
+    if story.later is not None:
+        yield "later", rate_codes(thinned(story.later), detail.step_db)
     if story.quality is not None:
         doubt = np.stack([story.doubt(frame) for frame in range(len(story.lead_minutes))])
         yield "doubt", (thinned(doubt) >= 0.5).astype(np.uint8)
@@ -136,6 +138,8 @@ def _contents(story: Story) -> list[tuple[str, int]]:
     """Names of the arrays and their numbers of images."""
     num_leads = len(story.lead_minutes)
     contents = [("rain", len(story.rain) * num_leads), ("past", len(story.past))]
+    if story.later is not None:
+        contents.append(("later", num_leads))
     if story.quality is not None:
         contents.append(("doubt", num_leads))
     if story.chances is not None:

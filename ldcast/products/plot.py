@@ -35,6 +35,7 @@ def plot_forecast(
     borders: Sequence[np.ndarray] = (),
     quality: np.ndarray | None = None,
     is_second_hand: np.ndarray | None = None,
+    later: np.ndarray | None = None,
 ) -> None:
     """Draw a forecast as a sheet of maps (`path` ends in .png), as a film (.gif, .mp4) or as a page
     to explore in a browser (.html).
@@ -52,6 +53,8 @@ def plot_forecast(
         member, its rain) are dotted where what is upstream is unknown.
     is_second_hand: (T,) bool, frames that are marked as made from forecast frames. None: those
         after 100 minutes where frames are 5 minutes apart, as the published model's; else none.
+    later: (T, H, W) mm/h, what was observed at the lead times, NaN where it was not; drawn beside
+        the forecast in a sheet and in a page.
 
     Raises InputError for another ending, for thresholds that are not positive or that `chances`
     lacks, and without matplotlib (but for .html) or, for .mp4, ffmpeg; OSError if `path` cannot be
@@ -76,6 +79,7 @@ def plot_forecast(
         borders=tuple(borders),
         quality=quality,
         is_second_hand=is_second_hand,
+        later=later,
     )
     if suffix == ".html":
         with open_atomically(path) as file:

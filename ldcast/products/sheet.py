@@ -100,6 +100,9 @@ def _rows(story: Story) -> list[_Row]:
     doubts = [story.doubt(lead) for lead in leads]
     minutes, num_members = story.lead_minutes[leads], len(story.rain)
     rows = [_Row("observed", story.past_minutes, story.past, RAIN_SCALE)]
+    if story.later is not None:
+        maps = map(story.later.__getitem__, leads)
+        rows.append(_Row("observed later", minutes, maps, RAIN_SCALE))
     for i, member in enumerate(story.rain[:NUM_MEMBERS]):
         maps = map(member.__getitem__, leads)  # of this member: a generator would look later
         label = f"member {i + 1} of {num_members}"

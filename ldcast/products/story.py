@@ -27,6 +27,7 @@ class Story:
     borders: Sequence[np.ndarray]
     quality: np.ndarray | None
     is_second_hand: np.ndarray | None
+    later: np.ndarray | None
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from ldcast.data.readers.services import READERS
 from ldcast.errors import InputError
 from ldcast.forecasting.arguments import parse_flags
 from ldcast.forecasting.folder import frames_of_folder, time_in_name
-from ldcast.forecasting.reading import past_of
+from ldcast.forecasting.reading import radar_of
 from ldcast.frames import FrameConfig
 
 FRAMES = FrameConfig()
@@ -268,16 +268,16 @@ def test_a_piece_that_no_file_has_is_said_of_the_first(folder) -> None:
     folder.bring(*range(0, 50, 5))
     arguments = ["--data", str(folder.path), "--reader", "npz", "--crop", "0", "0", "8", "7"]
     with pytest.raises(InputError, match=r"^RADAR_20240711124500: --crop ends .* 8 x 6 pixels"):
-        past_of(parse_flags("", arguments))
+        radar_of(parse_flags("", arguments)).past
 
 
 def test_pieces_of_files_are_joined(folder) -> None:
     folder.bring(*range(0, 50, 5))
     arguments = ["--data", str(folder.path), "--reader", "npz", "--crop", "1", "2", "3", "4"]
-    assert past_of(parse_flags("", arguments)).rain_rate.shape == (4, 3, 4)
+    assert radar_of(parse_flags("", arguments)).past.rain_rate.shape == (4, 3, 4)
     one = parse_flags("", ["--data", str(next(folder.path.iterdir())), "--reader", "npz"])
     with pytest.raises(InputError, match="got 1 frames, expected 4"):
-        past_of(one)
+        radar_of(one).past
 
 
 def test_a_zarr_store_is_one_whatever_its_name(tmp_path) -> None:
@@ -292,5 +292,5 @@ def test_a_zarr_store_is_one_whatever_its_name(tmp_path) -> None:
         {"standard_name": "rainfall_rate", "units": "mm h-1"},
     )
     rain.to_dataset().to_zarr(tmp_path / "radar", zarr_format=2)
-    past = past_of(parse_flags("", ["--data", str(tmp_path / "radar"), "--reader", "xarray"]))
+    past = radar_of(parse_flags("", ["--data", str(tmp_path / "radar"), "--reader", "xarray"])).past
     assert past.rain_rate.shape == (4, 4, 4)

@@ -269,6 +269,23 @@ def test_a_fan_of_members_is_drawn_and_a_click_goes_there(opened, tmp_path) -> N
 
 
 @needs_browser
+def test_what_was_observed_later_is_beside_the_forecast(opened, tmp_path) -> None:
+    past, rain = some_rain()
+    later = rain[1].copy()
+    later[3] = np.nan  # as far as it goes
+    path = write(tmp_path / "page.html", past, rain, later=later)
+    about, arrays = read(path)
+    shown = np.where(later < 0.1, 0, later)
+    np.testing.assert_allclose(rates(arrays["later"], about), shown, rtol=0.03)
+    page = opened(path)
+    page.select_option("#view", label="observed later")
+    point_at(page, 12, 7, past.shape[1:])
+    assert value_of(page) == pytest.approx(shown[0, 12, 7], rel=0.03)
+    seen = page.evaluate("chart.data")[1]
+    assert seen[4:7] == pytest.approx(shown[:3, 12, 7].tolist(), rel=0.03) and seen[7] is None
+
+
+@needs_browser
 def test_one_member_has_no_chances(opened, tmp_path) -> None:
     past, rain = some_rain(1)
     page = opened(write(tmp_path / "page.html", past, rain))

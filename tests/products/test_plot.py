@@ -251,6 +251,22 @@ def texts_of(figure: Figure) -> tuple[list[str], list[str]]:
 
 
 @needs_matplotlib
+def test_what_was_observed_later_has_a_row(monkeypatch, tmp_path: Path) -> None:
+    past, rain = np.zeros((4, 16, 16)), np.zeros((2, 20, 16, 16))
+    later = np.full((20, 16, 16), np.nan)
+    later[:7] = np.arange(7)[:, None, None]
+    figure = sheet_of(monkeypatch, tmp_path, past, rain, later=later)
+    assert texts_of(figure)[0][:3] == ["observed", "observed later", "member 1 of 2"]
+    maps = [axes for axes in figure.axes if axes.images]
+    row = [axes.images[0].get_array() for axes in maps[4:8]]
+    titles = [axes.get_title() for axes in maps[4:8]]
+    for title, values in zip(titles, row, strict=True):
+        lead = int(title[1:].split()[0]) // 5 - 1
+        expected = later[lead, 0, 0]
+        assert np.ma.filled(values, np.nan)[0, 0] == pytest.approx(expected, nan_ok=True)
+
+
+@needs_matplotlib
 @pytest.mark.parametrize(
     ("thresholds", "shown"),
     [

@@ -146,7 +146,8 @@ def for_one_forecast(
     address = located(source)
     if (not is_remote(address) and not is_zarr(address)) or _num_bytes(address, how) <= MAX_BYTES:
         return spec
-    if issue_time is None:
+    is_given = issue_time is not None  # then later frames, where there are any, are a comparison
+    if not is_given:
         dataset = open_dataset(address)
         rain, _ = find_rain(dataset, address, how)
         dataset, _, _ = without_unwritten_end(dataset, rain, time_dimension(rain), address)
@@ -154,6 +155,8 @@ def for_one_forecast(
         issue_time = describe_rain(rain, str(address), bounds, how).time[-1]
     age = frames.ages.max() + np.timedelta64(_HOURS, "h")
     after = issue_time + np.timedelta64(60 * frames.minutes_per_frame, "s")
+    if is_given:
+        after += np.timedelta64(60 * frames.lead_minutes[-1], "s")
     return f"{source}@{issue_time - age}/{after}"
 
 

@@ -1,4 +1,4 @@
-"""What a `--data` names: an event file, NetCDF, Zarr or synthetic rain, perhaps a span of it."""
+"""What a `--data` names: a file, a store, the sample or synthetic rain, perhaps a span of it."""
 
 import os
 import re
@@ -18,13 +18,16 @@ from ldcast.errors import InputError
 
 _SPAN = re.compile(r"(?P<path>.+)@(?P<start>[\dTZ:-]*)/(?P<end>[\dTZ:-]*)")
 _SYNTHETIC = re.compile(r"synthetic(:(?P<seed>.*))?")
+SAMPLE = "sample"
+_SAMPLE_PATH = Path(__file__).parents[1] / "samples" / "meteonet_20160828.npz"
 
 
 def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     """The event that a `--data` argument names.
 
     spec: `PATH` of an event file, of NetCDF (.nc, .nc4, .cdf) or of a Zarr folder (.zarr),
-        `synthetic:SEED` or `synthetic` (seed 0), of frames `how.minutes` apart. Each may end in
+        `synthetic:SEED` or `synthetic` (seed 0), of frames `how.minutes` apart; or `sample`, an
+        hour of radar that comes with the package (NOTICE says whose). Each may end in
         `@START/END` (ISO times, UTC; END not included; either may be left out); of NetCDF and Zarr
         only that span is loaded.
     how: its piece is cut out, and its times are rounded.
@@ -37,6 +40,8 @@ def read_event(spec: str | Path, how: Reading = AS_STATED) -> RainEvent:
     source, start, end = split_span(str(spec))
     if synthetic := _SYNTHETIC.fullmatch(source):
         event = cut(_synthetic_event(synthetic["seed"], how.minutes), how)
+    elif _is_sample(source):
+        event = cut(read_event_file(_SAMPLE_PATH, how), how)
     elif _is_gridded(source):
         event = read_gridded(located(source), how, start, end)
     else:
@@ -58,7 +63,7 @@ def spec_span(spec: str) -> tuple[str, str]:
 def absolute_spec(spec: str) -> str:
     """The same data from any working folder."""
     source, start, end = split_span(spec)
-    if not _SYNTHETIC.fullmatch(source) and not is_remote(source):
+    if not (_SYNTHETIC.fullmatch(source) or _is_sample(source) or is_remote(source)):
         source = os.path.abspath(source)
     return f"{source}@{start}/{end}" if start or end else source
 
@@ -70,12 +75,18 @@ def split_span(spec: str) -> tuple[str, str, str]:
     if match := _SPAN.fullmatch(spec):
         return match["path"], match["start"], match["end"]
     source, _, span = spec.rpartition("@")
-    if Path(source).is_file() or _is_gridded(source) or _SYNTHETIC.fullmatch(source):
+    is_made_here = _SYNTHETIC.fullmatch(source) or _is_sample(source)
+    if Path(source).is_file() or _is_gridded(source) or is_made_here:
         raise InputError(
             f"span '{span}' of {source}: expected START/END with ISO times, either may be empty, "
             "such as @2016-07-11T21:00/2016-07-11T23:00 or @/2016-07-11T23:00"
         )
     return spec, "", ""
+
+
+def _is_sample(source: str) -> bool:
+    """A file or folder of that name, which one may have, is meant before."""
+    return source == SAMPLE and not Path(source).exists()
 
 
 def _is_gridded(source: str) -> bool:

@@ -62,6 +62,9 @@ function makeViews() {
     found.push({ label: `member ${member + 1}`, member, scale: about.scales.rain,
       values: (frame) => rates(arrays.rain, member * (numFrames - numPast) + frame - numPast) });
   }
+  if (arrays.later) {
+    found.push({ label: "observed later", scale: about.scales.rain, values: (frame) => rates(arrays.later, frame - numPast) });
+  }
   return found;
 }
 
@@ -262,8 +265,9 @@ function clock(seconds) {
   return new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ") + " UTC";
 }
 
-function pastRate(frame, pixel) {
-  return rateOf[arrays.past[frame * numPixels + pixel]];
+function seenRate(frame, pixel) {
+  const [images, image] = frame < numPast ? [arrays.past, frame] : [arrays.later, frame - numPast];
+  return rateOf[images[image * numPixels + pixel]];
 }
 
 // As numpy.quantile has them; NaN where any member has no value.
@@ -313,10 +317,10 @@ function seriesAt(pixel) {
     const value = of(frame);
     return Number.isNaN(value) ? null : value;
   });
-  const past = only(0, numPast, (frame) => pastRate(frame, pixel));
+  const seen = only(0, arrays.later ? numFrames : numPast, (frame) => seenRate(frame, pixel));
   const fan = minutes.map((_, frame) => frame < numPast ? [NaN, NaN, NaN] : quantiles(frame, pixel, [0.1, 0.5, 0.9]));
   const member = views[state.view].member ?? 0;
-  return [times, past, ...[2, 0, 1].map((at) => only(numPast, numFrames, (frame) => fan[frame][at])),
+  return [times, seen, ...[2, 0, 1].map((at) => only(numPast, numFrames, (frame) => fan[frame][at])),
     only(numPast, numFrames, (frame) => rateOf[memberCodes(member, frame, pixel)])];
 }
 
