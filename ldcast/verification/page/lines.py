@@ -6,17 +6,14 @@ A table is the content of `scores.json`. What it lacks, or has only nulls for, i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
+from ldcast.products.diagrams import Style
 
-Style = dict[str, Any]  # of a line, as `Axes.plot` takes it
+if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
+    from matplotlib.axis import Axis
 
 SINGLE_MEMBER = ("extrapolation", "persistence", "dry")
 # Baselines keep to grey, and differ by their dashes; in this order in legends, after the models.
@@ -29,25 +26,8 @@ BASELINE_STYLES: dict[str, Style] = {
 # Okabe and Ito's colours for the colour-blind, the dark ones first; markers for print in grey.
 MODEL_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODEL_MARKERS = "osD^vP"
-OBSERVED_STYLE = {"color": "black", "linestyle": "-", "linewidth": 2.2, "label": "observed"}
-GUIDE_STYLE = {"color": "#909090", "linewidth": 0.8, "zorder": 1}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A diagram: its title, one line on how to read it, and what draws it into empty axes."""
-
-    title: str
-    hint: str
-    draw: Callable[[Axes], None]
-
-
-class Line(NamedTuple):
-    """values: along the horizontal axis, NaN leaving a gap. band: the same, low and high."""
-
-    values: np.ndarray
-    style: Style
-    band: tuple[np.ndarray, np.ndarray] | None = None
+OBSERVED = "observed"
+OBSERVED_STYLE = {"color": "#000000", "linestyle": "-", "linewidth": 2.2, "label": OBSERVED}
 
 
 def line_styles(table: dict[str, Any]) -> dict[str, Style]:
