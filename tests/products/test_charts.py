@@ -150,6 +150,33 @@ def test_gaps_stay_or_are_bridged_and_zero_has_no_logarithm(opened, tmp_path) ->
 
 
 @needs_browser
+def test_a_band_is_drawn_where_it_is_known_and_can_be_switched_off(opened, tmp_path) -> None:
+    band = (np.array([1.0, NAN, 1, 1]), np.array([5.0, 5, 5, 5]))
+    line = Line(np.array([3.0, 3, 3, 3]), STYLE, band, "a")
+    drawn = Panel("t", "h", np.arange(4.0), (line,), "x", "y", (0, 3), (0, 10))
+    page = opened(write(tmp_path / "page.html", group(drawn)))
+
+    def is_coloured(x: float) -> bool:
+        """At a height of 4, between line and edge of the band."""
+        red, _, blue, alpha = page.evaluate(
+            """(x) => {
+                const { plot } = charts[0], canvas = plot.ctx.canvas;
+                const copy = new OffscreenCanvas(canvas.width, canvas.height);
+                const ink = copy.getContext("2d", { willReadFrequently: true });
+                ink.drawImage(canvas, 0, 0);
+                const at = [plot.valToPos(x, "x", true), plot.valToPos(4, "y", true)];
+                return [...ink.getImageData(...at.map(Math.round), 1, 1).data];
+            }""",
+            x,
+        )
+        return alpha > 0 and blue > red
+
+    assert [is_coloured(x) for x in (0.5, 1.5, 2.4)] == [False, False, True]
+    page.locator("#bands").uncheck()
+    assert not is_coloured(2.4)
+
+
+@needs_browser
 def test_a_slider_goes_through_the_versions_on_one_axis(opened, tmp_path) -> None:
     versions = tuple(panel([level, level + 1, level], is_stairs=True) for level in (0, 5, 9))
     slid = Group("histograms", "", (versions,), ("+5 min", "+10 min", "+15 min"), chosen=1)

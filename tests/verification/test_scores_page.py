@@ -196,3 +196,13 @@ def test_a_table_that_lacks_much_opens(opened, page_of, kind) -> None:
     headings = page.locator("h2").all_inner_texts()
     assert ("Reliability" in headings) == (kind in ("no intervals", "long names"))
     assert page.locator("b").count() <= 2  # a name's tags are text
+
+
+@needs_browser
+def test_values_of_long_names_stay_in_the_window(opened, page_of) -> None:
+    names = ("runs/" + 8 * "a-long-name-", "runs/<b>bold</b>")
+    page = opened(page_of(make_table(names)), viewport={"width": 340, "height": 800})
+    page.locator(".u-over").first.hover()
+    assert "<b>bold</b>" in page.inner_text("#values")
+    beside = page.locator("#values").bounding_box()
+    assert beside["x"] >= 0 and beside["x"] + beside["width"] <= 340
