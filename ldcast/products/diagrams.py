@@ -14,6 +14,8 @@ Style = dict[str, Any]  # of a line, as `Axes.plot` takes it; the colour in hexa
 Limits = tuple[float | None, float | None]  # None: where the data end
 
 NO_LIMITS: Limits = (None, None)
+# Okabe and Ito's colours for the colour-blind, the dark ones first.
+DISTINCT_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GUIDE_STYLE = {"color": "#909090", "linewidth": 0.8, "zorder": 1}
 DASHES = {"-": (), "--": (3.7, 1.6), ":": (1.0, 1.65)}  # in widths of the line, as matplotlib's
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ldcast.errors import InputError, run_script
 from ldcast.machine.files import open_atomically
 from ldcast.machine.folders import check_output_path
 from ldcast.products.charts import ChartsPage, Group, save_charts
-from ldcast.products.diagrams import Line, Panel, Style, draw_panel
+from ldcast.products.diagrams import DISTINCT_COLOURS, Line, Panel, Style, draw_panel
 from ldcast.products.plot import require_matplotlib
 from ldcast.training.metrics import METRICS_NAME, metrics_lines
 
@@ -64,8 +64,6 @@ DASHES: tuple[Style, ...] = (
     {"linestyle": "--", "linewidth": 1.5},
     {"linestyle": "-", "linewidth": 1.9},
 )
-# Okabe and Ito's for the colour-blind, the dark ones first.
-RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FEW_POINTS = 30  # a curve of fewer shows each
 PANEL_INCHES = (5.5, 2.2)
 
@@ -127,7 +125,11 @@ def _style(panel: MetricPanel, name: str, run: int | None) -> Style:
     label = {"label": panel.curves[name]}
     if run is None:
         return label | {"color": COLOURS[place], "linewidth": 1.5}
-    return label | {"color": RUN_COLOURS[run % len(RUN_COLOURS)]} | DASHES[place]
+    return label | {"color": _colour_of(run)} | DASHES[place]
+
+
+def _colour_of(run: int) -> str:
+    return DISTINCT_COLOURS[run % len(DISTINCT_COLOURS)]
 
 
 def _key(panel: MetricPanel, words: tuple[str, ...]) -> str:
@@ -169,12 +171,12 @@ def save_curves_page(runs: Sequence[Path], out: Path) -> None:
     panels = [panel for panel in curve_panels(curves) if panel.lines]
     _check_not_empty(panels, runs)
     styles = {
-        name: {"color": RUN_COLOURS[index % len(RUN_COLOURS)], "linewidth": 1.9, "label": name}
+        name: {"color": _colour_of(index), "linewidth": 1.9, "label": name}
         for index, name in enumerate(curves)
     }
     page = ChartsPage(
         title=f"Training of {', '.join(curves)}",
-        subtitle="values under the pointer, or with the arrow keys in a diagram",
+        subtitle=f"up to iteration {max(panel.x[-1] for panel in panels):g}",
         styles=styles if len(runs) > 1 else {},
         groups=(Group("", "", tuple((panel,) for panel in panels)),),
     )
@@ -193,7 +195,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     ]
 
 
-def _check_not_empty(panels: Sequence[Any], runs: Sequence[Path]) -> None:
+def _check_not_empty(panels: Sequence[object], runs: Sequence[Path]) -> None:
     if not panels:
         raise InputError(f"{runs[0] / METRICS_NAME} has no line yet: wait for the first validation")
 

@@ -90,6 +90,7 @@ def test_a_page_holds_the_curves_of_all_runs_and_needs_no_matplotlib(run, monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     main([str(run), str(other), "--out", str(run / "run.html")])
     panels = panels_of(run / "run.html")
+    assert about_of(run / "run.html")["subtitle"] == "up to iteration 10"
     assert list(panels) == ["loss", "CRPS, averaged weights, mm/h", "learning rate"]
     loss = panels["loss"]
     assert loss["x"] == [0, 5, 7, 10] and loss["y_scale"] == "log"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldcast.products.diagrams import Style
+from ldcast.products.diagrams import DISTINCT_COLOURS, Style
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.axis import Axis
@@ -23,9 +23,7 @@ BASELINE_STYLES: dict[str, Style] = {
     "persistence": {"color": "#7a7a7a", "linestyle": (0, (5, 2)), "linewidth": 1.3},
     "dry": {"color": "#7a7a7a", "linestyle": (0, (1, 1.5)), "linewidth": 1.5},
 }
-# Okabe and Ito's colours for the colour-blind, the dark ones first; markers for print in grey.
-MODEL_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MODEL_MARKERS = "osD^vP"
+MODEL_MARKERS = "osD^vP"  # for print in grey
 OBSERVED = "observed"
 OBSERVED_STYLE = {"color": "#000000", "linestyle": "-", "linewidth": 2.2, "label": OBSERVED}
 
@@ -35,7 +33,7 @@ def line_styles(table: dict[str, Any]) -> dict[str, Style]:
     models = [name for name in table["models"] if name not in BASELINE_STYLES]
     styles = {
         name: {
-            "color": MODEL_COLOURS[i % len(MODEL_COLOURS)],
+            "color": DISTINCT_COLOURS[i % len(DISTINCT_COLOURS)],
             "linewidth": 1.9,
             "marker": MODEL_MARKERS[i % len(MODEL_MARKERS)],
             "markersize": 4.5,
