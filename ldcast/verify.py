@@ -9,8 +9,9 @@ extrapolation and the STEPS ensemble with as many members. Ensembles of differen
 included, may be compared by fair_crps_* alone.
 
 Forecasts are kept in DIR/cache (--cache): an interrupted run resumes, and a further model
-takes the time of its own forecasts only. Writes DIR/scores.json and, where matplotlib is installed,
-the same as figures, with three cases to look at, in DIR/scores.png.
+takes the time of its own forecasts only. Writes DIR/scores.json, the same as figures, with three
+cases to look at, in DIR/scores.html, a page to explore in a browser, without a network, and, where
+matplotlib is installed, in DIR/scores.png. Of scores.json:
     lead_minutes, num_members, crop_size, seed, num_events, cases, wavelength_px, notes
     models: name -> score -> one number, histogram or curve per lead time; null where unknown
     interior: the same for pixels whose air came from inside the crop, by the case's mean motion
@@ -61,6 +62,7 @@ from ldcast.verification.report import (
     warn_of_blocks,
     warn_of_few_events,
 )
+from ldcast.verification.scores_page import save_scores_page
 from ldcast.verification.scoring import (
     BLOCK_SIZES,
     Record,
@@ -72,6 +74,7 @@ from ldcast.verification.seen import warn_of_training
 from ldcast.verification.skill import MIN_REFERENCE, mean_of_leads, skill
 
 SCORES_NAME = "scores.json"
+PAGE_NAME = "scores.html"
 FIGURES_NAME = "scores.png"
 
 
@@ -188,20 +191,23 @@ def main(argv: list[str] | None = None) -> None:
     records, motions = score_cases(forecasters, events, cases, flags.crop_size, device, cache)
     settings = {"num_members": flags.members, "crop_size": flags.crop_size, "seed": flags.seed}
     table = scores_table(records, cases, motions, settings, notes)
-    (flags.out / FIGURES_NAME).unlink(missing_ok=True)  # of an earlier run
+    for name in (PAGE_NAME, FIGURES_NAME):  # of an earlier run
+        (flags.out / name).unlink(missing_ok=True)
     write_text(flags.out / SCORES_NAME, json.dumps(table, indent=2, allow_nan=False) + "\n")
     print("", describe_scores(table), "", f"wrote {flags.out / SCORES_NAME}", sep="\n")
     print(f"forecasts are kept in {cache.folder}, {cache.size() / 1e6:.0f} MB in all")
 
+    shown = [
+        show_case(title, case, forecasters, events, flags.crop_size, device, cache)
+        for title, case in choose_shown(cases, records[flags.model[0]], records[REFERENCE]).items()
+    ]
+    save_scores_page(table, shown, flags.out / PAGE_NAME)
+    print(f"wrote {flags.out / PAGE_NAME}")
     try:
         require_matplotlib()
     except InputError as error:
         print(f"skipped: {FIGURES_NAME}: {error}")
         return
-    shown = [
-        show_case(title, case, forecasters, events, flags.crop_size, device, cache)
-        for title, case in choose_shown(cases, records[flags.model[0]], records[REFERENCE]).items()
-    ]
     draw_page(table, shown, flags.out / FIGURES_NAME)
     print(f"wrote {flags.out / FIGURES_NAME}")
 

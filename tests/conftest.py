@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pages import launched, open_page
 from stages import LOOP, Stage
 from tiny_models import tiny_model
 
@@ -50,6 +51,21 @@ def small_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `synthetic:SEED` names is of 32 x 32 pixels: 256 x 256 take seconds."""
     small = functools.partial(synthetic_event, height=32, width=32)
     monkeypatch.setattr(specs, "synthetic_event", small)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """For tests marked with `pages.needs_browser`."""
+    with launched() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens pages; at the end none may have said anything in its console or asked for more."""
+    said: list[str] = []
+    yield lambda path, **settings: open_page(browser, path, said, **settings)
+    assert said == []
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from pages import about_of
 
 from ldcast import verify
 from ldcast.config import TINY_AUTOENCODER, TINY_DIFFUSION, ModelConfig
@@ -214,12 +215,19 @@ def test_the_output_folder_is_tried_before_the_work(folder, tmp_path, capsys):
     assert "cannot write into" in capsys.readouterr().err
 
 
-def test_no_figures_without_matplotlib(folder, tmp_path, capsys, monkeypatch):
+def test_a_page_but_no_picture_without_matplotlib(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(verify, "require_matplotlib", plot.require_matplotlib)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     verify.main(arguments(folder, tmp_path))
-    assert "skipped: scores.png: pictures need matplotlib" in capsys.readouterr().out
-    assert (tmp_path / "scores.json").exists()
+    shown = capsys.readouterr().out
+    assert "skipped: scores.png: pictures need matplotlib" in shown
+    assert f"wrote {tmp_path / 'scores.html'}" in shown
+    about, table = about_of(tmp_path / "scores.html"), read_scores(tmp_path)
+    ((crps,), *_) = about["groups"][0]["panels"]
+    drawn = {line["name"]: line["values"] for line in crps["lines"]}
+    assert drawn == {name: of["fair_crps_1px"] for name, of in table["models"].items()}
+    assert "wettest" in about["cases"][0]["title"]
+    assert about["cases"][0]["sources"] == ["observed", "persistence", str(folder / "tiny")]
 
 
 def test_figures_and_the_cases_in_them(folder, tmp_path, capsys, monkeypatch):
@@ -258,10 +266,12 @@ def test_another_precision_is_another_forecast(folder, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-def test_the_picture_of_an_earlier_run_does_not_stay(folder, tmp_path):
-    (tmp_path / "scores.png").write_text("old")
+def test_picture_and_page_of_an_earlier_run_do_not_stay(folder, tmp_path, monkeypatch):
+    for name in ("scores.png", "scores.html"):
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(verify, "save_scores_page", lambda table, shown, path: None)
     verify.main(arguments(folder, tmp_path))
-    assert not (tmp_path / "scores.png").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "scores.json"}
 
 
 def test_spans_of_one_file_are_one_event(folder, tmp_path, capsys):

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldcast.machine.files import open_atomically
+from ldcast.products.diagrams import Panel, Style, draw_panel
 from ldcast.verification.page.by_lead import lead_panels
 from ldcast.verification.page.case_maps import ShownCase, case_blocks
+from ldcast.verification.page.contents import (
+    CASES_HINT,
+    CASES_TITLE,
+    LEADS_TITLE,
+    counts_of,
+    leads_hint,
+    small_print,
+    title_of,
+)
 from ldcast.verification.page.distributions import (
+    curve_leads,
     rank_panels,
     reliability_panels,
     spectrum_panels,
 )
 from ldcast.verification.page.layout import GREY, MARGIN, PAGE_WIDTH, Block, Sheet, stack
-from ldcast.verification.page.lines import (
-    BASELINE_STYLES,
-    OBSERVED_STYLE,
-    Panel,
-    Style,
-    line_styles,
-    short_name,
-)
+from ldcast.verification.page.lines import OBSERVED_STYLE, label_plainly, line_styles
 
 if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
     from matplotlib.figure import Figure
@@ -59,26 +62,15 @@ def make_page(table: dict[str, Any], shown: Sequence[ShownCase]) -> Figure:
     """The figure, not written yet."""
     blocks = [_heading(table), *_score_blocks(table)]
     if shown:
-        hint = "the radar, and what was forecast; a member is one way in which it could go"
-        blocks.append(_section("Cases to look at", hint))
+        blocks.append(_section(CASES_TITLE, CASES_HINT))
     blocks += [block for case in shown for block in case_blocks(case, line_styles(table))]
     return stack([*blocks, _foot(table)])
 
 
 def _heading(table: dict[str, Any]) -> Block:
-    models = [short_name(name) for name in table["models"] if name not in BASELINE_STYLES]
-    what = ", ".join(models) if len(models) <= 3 else f"{len(models)} models"
-    numbers = {
-        "case": len(table["cases"]),
-        "event": table["num_events"],
-        "member": table["num_members"],
-    }
-    counts = ", ".join(f"{n} {noun}{'s' * (n != 1)}" for noun, n in numbers.items())
-
     def draw(sheet: Sheet, top: float) -> None:
-        title = f"Verification of {what or 'baselines'}"
-        sheet.text(MARGIN, top + 0.15, title, fontsize=16, fontweight="bold")
-        sheet.text(MARGIN, top + 0.47, counts, fontsize=10, color=GREY)
+        sheet.text(MARGIN, top + 0.15, title_of(table), fontsize=16, fontweight="bold")
+        sheet.text(MARGIN, top + 0.47, counts_of(table), fontsize=10, color=GREY)
 
     return Block(0.75, draw)
 
@@ -115,13 +107,7 @@ def _legend(styles: list[Style]) -> Block:
 
 
 def _foot(table: dict[str, Any]) -> Block:
-    """Small print: how many cases of which event, the time that forecasts took, and the notes."""
-    cases = Counter(case["event"] for case in table["cases"])
-    lines = ["Cases: " + ", ".join(f"{number} of {event}" for event, number in cases.items())]
-    if seconds := table.get("seconds_per_forecast"):
-        times = ", ".join(f"{name} {value:.3g}" for name, value in seconds.items() if value)
-        lines.append(f"Median seconds per forecast: {times}")
-    lines = [row for line in [*lines, *table["notes"]] for row in textwrap.wrap(line, 200)]
+    lines = [row for line in small_print(table) for row in textwrap.wrap(line, 200)]
 
     def draw(sheet: Sheet, top: float) -> None:
         sheet.text(MARGIN, top + 0.2, "\n".join(lines), fontsize=8.5, color=GREY, linespacing=1.4)
@@ -136,16 +122,12 @@ def _score_blocks(table: dict[str, Any]) -> list[Block]:
     styles = line_styles(table)
     blocks = []
     if panels := lead_panels(table):
-        hint = (
-            "means over the pixels of all cases; persistence, dry and extrapolation have one "
-            "member, and only the fair CRPS compares ensembles of any size"
-        )
-        if level := (table.get("intervals") or {}).get("level"):
-            hint += f"; bands: {level:.0%} bootstrap intervals"
-        blocks += [_section("Scores by lead time", hint), _legend(list(styles.values()))]
+        blocks += [_section(LEADS_TITLE, leads_hint(table)), _legend(list(styles.values()))]
         blocks += _panel_rows(panels, PANELS_PER_ROW, PANEL_HEIGHT)
-    ranks, reliability = rank_panels(table), reliability_panels(table)
-    spectra = spectrum_panels(table)
+    leads = curve_leads(table)
+    ranks = [panel for row in rank_panels(table, leads) for panel in row if panel.lines]
+    spectra = [panel for panel in spectrum_panels(table, leads) if panel.lines]
+    reliability = reliability_panels(table)
     groups = {"ranks": ranks, "reliability": reliability, "spectra": spectra}
     if drawn := [name for name, panels in groups.items() if panels]:
         shown = [style for name, style in styles.items() if name not in ("persistence", "dry")]
@@ -170,7 +152,11 @@ def _draw_panels(
         left = MARGIN + i * width + AXES_LEFT
         axes_width, axes_height = width - AXES_LEFT - AXES_RIGHT, height - AXES_TOP - AXES_BOTTOM
         axes = sheet.axes(left, top + AXES_TOP, axes_width, axes_height)
-        panel.draw(axes)
+        draw_panel(panel, axes)
+        if panel.x_scale == "log":
+            label_plainly(axes.xaxis)
+        if panel.y_scale == "log":
+            label_plainly(axes.yaxis)
         axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold", pad=17)
         above = {"xycoords": "axes fraction", "textcoords": "offset points"}
         axes.annotate(panel.hint, (0, 1), (0, 5), **above, fontsize=8, color=GREY)

@@ -1,20 +1,16 @@
 """The page to explore: what is packed comes back, it stays small, and a browser shows it."""
 
-import base64
-import functools
-import json
 import re
-import shutil
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import FETCHES, about_of, arrays_of, needs_browser, rates
 
 from ldcast.errors import InputError
 from ldcast.motion import UPSTREAM_OBSERVED, UPSTREAM_UNKNOWN
 from ldcast.products import explorer
-from ldcast.products.explorer import rate_codes
+from ldcast.products.packing import rate_codes
 from ldcast.products.plot import plot_forecast
 
 ISSUE_TIME = np.datetime64("2016-07-11T22:00")
@@ -43,29 +39,7 @@ def write(path: Path, past: np.ndarray, rain: np.ndarray, **more) -> Path:
 
 
 def read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """What the page says about itself, and its arrays, undone as its script does."""
-    page = path.read_text(encoding="utf-8")
-    about = json.loads(re.search(r'id="about">(.*?)</script>', page, re.DOTALL)[1])
-    packed = base64.b64decode(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
-    height, width = about["shape"]
-    images = np.frombuffer(zlib.decompress(packed, -15), np.uint8).reshape(-1, height, width)
-    codes = np.zeros((len(images), height + 1, width + 1), int)
-    for row in range(height):
-        for column in range(width):
-            left, above = codes[:, row + 1, column], codes[:, row, column + 1]
-            plane = left + above - codes[:, row, column]
-            expected = np.clip(plane, np.minimum(left, above), np.maximum(left, above))
-            codes[:, row + 1, column + 1] = (images[:, row, column] + expected) % 256
-    codes, arrays, start = codes[:, 1:, 1:], {}, 0
-    for name, count in about["arrays"]:
-        arrays[name] = codes[start : start + count]
-        start += count
-    return about, arrays
-
-
-def rates(codes: np.ndarray, about: dict) -> np.ndarray:
-    wet = about["lowest_rate"] * 10 ** ((codes - 1) * about["step_db"] / 10)
-    return np.where(codes == 255, np.nan, np.where(codes == 0, 0, wet))
+    return about_of(path), arrays_of(path)
 
 
 @pytest.mark.core
@@ -108,8 +82,7 @@ def test_the_page_is_alone_and_says_what_was_done(tmp_path, monkeypatch) -> None
     if np.isfinite(rows).all():
         shown = rates(arrays["rain"], about)[0, 2, 2]
         assert shown == pytest.approx(rows.mean() if rows.mean() >= 0.1 else 0, rel=0.2)
-    page = path.read_text()
-    assert not re.search(r'(src|href)="|@import|url\(|fetch\(|XMLHttpRequest', page)
+    assert not re.search(FETCHES, path.read_text())
 
 
 def test_sixteen_members_of_256_pixels_take_five_megabytes(tmp_path) -> None:
@@ -139,47 +112,6 @@ def test_it_needs_no_matplotlib(tmp_path, monkeypatch) -> None:
 
 
 # ---- in a browser --------------------------------------------------------------------------------
-
-
-@functools.cache
-def reason_for_none() -> str:
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ModuleNotFoundError:
-        return "playwright is not installed"
-    return "" if shutil.which("chromium") else "there is no chromium"
-
-
-needs_browser = pytest.mark.skipif(bool(reason_for_none()), reason=reason_for_none())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens pages; at the end none may have said anything in its console."""
-    said = []
-
-    def open_page(path: Path, **settings):
-        page = browser.new_context(**settings).new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
-        return page
-
-    yield open_page
-    assert said == []
 
 
 def point_at(page, row: int, column: int, shape: tuple[int, int]) -> None:

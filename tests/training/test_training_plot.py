@@ -1,8 +1,10 @@
 """Loss curves from metrics.jsonl."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from pages import about_of, needs_browser
 
 from ldcast.errors import InputError
 from ldcast.training.plot import main, read_curves
@@ -67,3 +69,73 @@ def test_a_run_without_a_line_is_named(run: Path) -> None:
 def test_a_folder_without_metrics_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.jsonl does not exist"):
         read_curves(tmp_path)
+
+
+def panels_of(path: Path) -> dict[str, dict]:
+    (group,) = about_of(path)["groups"]
+    return {panel["title"]: panel for (panel,) in group["panels"]}
+
+
+def of_run(panel: dict, run: str, note: str = "") -> dict[int, float]:
+    """Iteration -> value, where there is one."""
+    (line,) = (line for line in panel["lines"] if (line["name"], line["note"]) == (run, note))
+    pairs = zip(panel["x"], line["values"], strict=True)
+    return {iteration: value for iteration, value in pairs if value is not None}
+
+
+def test_a_page_holds_the_curves_of_all_runs_and_needs_no_matplotlib(run, monkeypatch) -> None:
+    other = run / "other"
+    other.mkdir()
+    (other / "metrics.jsonl").write_text('{"iteration": 7, "loss": 3.0, "val_crps_ema": 0.3}\n')
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    main([str(run), str(other), "--out", str(run / "run.html")])
+    panels = panels_of(run / "run.html")
+    assert about_of(run / "run.html")["subtitle"] == "up to iteration 10"
+    assert list(panels) == ["loss", "CRPS, averaged weights, mm/h", "learning rate"]
+    loss = panels["loss"]
+    assert loss["x"] == [0, 5, 7, 10] and loss["y_scale"] == "log"
+    assert of_run(loss, run.name, "training") == {5: 1.5, 10: 1.0}
+    assert of_run(loss, run.name, "validation, averaged weights") == {0: 2.5}
+    assert of_run(loss, "other", "training") == {7: 3.0}
+    colours = {line["name"]: line["colour"] for line in loss["lines"]}
+    assert len(set(colours.values())) == 2
+    legend = about_of(run / "run.html")["legend"]
+    assert {entry["name"]: entry["colour"] for entry in legend} == colours
+
+
+def test_runs_of_one_name_can_be_told_apart(run: Path) -> None:
+    for folder in ("a/stage2", "b/stage2"):
+        (run / folder).mkdir(parents=True)
+        (run / folder / "metrics.jsonl").write_text(LINES)
+    runs = [str(run / folder) for folder in ("a/stage2", "b/stage2", "b/stage2")]
+    main([*runs, "--out", str(run / "run.html")])
+    names = [entry["name"] for entry in about_of(run / "run.html")["legend"]]
+    assert names == [*runs[:2], f"{runs[2]} (2)"]
+
+
+def test_other_endings_and_empty_runs_are_refused_for_pages_too(run: Path) -> None:
+    with pytest.raises(InputError, match=r"expected \.png or \.html"):
+        main([str(run), "--out", str(run / "run.htm")])
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match="no line yet"):
+        main([str(run), "--out", str(run / "run.html")])
+    assert not (run / "run.html").exists()
+
+
+@needs_browser
+def test_a_run_can_be_switched_off(run: Path, opened) -> None:
+    other = run / "other"
+    other.mkdir()
+    (other / "metrics.jsonl").write_text(
+        LINES.replace("1.5", "4.5") + '{"iteration": 12, "loss": null}'
+    )
+    main([str(run), str(other), "--out", str(run / "run.html")])
+    page = opened(run / "run.html")
+    picture = "charts[0].plot.ctx.canvas.toDataURL()"
+    before, highest = page.evaluate(picture), page.evaluate("charts[0].plot.scales.y.max")
+    page.locator("#switches input[data-name=other]").uncheck()
+    assert page.evaluate(picture) != before
+    assert page.evaluate("charts[0].plot.scales.y.max") < highest
+    page.evaluate("charts[0].holder.focus()")
+    page.keyboard.press("ArrowRight")
+    assert all(run.name in text for text in page.locator("#values div").all_inner_texts())

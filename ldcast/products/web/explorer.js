@@ -1,47 +1,14 @@
 "use strict";
 // What the page shows is drawn here; what it holds is packed by ldcast/products/explorer.py.
+// Before it: uPlot, packing.js and maps.js.
 
+const element = (id) => document.getElementById(id);
 const about = JSON.parse(document.getElementById("about").textContent);
 const [rows, columns] = about.shape, numPixels = rows * columns;
 const numPast = about.past_minutes.length, minutes = [...about.past_minutes, ...about.lead_minutes];
 const numFrames = minutes.length, numMembers = about.num_members;
-const NO_DATA = 255;
-const element = (id) => document.getElementById(id);
 
-// mm/h of each code: 0 is dry, code 1 the lowest rate, each next one `step_db` more.
-const rateOf = Float32Array.from({ length: 256 }, (_, code) =>
-  code === NO_DATA ? NaN : code === 0 ? 0 : about.lowest_rate * 10 ** ((code - 1) * about.step_db / 10));
-
-// ---- unpacking ---------------------------------------------------------------------------------
-
-async function unpack() {
-  const packed = Uint8Array.from(atob(element("data").textContent), (c) => c.charCodeAt(0));
-  element("data").remove();
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  for (let start = 0; start < bytes.length; start += numPixels) undoPrediction(bytes, start);
-  const arrays = {};
-  let start = 0;
-  for (const [name, count] of about.arrays) {
-    arrays[name] = bytes.subarray(start, start += count * numPixels);
-  }
-  return arrays;
-}
-
-// Each pixel was stored as what differs from what its neighbours let expect (LOCO-I's median).
-function undoPrediction(bytes, start) {
-  for (let row = 0; row < rows; row++) {
-    let left = 0, corner = 0;
-    for (let place = start + row * columns, end = place + columns; place < end; place++) {
-      const above = row ? bytes[place - columns] : 0;
-      const low = left < above ? left : above, high = left < above ? above : left;
-      const plane = left + above - corner;
-      const expected = plane < low ? low : plane > high ? high : plane;
-      left = bytes[place] = bytes[place] + expected & 255;
-      corner = above;
-    }
-  }
-}
+const rateOf = ratesOfCodes(about);
 
 // ---- what there is to see ----------------------------------------------------------------------
 
@@ -119,28 +86,9 @@ const canvas = element("rain"), image = document.createElement("canvas");
 image.width = columns;
 image.height = rows;
 
-function classOf(value, bounds) {
-  let place = -1;
-  while (place + 1 < bounds.length && value >= bounds[place + 1]) place++;
-  return place;
-}
-
-function colourOf(value, scale) {
-  if (Number.isNaN(value)) return [0, 0, 0, 0];
-  const place = Math.min(classOf(value, scale.bounds), scale.colours.length - 1);
-  const hex = place < 0 ? about.dry_colour : scale.colours[place];
-  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).concat(255);
-}
-
 function paint() {
   const view = viewAt(state.frame), values = view.values(state.frame);
-  const pixels = image.getContext("2d").createImageData(columns, rows), known = new Map();
-  values.forEach((value, pixel) => {
-    const key = Number.isNaN(value) ? "none" : Math.min(classOf(value, view.scale.bounds), view.scale.colours.length - 1);
-    if (!known.has(key)) known.set(key, colourOf(value, view.scale));
-    pixels.data.set(known.get(key), 4 * pixel);
-  });
-  image.getContext("2d").putImageData(pixels, 0, 0);
+  paintValues(image, values, view.scale, about.dry_colour);
 
   const ratio = window.devicePixelRatio || 1;
   const shape = rows * about.pixel_aspect / columns;
@@ -149,7 +97,7 @@ function paint() {
   Object.assign(canvas, { width, height });
   Object.assign(canvas.style, { width: `${shownWidth}px`, height: `${shownWidth * shape}px` });
   const draw = canvas.getContext("2d");
-  draw.fillStyle = hatch(draw, "#e2e2e2", "#9a9a9a");
+  draw.fillStyle = hatch(draw);
   draw.fillRect(0, 0, width, height);
   draw.imageSmoothingEnabled = false;
   draw.drawImage(image, 0, 0, width, height);
@@ -160,24 +108,8 @@ function paint() {
   drawMark(draw, columns / width);
   draw.restore();
   drawScaleBar(draw, width, height, ratio);
-  drawLegend(view.scale);
+  drawLegend(element("legend"), view.scale, about.dry_colour);
   describe(view, values);
-}
-
-function hatch(draw, ground, line) {
-  const tile = document.createElement("canvas");
-  tile.width = tile.height = 8;
-  const on = tile.getContext("2d");
-  on.fillStyle = ground;
-  on.fillRect(0, 0, 8, 8);
-  on.strokeStyle = line;
-  for (const shift of [-8, 0, 8]) {
-    on.beginPath();
-    on.moveTo(shift, 8);
-    on.lineTo(shift + 8, 0);
-    on.stroke();
-  }
-  return draw.createPattern(tile, "repeat");
 }
 
 function isDoubtful(frame, pixel) {
@@ -235,24 +167,6 @@ function drawScaleBar(draw, width, height, ratio) {
   draw.fillStyle = "#202020";
   draw.fillRect(left, bottom - 3 * ratio, long, 3 * ratio);
   draw.fillText(label, left, bottom - 8 * ratio);
-}
-
-function drawLegend(scale) {
-  const legend = element("legend");
-  if (legend.dataset.label === scale.label) return;
-  legend.dataset.label = scale.label;
-  const box = (colour, label) => {
-    const span = document.createElement("span"), swatch = document.createElement("i");
-    swatch.style.background = colour;
-    span.append(label, swatch);
-    return span;
-  };
-  const none = box("repeating-linear-gradient(135deg, #e2e2e2 0 4px, #9a9a9a 4px 5px)", "no data");
-  const name = document.createElement("b");
-  name.textContent = scale.label;
-  none.className = "wide";
-  legend.replaceChildren(none, box(about.dry_colour, "0"),
-    ...scale.colours.map((colour, index) => box(colour, scale.bound_labels[index])), name);
 }
 
 // ---- one place ---------------------------------------------------------------------------------
@@ -425,6 +339,10 @@ function start() {
   document.documentElement.dataset.ready = "yes";
 }
 
-unpack().then((found) => { arrays = found; start(); }).catch((error) => {
+unpack(element("data").textContent, about.shape, about.arrays).then((found) => {
+  arrays = found;
+  element("data").remove();
+  start();
+}).catch((error) => {
   element("title").textContent = `This page could not be read (${error}); make it again, or take a newer browser.`;
 });

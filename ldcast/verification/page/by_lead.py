@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ldcast.motion import MIN_INTERIOR_SHARE
+from ldcast.products.diagrams import NO_LIMITS, Guide, Limits, Line, Panel, Style
 from ldcast.verification.forecasters import REFERENCE
 from ldcast.verification.page.lines import (
-    GUIDE_STYLE,
-    Line,
-    Panel,
-    Style,
     ensemble_styles,
     known,
-    label_plainly,
     line_styles,
     look_up,
     nearest_size,
     score_names,
 )
-
-if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
-    from matplotlib.axes import Axes
 
 LOWER, HIGHER = "lower is better", "higher is better"
 PERFECT = f"{HIGHER}, 1 is perfect"
@@ -59,7 +51,7 @@ def _score_panel(
     table: dict[str, Any], score: str, title: str, hint: str, unit: str
 ) -> Panel | None:
     lines = _score_lines(table, "models", score, line_styles(table))
-    return Panel(title, hint, _lead_drawing(table, unit, lines)) if lines else None
+    return _lead_panel(table, title, hint, unit, lines) if lines else None
 
 
 def _nearest_panel(
@@ -80,9 +72,11 @@ def _interior_panel(table: dict[str, Any]) -> Panel | None:
     lines = [line._replace(values=np.where(is_small, np.nan, line.values)) for line in lines]
     thin = {"linestyle": ":", "linewidth": 1.2, "marker": ""}
     whole = _score_lines(table, "models", "fair_crps_1px", ensemble_styles(table))
-    lines += [Line(line.values, line.style | thin) for line in whole]
+    lines += [
+        line._replace(style=line.style | thin, band=None, note="whole crops") for line in whole
+    ]
     hint = f"{LOWER}; thin dots: whole crops"
-    return Panel("fair CRPS, 1 px, interior", hint, _lead_drawing(table, "mm/h", lines))
+    return _lead_panel(table, "fair CRPS, 1 px, interior", hint, "mm/h", lines)
 
 
 def _skill_panels(table: dict[str, Any]) -> list[Panel]:
@@ -93,9 +87,9 @@ def _skill_panels(table: dict[str, Any]) -> list[Panel]:
     }
     values = [line.values for lines in curves.values() for line in lines]
     lowest = np.nanmin(values) if values else 0
-    limits = {"ylim": (max(WORST_SKILL, min(lowest, 0) - 0.05), None)}  # of both, to compare them
+    limits = (max(WORST_SKILL, min(lowest, 0) - 0.05), None)  # of both, to compare them
     return [
-        Panel(title, f"{HIGHER}, 0 = {REFERENCE}", _lead_drawing(table, "skill", lines, limits))
+        _lead_panel(table, title, f"{HIGHER}, 0 = {REFERENCE}", "skill", lines, limits)
         for title, lines in curves.items()
         if lines
     ]
@@ -107,7 +101,7 @@ def _skill_lines(table: dict[str, Any], kind: str) -> list[Line]:
         skill = look_up(table, "skill", name, REFERENCE, "fair_crps_1px") or {}
         values = known(skill.get(kind))
         if name != REFERENCE and values is not None:
-            lines.append(Line(values, style, _band(skill) if kind == "pooled" else None))
+            lines.append(Line(values, style, _band(skill) if kind == "pooled" else None, name))
     return lines
 
 
@@ -116,17 +110,19 @@ def _spread_panel(table: dict[str, Any]) -> Panel | None:
     lines = _score_lines(table, "models", "rmse", styles)
     widened = np.sqrt((table["num_members"] + 1) / table["num_members"])  # see SpreadScore
     for line in _score_lines(table, "models", "spread", styles):
-        lines.append(Line(widened * line.values, line.style | {"linestyle": (0, (5, 2))}))
+        dashed = line.style | {"linestyle": (0, (5, 2))}
+        lines.append(Line(widened * line.values, dashed, name=line.name, note="spread"))
     title, hint = "error (solid) and spread (dashed)", f"error {LOWER}; spread should equal it"
-    return Panel(title, hint, _lead_drawing(table, "mm/h", lines)) if lines else None
+    return _lead_panel(table, title, hint, "mm/h", lines) if lines else None
 
 
 def _divergence_panel(table: dict[str, Any], size: int) -> Panel | None:
     lines = _score_lines(table, "models", f"rank_divergence_{size}px", ensemble_styles(table))
     if not any((line.values > 0).any() for line in lines):
         return None
-    drawing = _lead_drawing(table, "divergence from flat", lines, {"yscale": "log"})
-    return Panel(f"rank divergence, {size} px", f"{LOWER}, 0 is flat", drawing)
+    title, hint = f"rank divergence, {size} px", f"{LOWER}, 0 is flat"
+    unit = "divergence from flat"
+    return _lead_panel(table, title, hint, unit, lines, NO_LIMITS, y_scale="log")
 
 
 def _score_lines(
@@ -141,7 +137,7 @@ def _score_lines(
         values = known(look_up(table, part, name, score))
         if values is not None:
             band = _band(look_up(table, "intervals", part, name, score) or {})
-            lines.append(Line(values, style, band))
+            lines.append(Line(values, style, band, name))
     return lines
 
 
@@ -150,23 +146,25 @@ def _band(interval: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _lead_drawing(
-    table: dict[str, Any], unit: str, lines: list[Line], settings: dict[str, Any] | None = None
-) -> Callable[[Axes], None]:
-    """settings: of the axes; without, the vertical one starts at zero."""
-    minutes = table["lead_minutes"]
-
-    def draw(axes: Axes) -> None:
-        for values, style, band in lines:
-            axes.plot(minutes, values, **style)
-            if band is not None:
-                shade = 0.2 if style.get("marker") else 0.1  # models' bands before baselines'
-                axes.fill_between(minutes, *band, color=style["color"], alpha=shade, linewidth=0)
-        axes.set(xlabel="lead time, min", ylabel=unit, xlim=(0, 1.02 * minutes[-1]))
-        axes.set(**({"ylim": (0, None)} if settings is None else settings))
-        if axes.get_yscale() == "log":
-            label_plainly(axes.yaxis)
-        elif axes.get_ylim()[0] < 0:
-            axes.axhline(0, **GUIDE_STYLE)
-
-    return draw
+def _lead_panel(
+    table: dict[str, Any],
+    title: str,
+    hint: str,
+    unit: str,
+    lines: list[Line],
+    limits: Limits = (0, None),
+    y_scale: str = "linear",
+) -> Panel:
+    minutes = np.array(table["lead_minutes"], dtype=np.float64)
+    return Panel(
+        title,
+        hint,
+        minutes,
+        tuple(lines),
+        x_label="lead time, min",
+        y_label=unit,
+        x_limits=(0, 1.02 * minutes[-1]),
+        y_limits=limits,
+        y_scale=y_scale,
+        guides=(Guide((0, 0)),) if (limits[0] or 0) < 0 else (),
+    )

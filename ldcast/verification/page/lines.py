@@ -6,17 +6,14 @@ A table is the content of `scores.json`. What it lacks, or has only nulls for, i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
+from ldcast.products.diagrams import DISTINCT_COLOURS, Style
 
-Style = dict[str, Any]  # of a line, as `Axes.plot` takes it
+if TYPE_CHECKING:  # matplotlib is an extra, imported where it is used
+    from matplotlib.axis import Axis
 
 SINGLE_MEMBER = ("extrapolation", "persistence", "dry")
 # Baselines keep to grey, and differ by their dashes; in this order in legends, after the models.
@@ -26,28 +23,9 @@ BASELINE_STYLES: dict[str, Style] = {
     "persistence": {"color": "#7a7a7a", "linestyle": (0, (5, 2)), "linewidth": 1.3},
     "dry": {"color": "#7a7a7a", "linestyle": (0, (1, 1.5)), "linewidth": 1.5},
 }
-# Okabe and Ito's colours for the colour-blind, the dark ones first; markers for print in grey.
-MODEL_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MODEL_MARKERS = "osD^vP"
-OBSERVED_STYLE = {"color": "black", "linestyle": "-", "linewidth": 2.2, "label": "observed"}
-GUIDE_STYLE = {"color": "#909090", "linewidth": 0.8, "zorder": 1}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A diagram: its title, one line on how to read it, and what draws it into empty axes."""
-
-    title: str
-    hint: str
-    draw: Callable[[Axes], None]
-
-
-class Line(NamedTuple):
-    """values: along the horizontal axis, NaN leaving a gap. band: the same, low and high."""
-
-    values: np.ndarray
-    style: Style
-    band: tuple[np.ndarray, np.ndarray] | None = None
+MODEL_MARKERS = "osD^vP"  # for print in grey
+OBSERVED = "observed"
+OBSERVED_STYLE = {"color": "#000000", "linestyle": "-", "linewidth": 2.2, "label": OBSERVED}
 
 
 def line_styles(table: dict[str, Any]) -> dict[str, Style]:
@@ -55,7 +33,7 @@ def line_styles(table: dict[str, Any]) -> dict[str, Style]:
     models = [name for name in table["models"] if name not in BASELINE_STYLES]
     styles = {
         name: {
-            "color": MODEL_COLOURS[i % len(MODEL_COLOURS)],
+            "color": DISTINCT_COLOURS[i % len(DISTINCT_COLOURS)],
             "linewidth": 1.9,
             "marker": MODEL_MARKERS[i % len(MODEL_MARKERS)],
             "markersize": 4.5,
