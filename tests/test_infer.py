@@ -135,16 +135,25 @@ def test_without_data_the_seed_makes_the_rain() -> None:
 
 def test_the_sample_is_radar_with_images_after_the_issue_time() -> None:
     past, later = radar_of(
-        parse_flags("", ["--data", "sample", "--issue-time", "2016-08-28T10:15"])
+        parse_flags("", ["--data", "sample", "--issue-time", "2016-08-28T10:15", "--plot", "a.png"])
     )
     assert past.name == "meteonet_20160828" and past.rain_rate.shape == (4, 256, 256)
     assert 10 < np.nanmax(past.rain_rate) < 100 and "Etalab" in str(past.grid["licence"])
     assert later.shape == (20, 256, 256)
     has_data = np.isfinite(later).any((1, 2))
     assert has_data.tolist() == [True] * 11 + [False] * 9  # up to 11:10
-    assert radar_of(parse_flags("", ["--data", "sample"])).later is None
+    assert radar_of(parse_flags("", ["--data", "sample", "--plot", "a.png"])).later is None
     spanned = parse_flags("", ["--data", "sample@/2016-08-28T10:40"])
     assert radar_of(spanned).past.time[-1] == np.datetime64("2016-08-28T10:35")
+
+
+def test_blank_images_after_the_issue_time_are_none(call, event) -> None:
+    rain_rate = event.rain_rate.copy()
+    rain_rate[4:] = np.nan
+    save_changed(event, rain_rate=rain_rate)
+    given = parse_flags("", ["--data", "event.npz", "--plot", "a.png"])
+    past, later = radar_of(given)
+    assert past.time[-1] == event.time[3] and later is None
 
 
 def test_a_file_called_sample_comes_first(tmp_path, monkeypatch) -> None:

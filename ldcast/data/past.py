@@ -53,7 +53,7 @@ def later_frames(
 ) -> np.ndarray | None:
     """What was observed after a forecast was issued: (num_frames, H, W) float32 mm/h.
 
-    minutes: between frames. NaN all over where a frame is missing; None where all are.
+    minutes: between frames. NaN all over where a frame is missing; None where none has any data.
     """
     times = issue_time + np.timedelta64(60 * minutes, "s") * np.arange(1, num_frames + 1)
     is_there = np.isin(times, event.time)
@@ -62,7 +62,7 @@ def later_frames(
     later = np.full((num_frames, *event.rain_rate.shape[1:]), np.nan, np.float32)
     found = event.select(np.searchsorted(event.time, times[is_there]))
     later[is_there] = as_float32(found.rain_rate)
-    return later
+    return later if np.isfinite(later).any() else None
 
 
 def _newest_issue_time(event: RainEvent, frames: FrameConfig) -> np.datetime64:

@@ -30,16 +30,17 @@ class Radar(NamedTuple):
 def radar_of(flags: argparse.Namespace) -> Radar:
     """The images that the model, `flags.frames`, starts from, and those that came after.
 
-    Of a folder of frames only those are read that it starts from.
+    The latter only for a picture; of a folder of frames only those are read that it starts from.
     Raises InputError where --data does not have them.
     """
     issue_time = parse_time(flags.issue_time) if flags.issue_time else None
     frames = flags.frames
+    num_later = flags.lead_minutes // frames.minutes_per_frame if flags.plot else 0
     how = reading_of(flags, frames.minutes_per_frame)
     read = reader_with(READERS.get(flags.reader, read_event), how)
     if not flags.reader:
         spec = f"synthetic:{flags.seed}" if flags.data is None else flags.data
-        event = read(for_one_forecast(spec, how, frames, issue_time))
+        event = read(for_one_forecast(spec, how, frames, issue_time, num_later))
     else:
         path = Path(flags.data)
         _check_exists(path)
@@ -49,8 +50,9 @@ def radar_of(flags: argparse.Namespace) -> Radar:
             event = frames_of_folder(path, read, frames, issue_time)
     check_grid(event.grid)
     past = past_event(event, frames, issue_time)
-    num_frames, minutes = flags.lead_minutes // frames.minutes_per_frame, frames.minutes_per_frame
-    return Radar(past, later_frames(event, past.time[-1], num_frames, minutes))
+    if not num_later:
+        return Radar(past, None)
+    return Radar(past, later_frames(event, past.time[-1], num_later, frames.minutes_per_frame))
 
 
 def _check_exists(path: Path) -> None:

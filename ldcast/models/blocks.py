@@ -37,13 +37,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int = 1) -> Tens
     half as quick as oneDNN. So where no gradients are wanted, which oneDNN is slow at, they are
     convolutions of kernel 1.
     """
-    if torch.is_grad_enabled() or not _is_for_onednn(x, weight):
+    if torch.is_grad_enabled() or not x.numel() or not _is_for_onednn(x, weight):
         if num_groups == 1:
             return nn.functional.linear(x, weight, bias)
         groups = x.reshape(-1, num_groups, weight.shape[1]).transpose(0, 1)
         matrices = weight.unflatten(0, (num_groups, -1)).mT
         y = torch.baddbmm(bias.unflatten(0, (num_groups, 1, -1)), groups, matrices)
-        return y.transpose(0, 1).reshape(*x.shape[:-1], -1)
+        return y.transpose(0, 1).reshape(*x.shape[:-1], len(bias))
     rows = x.reshape(1, 1, 1, -1, x.shape[-1]).movedim(-1, 1)  # (1, C, 1, 1, M), as it lies
     kernel = weight[:, :, None, None, None]
     ones, zeros = (1, 1, 1), (0, 0, 0)

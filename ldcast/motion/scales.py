@@ -71,10 +71,12 @@ def prognosis(past: Tensor, motion: Tensor, num_frames: int) -> Prognosis:
     frames, seen = _aligned(past, motion)
     frames, seen = frames[:, rows, columns].pow(POWER), seen[rows, columns]
     images = list(islice(_images(*_scales(frames, seen)), num_frames))
+    highest = frames.max()  # scales that swing are not to add up to more than there was
     known = ~past[-1, rows, columns].isnan()
     whole = past.new_full((2, num_frames, *past.shape[1:]), torch.nan, dtype=torch.float32)
     whole[:, :, rows, columns] = torch.stack(images, dim=1).where(known, torch.nan)
-    return Prognosis(whole[0].clamp(min=0).pow(1 / POWER), whole[1])
+    rain_rate = whole[0].clamp(min=0).minimum(highest).pow(1 / POWER)
+    return Prognosis(rain_rate, whole[1])
 
 
 def _aligned(past: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +111,8 @@ def _scale(part: Tensor, seen: Tensor, width: float) -> _Scale:
     none = FLOOR * weight + TINY
     lag_1 = ((recent + earlier) / (now * then + then * first + none)).clamp(0, MAX_CORRELATION)
     lag_2 = both / (now * first + none)
+    # As large as the newest: rain that grew is not to grow on, for nothing says until when.
+    before = before * now / (then + none.sqrt())
     # Of no process of second order is it less; a little more, so that what is added has a size.
     least = 2 * lag_1.square() - 1 + (1 - MAX_CORRELATION**2) / 10
     lag_2 = torch.maximum(lag_2.clamp(0, MAX_CORRELATION), least)

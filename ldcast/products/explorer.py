@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ldcast.errors import InputError
 from ldcast.products.packing import (
     HEAD_BYTES,
     MAX_BYTES,
@@ -28,17 +29,24 @@ from ldcast.products.packing import (
 from ldcast.products.story import Story
 from ldcast.products.web_page import fill_page
 
+MAX_BORDER_POINTS = 50_000  # 0.8 MB
 CHANCES_NOTE = "Chances are shares of the members, or the calibration's where there is one."
 
 
 def save_explorer(story: Story, file: BinaryIO) -> None:
     """Writes the page, of at most `MAX_BYTES`; rain as exactly and finely as fits."""
     room = MAX_BYTES - HEAD_BYTES - len(json.dumps(_borders(story, 1)))
+    packed = None
     for detail in details():
         images = (images for _, images in _arrays(story, detail))
         packed = pack(images, room, num_alike=len(story.rain))  # members are alike
         if packed is not None:
             break
+    if packed is None:
+        raise InputError(
+            f"{len(story.rain)} members of {story.shape[0]} x {story.shape[1]} pixels do not fit "
+            f"into a page of {MAX_BYTES / 1e6:g} MB, expected fewer: give a .png or a .gif"
+        )
     about = _about(story, detail)
     file.write(fill_page("explorer", story.title, about, packed, ("explorer.js",)))
 
@@ -56,9 +64,11 @@ def _arrays(story: Story, detail: Detail) -> Iterator[tuple[str, np.ndarray]]:
     if story.quality is not None:
         doubt = np.stack([story.doubt(frame) for frame in range(len(story.lead_minutes))])
         yield "doubt", (thinned(doubt, detail) >= 0.5).astype(np.uint8)
-    if story.chances is not None:
+    if len(story.rain) > 1:
         for threshold in sorted(story.thresholds):
-            yield "chances", chance_codes(thinned(story.chances[threshold], detail))
+            frames = range(len(story.lead_minutes))
+            chance = np.stack([story.chance(threshold, frame) for frame in frames])
+            yield "chances", chance_codes(thinned(chance, detail))
 
 
 def _contents(story: Story) -> list[tuple[str, int]]:
@@ -69,20 +79,19 @@ def _contents(story: Story) -> list[tuple[str, int]]:
         contents.append(("later", num_leads))
     if story.quality is not None:
         contents.append(("doubt", num_leads))
-    if story.chances is not None:
+    if len(story.rain) > 1:
         contents.append(("chances", len(story.thresholds) * num_leads))
     return contents
 
 
 def _about(story: Story, detail: Detail) -> dict[str, Any]:
     """What the script needs to know of the arrays."""
-    second_hand = [story.is_continued(minutes) for minutes in story.lead_minutes]
     about = {
         "title": story.title,
         "issue_seconds": int(story.issue_time.astype("datetime64[s]").astype(np.int64)),
         "past_minutes": story.past_minutes.tolist(),
         "lead_minutes": np.asarray(story.lead_minutes).tolist(),
-        "is_second_hand": second_hand,
+        "is_continued": [story.is_continued(minutes) for minutes in story.lead_minutes],
         "num_members": len(story.rain),
         "shape": shape_in(detail, story.shape),
         "pixel_aspect": story.pixel_aspect,
@@ -98,10 +107,12 @@ def _about(story: Story, detail: Detail) -> dict[str, Any]:
 
 
 def _borders(story: Story, block: int) -> list[list[list[float]]]:
-    """To a tenth of a pixel, without points that are then the same."""
+    """To a tenth of a pixel, without points that are then the same; of very many, every nth."""
     lines = []
     for line in story.borders:
         points = np.round(np.asarray(line) / block, 1)
-        is_new = np.concatenate([[True], (np.diff(points, axis=0) != 0).any(axis=1)])
-        lines.append(points[is_new].tolist())
-    return lines
+        if len(points) > 1:
+            is_new = np.concatenate([[True], (np.diff(points, axis=0) != 0).any(axis=1)])
+            lines.append(points[is_new])
+    every = -(-sum(map(len, lines)) // MAX_BORDER_POINTS) or 1
+    return [np.concatenate([line[:-1:every], line[-1:]]).tolist() for line in lines]

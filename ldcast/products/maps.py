@@ -90,7 +90,11 @@ def coarsen(values: np.ndarray, dots: int) -> np.ndarray:
 
     Drawn as it is, a grid finer than the picture would lose pixels, and in a film flicker.
     """
-    block = block_side(values.shape, dots)
+    return block_means(values, block_side(values.shape, dots))
+
+
+def block_means(values: np.ndarray, block: int) -> np.ndarray:
+    """Means of blocks of so many pixels along each side of (H, W), smaller ones at the ends."""
     padding = [(0, -side % block) for side in values.shape]
     padded = np.pad(values.astype(np.float32), padding, mode="edge")
     blocks = einops.rearrange(padded, "(h i) (w j) -> (i j) h w", i=block, j=block)

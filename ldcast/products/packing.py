@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldcast.products.maps import CHANCE_SCALE, DRY_COLOUR, RAIN_SCALE, ColourScale, coarsen
+from ldcast.products.maps import CHANCE_SCALE, DRY_COLOUR, RAIN_SCALE, ColourScale, block_means
 from ldcast.rain import WET_THRESHOLD
 
 MAX_BYTES = 5_000_000  # of a page
@@ -45,8 +45,9 @@ def shape_in(detail: Detail, shape: Iterable[int]) -> list[int]:
 
 def thinned(images: np.ndarray, detail: Detail) -> np.ndarray:
     """Means (N, h, w) of blocks of images (N, H, W)."""
-    dots = -(-max(images.shape[1:]) // detail.block)
-    return np.stack([coarsen(image, dots) for image in images]) if detail.block > 1 else images
+    if detail.block == 1:
+        return images
+    return np.stack([block_means(image, detail.block) for image in images])
 
 
 def rate_codes(rain_rate: np.ndarray, step_db: float) -> np.ndarray:
@@ -128,6 +129,6 @@ def notes_of(detail: Detail) -> list[str]:
     if detail.block > 1:
         notes.append(
             f"Pixels shown are means of {detail.block} x {detail.block} of the forecast's, so that "
-            "this page stays small: peaks are lower, and chances are of such means."
+            "this page stays small: peaks are lower."
         )
     return notes

@@ -65,6 +65,11 @@ def plot_forecast(
         raise InputError(f"{path} ends in '{path.suffix}', expected {' or '.join(PLOT_SUFFIXES)}")
     require_plot_packages(path)
     _check_thresholds(thresholds, chances)
+    for name, maps in (("later", later), ("quality", quality)):
+        if maps is not None and maps.shape != rain.shape[1:]:
+            raise InputError(
+                f"{name} has the shape {maps.shape}, expected that of a member, {rain.shape[1:]}"
+            )
     lead_minutes = np.asarray(lead_minutes)
     if is_second_hand is None and lead_minutes[0] == FrameConfig.minutes_per_frame:
         is_second_hand = continued_before(lead_minutes)

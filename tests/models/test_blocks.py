@@ -287,7 +287,8 @@ def test_linear_maps_are_the_same_with_and_without_gradients(num_groups, shape, 
     torch.testing.assert_close(linear(x, weight, bias, num_groups), expected)
     with torch.no_grad():
         y = linear(x, weight, bias, num_groups)
-    assert y.is_contiguous()
+        nothing = linear(torch.zeros(0, 12, dtype=dtype), weight, bias, num_groups)
+    assert nothing.shape == (0, 6) and y.is_contiguous()
     torch.testing.assert_close(y, expected)
 
 

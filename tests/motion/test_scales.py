@@ -84,6 +84,19 @@ def test_small_scales_fade_before_large_ones() -> None:
     assert (state[1] - large)[INNER, INNER].std() < 0.35 * before
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("peaks", [(0.0, 1.0, 8.0, 40.0), (0.0, 0.2, 2.0, 10.0)])
+def test_rain_that_grew_does_not_grow_on(peaks) -> None:
+    """An autoregression of rain as it was would have 445 mm/h after the first after ten frames."""
+    distance = torch.arange(SIZE).float() - SIZE / 2
+    shower = torch.exp(-(distance.square() + distance[:, None].square()) / 72)
+    past = torch.tensor(peaks)[:, None, None] * shower
+    highest = prognosis(past, STILL, 20).rain_rate.amax((1, 2))
+    assert highest.max() <= peaks[-1] * 1.001
+    assert highest[0] > 0.9 * peaks[-1] > 0.4 * peaks[-1] > 0.1
+    assert (highest.diff() < 1e-3).all()
+
+
 def test_rain_is_compared_along_its_motion() -> None:
     whole = to_rain(noise(1, 5, smoothing=3)[0])
     past = torch.stack([whole.roll((2 * frame, -frame), (0, 1)) for frame in range(4)])

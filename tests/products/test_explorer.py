@@ -10,7 +10,7 @@ from pages import FETCHES, about_of, arrays_of, needs_browser, rates
 from ldcast.errors import InputError
 from ldcast.motion import UPSTREAM_OBSERVED, UPSTREAM_UNKNOWN
 from ldcast.products import explorer
-from ldcast.products.packing import rate_codes
+from ldcast.products.packing import Detail, rate_codes, shape_in, thinned
 from ldcast.products.plot import plot_forecast
 
 ISSUE_TIME = np.datetime64("2016-07-11T22:00")
@@ -105,6 +105,52 @@ def test_times_and_borders_cannot_break_the_page(tmp_path) -> None:
         write(tmp_path / "page.htm", past, rain)
 
 
+def test_very_long_borders_leave_room_for_the_rain(tmp_path) -> None:
+    past, rain = some_rain(2)
+    random = np.random.default_rng(3)
+    lines = [random.uniform(0, 24, (40_000, 2)) for _ in range(8)]
+    path = write(tmp_path / "page.html", past, rain, borders=[*lines, np.zeros((0, 2))])
+    about, _ = read(path)
+    assert path.stat().st_size < explorer.MAX_BYTES and about["block"] == 1
+    assert len(about["borders"]) == 8
+    for line, shown in zip(lines, about["borders"], strict=True):
+        assert shown[-1] == pytest.approx(line[-1], abs=0.051)  # ends stay
+
+
+def test_what_cannot_fit_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(explorer, "MAX_BYTES", explorer.HEAD_BYTES)
+    with pytest.raises(InputError, match="3 members of 24 x 32 pixels do not fit"):
+        write(tmp_path / "page.html", *some_rain())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_of_another_shape_are_refused(tmp_path) -> None:
+    past, rain = some_rain()
+    with pytest.raises(InputError, match=r"later has the shape \(3, 24, 32\), expected"):
+        write(tmp_path / "page.html", past, rain, later=rain[0, :3])
+    with pytest.raises(InputError, match="quality has the shape"):
+        write(tmp_path / "page.html", past, rain, quality=quality_of(rain)[1:])
+
+
+def test_chances_are_of_the_rates_as_they_are(tmp_path) -> None:
+    """Not of their codes: 0.97 mm/h is nearer to 1 than to the code below."""
+    rain = np.full((4, 2, 8, 8), 0.97, np.float32)
+    rain[0] = 0.06
+    past = rain[:, 0]
+    about, arrays = read(write(tmp_path / "page.html", past, rain, thresholds=(0.05, 0.9, 1.0)))
+    assert about["thresholds"] == [0.05, 0.9, 1.0]
+    shown = arrays["chances"].reshape(3, -1)
+    assert (shown == np.array([100, 75, 0])[:, None]).all()
+
+
+@pytest.mark.parametrize("shape", [(25, 20), (10, 37), (100, 70)])
+def test_blocks_leave_the_shape_that_is_said(shape) -> None:
+    for block in range(1, 40):
+        detail = Detail(1.0, block)
+        images = np.zeros((1, *shape), np.float32)
+        assert list(thinned(images, detail).shape[1:]) == shape_in(detail, shape)
+
+
 def test_it_needs_no_matplotlib(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     past, rain = some_rain(1)
@@ -178,6 +224,10 @@ def test_time_members_and_keys_change_what_is_shown(opened, tmp_path) -> None:
     before = page.inner_text("#readout")
     page.keyboard.press("ArrowUp")
     assert "Row 11, column 16" in page.inner_text("#readout") != before
+    page.locator("#view").focus()
+    page.keyboard.press(" ")  # opens the list
+    assert page.get_attribute("#play", "aria-label") == "Play"
+    page.keyboard.press("Escape")
     page.locator("#title").click()
     page.locator("#play").click()
     page.wait_for_function("document.getElementById('time').value === '0'")

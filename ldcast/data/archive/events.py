@@ -136,17 +136,22 @@ def read_events(
 
 
 def for_one_forecast(
-    spec: str, how: Reading, frames: FrameConfig, issue_time: np.datetime64 | None
+    spec: str,
+    how: Reading,
+    frames: FrameConfig,
+    issue_time: np.datetime64 | None,
+    num_later: int = 0,
 ) -> str:
     """The spec with a span of what a forecast may start from, where it names a store that is too
-    large for memory: the last hours that were written, or those up to the issue time."""
+    large for memory: the last hours that were written, or those up to the issue time, and as many
+    later frames, to compare with."""
     source, *span = split_span(spec)
     if any(span) or not source.rstrip("/").endswith(".zarr"):
         return spec
     address = located(source)
     if (not is_remote(address) and not is_zarr(address)) or _num_bytes(address, how) <= MAX_BYTES:
         return spec
-    is_given = issue_time is not None  # then later frames, where there are any, are a comparison
+    is_given = issue_time is not None  # else nothing is later
     if not is_given:
         dataset = open_dataset(address)
         rain, _ = find_rain(dataset, address, how)
@@ -156,7 +161,7 @@ def for_one_forecast(
     age = frames.ages.max() + np.timedelta64(_HOURS, "h")
     after = issue_time + np.timedelta64(60 * frames.minutes_per_frame, "s")
     if is_given:
-        after += np.timedelta64(60 * frames.lead_minutes[-1], "s")
+        after += np.timedelta64(60 * frames.minutes_per_frame * num_later, "s")
     return f"{source}@{issue_time - age}/{after}"
 
 

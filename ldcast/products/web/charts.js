@@ -49,14 +49,15 @@ function rangeOfY(panels) {
   const [{ y_scale, y_limits: [lowest, highest] }] = panels, values = [];
   for (const panel of panels) {
     for (const line of panel.lines.filter(isShown)) {
-      values.push(...drawable(panel, line.values));
-      if (hasBands && line.low) values.push(...drawable(panel, line.low), ...drawable(panel, line.high));
+      const drawn = hasBands && line.low ? [line.values, line.low, line.high] : [line.values];
+      for (const of of drawn) for (const value of drawable(panel, of)) values.push(value);
     }
     values.push(...panel.guides.filter((guide) => !guide.end && panel.lines.some(isShown)).map((guide) => guide.start[1]));
   }
   const found = values.filter((value) => value !== null);
   if (!found.length) return [lowest ?? (y_scale === "log" ? 0.1 : 0), highest ?? 1];
-  const [low, high] = widened([Math.min(...found), Math.max(...found)], y_scale);
+  const ends = found.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  const [low, high] = widened(ends, y_scale);
   const lows = panels.map((panel) => panel.y_limits[0]).filter((value) => value !== null);
   const highs = panels.map((panel) => panel.y_limits[1]).filter((value) => value !== null);
   const range = [lows.length ? Math.min(...lows) : low, highs.length ? Math.max(...highs) : high];

@@ -60,24 +60,9 @@ function meanOf(frame) {
 }
 
 function chancesOf(frame, index) {
-  const chance = new Float32Array(numPixels);
-  if (arrays.chances) {
-    const start = (index * (numFrames - numPast) + frame - numPast) * numPixels;
-    for (let pixel = 0; pixel < numPixels; pixel++) {
-      const percent = arrays.chances[start + pixel];
-      chance[pixel] = percent === NO_DATA ? NaN : percent / 100;
-    }
-    return chance;
-  }
-  const lowest = rateOf.findIndex((rate) => rate >= about.thresholds[index] * 0.9999);
-  for (let member = 0; member < numMembers; member++) {
-    const start = (member * (numFrames - numPast) + frame - numPast) * numPixels;
-    for (let pixel = 0; pixel < numPixels; pixel++) {
-      const code = arrays.rain[start + pixel];
-      chance[pixel] += code === NO_DATA ? NaN : code >= lowest ? 1 : 0;
-    }
-  }
-  return chance.map((sum) => sum / numMembers);
+  const start = (index * (numFrames - numPast) + frame - numPast) * numPixels;
+  return Float32Array.from(arrays.chances.subarray(start, start + numPixels),
+    (percent) => percent === NO_DATA ? NaN : percent / 100);
 }
 
 // ---- the map -----------------------------------------------------------------------------------
@@ -86,9 +71,14 @@ const canvas = element("rain"), image = document.createElement("canvas");
 image.width = columns;
 image.height = rows;
 
+const painted = { frame: -1, view: -1, values: null };  // what `image` shows
+
 function paint() {
-  const view = viewAt(state.frame), values = view.values(state.frame);
-  paintValues(image, values, view.scale, about.dry_colour);
+  const view = viewAt(state.frame);
+  if (painted.frame !== state.frame || painted.view !== state.view) {
+    Object.assign(painted, { frame: state.frame, view: state.view, values: view.values(state.frame) });
+    paintValues(image, painted.values, view.scale, about.dry_colour);
+  }
 
   const ratio = window.devicePixelRatio || 1;
   const shape = rows * about.pixel_aspect / columns;
@@ -101,55 +91,58 @@ function paint() {
   draw.fillRect(0, 0, width, height);
   draw.imageSmoothingEnabled = false;
   draw.drawImage(image, 0, 0, width, height);
-  draw.save();
-  draw.scale(width / columns, height / rows);
-  drawDoubt(draw, columns / width);
-  drawBorders(draw, columns / width);
-  drawMark(draw, columns / width);
-  draw.restore();
+  const place = { across: width / columns, down: height / rows, ratio };
+  drawDoubt(draw, place);
+  drawBorders(draw, place);
+  drawMark(draw, place);
   drawScaleBar(draw, width, height, ratio);
   drawLegend(element("legend"), view.scale, about.dry_colour);
-  describe(view, values);
+  describe(view, painted.values);
 }
 
 function isDoubtful(frame, pixel) {
   return frame >= numPast && arrays.doubt && arrays.doubt[(frame - numPast) * numPixels + pixel] === 1;
 }
 
-function drawDoubt(draw, dot) {
+// In dots of the canvas: across and down are those of a pixel, ratio those of a point of the screen.
+function drawDoubt(draw, { across, down, ratio }) {
   if (!arrays.doubt || !element("doubt").checked || state.frame < numPast) return;
-  const apart = Math.max(1, Math.round(7 * dot)), radius = Math.max(0.8 * dot, 0.12);
-  for (let row = apart >> 1; row < rows; row += apart) {
-    for (let column = apart >> 1; column < columns; column += apart) {
-      if (!isDoubtful(state.frame, row * columns + column)) continue;
+  const apart = 7 * ratio, dot = 1.6 * ratio;
+  for (let y = apart / 2; y < rows * down; y += apart) {
+    for (let x = apart / 2; x < columns * across; x += apart) {
+      const pixel = Math.floor(y / down) * columns + Math.floor(x / across);
+      if (!isDoubtful(state.frame, pixel)) continue;
       draw.fillStyle = "#ffffffb0";
-      draw.fillRect(column + 0.5 - 1.6 * radius, row + 0.5 - 1.6 * radius, 3.2 * radius, 3.2 * radius);
+      draw.fillRect(x - dot, y - dot, 2 * dot, 2 * dot);
       draw.fillStyle = "#404040";
-      draw.fillRect(column + 0.5 - radius, row + 0.5 - radius, 2 * radius, 2 * radius);
+      draw.fillRect(x - dot / 2, y - dot / 2, dot, dot);
     }
   }
 }
 
-function drawBorders(draw, dot) {
+function drawBorders(draw, { across, down, ratio }) {
   const path = new Path2D();
   for (const line of about.borders) {
-    line.forEach(([column, row], index) => index ? path.lineTo(column, row) : path.moveTo(column, row));
+    line.forEach(([column, row], index) => {
+      if (index) path.lineTo(column * across, row * down);
+      else path.moveTo(column * across, row * down);
+    });
   }
   for (const [colour, width] of [["#ffffff99", 3], ["#404040", 1.2]]) {
-    Object.assign(draw, { strokeStyle: colour, lineWidth: width * dot });
+    Object.assign(draw, { strokeStyle: colour, lineWidth: width * ratio });
     draw.stroke(path);
   }
 }
 
-function drawMark(draw, dot) {
-  const row = Math.floor(state.pixel / columns) + 0.5, column = state.pixel % columns + 0.5;
-  const reach = 9 * dot, gap = 3 * dot;
+function drawMark(draw, { across, down, ratio }) {
+  const y = (Math.floor(state.pixel / columns) + 0.5) * down, x = (state.pixel % columns + 0.5) * across;
+  const reach = 9 * ratio, gap = 3 * ratio;
   for (const [colour, width] of [["#ffffff", 4], ["#000000", 1.6]]) {
-    Object.assign(draw, { strokeStyle: colour, lineWidth: width * dot });
+    Object.assign(draw, { strokeStyle: colour, lineWidth: width * ratio });
     draw.beginPath();
-    for (const [down, right] of [[0, 1], [0, -1], [1, 0], [-1, 0]]) {
-      draw.moveTo(column + right * gap, row + down * gap);
-      draw.lineTo(column + right * reach, row + down * reach);
+    for (const [below, right] of [[0, 1], [0, -1], [1, 0], [-1, 0]]) {
+      draw.moveTo(x + right * gap, y + below * gap);
+      draw.lineTo(x + right * reach, y + below * reach);
     }
     draw.stroke();
   }
@@ -202,7 +195,7 @@ function format(value) {
 
 function describe(view, values) {
   const ahead = minutes[state.frame], isForecast = state.frame >= numPast;
-  const continued = isForecast && about.is_second_hand[state.frame - numPast] ? ", continued from forecast frames" : "";
+  const continued = isForecast && about.is_continued[state.frame - numPast] ? ", continued from forecast frames" : "";
   element("valid").textContent = `${isForecast ? "forecast" : "radar"} ${ahead > 0 ? "+" : ""}${ahead} min, ` +
     `${clock(timeAt(state.frame))}${continued}`;
   element("time").setAttribute("aria-valuetext", element("valid").textContent);
@@ -313,7 +306,7 @@ function pressed(event) {
   else if (isArrow && (at === element("time") || at === element("view"))) return;
   else if (event.key === "ArrowLeft") show({ frame: state.frame - 1 });
   else if (event.key === "ArrowRight") show({ frame: state.frame + 1 });
-  else if (event.key === " " && at !== element("play") && at !== element("doubt")) play(!state.timer);
+  else if (event.key === " " && at !== element("view") && at !== element("play") && at !== element("doubt")) play(!state.timer);
   else if (key === "m" && at !== element("view")) show({ view: state.view + 1 });
   else if (key === "n" && at !== element("view")) show({ view: state.view - 1 });
   else return;
