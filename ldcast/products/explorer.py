@@ -16,6 +16,7 @@ from ldcast.errors import InputError
 from ldcast.products.packing import (
     HEAD_BYTES,
     MAX_BYTES,
+    PERCENT,
     Detail,
     about_codes,
     chance_codes,
@@ -68,7 +69,7 @@ def _arrays(story: Story, detail: Detail) -> Iterator[tuple[str, np.ndarray]]:
         for threshold in sorted(story.thresholds):
             frames = range(len(story.lead_minutes))
             chance = np.stack([story.chance(threshold, frame) for frame in frames])
-            yield "chances", chance_codes(thinned(chance, detail))
+            yield "chances", chance_codes(thinned(chance, detail), _num_parts(story))
 
 
 def _contents(story: Story) -> list[tuple[str, int]]:
@@ -82,6 +83,11 @@ def _contents(story: Story) -> list[tuple[str, int]]:
     if len(story.rain) > 1:
         contents.append(("chances", len(story.thresholds) * num_leads))
     return contents
+
+
+def _num_parts(story: Story) -> int:
+    """Of a chance: as many as members, which takes less room; percent where it is calibrated."""
+    return PERCENT if story.chances is not None else min(len(story.rain), PERCENT)
 
 
 def _about(story: Story, detail: Detail) -> dict[str, Any]:
@@ -98,6 +104,7 @@ def _about(story: Story, detail: Detail) -> dict[str, Any]:
         "thresholds": [float(value) for value in sorted(story.thresholds)],
         "borders": _borders(story, detail.block),
         "arrays": _contents(story),
+        "chance_parts": _num_parts(story),
         "notes": [*notes_of(detail), CHANCES_NOTE],
         **about_codes(detail),
     }

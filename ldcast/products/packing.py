@@ -21,6 +21,7 @@ NO_DATA, HIGHEST_CODE = 255, 254
 STEPS_DB = (0.25, 0.5, 1.0, 1.5)  # of the rain rate, from one code to the next
 MAX_BLOCK = 64  # pixels along a side that are taken together
 IN_FLIGHT = 1.34  # bytes of text (base64) for a packed one
+PERCENT = 100
 UNITS_DB = 10  # per factor of ten
 
 
@@ -61,10 +62,10 @@ def rate_codes(rain_rate: np.ndarray, step_db: float) -> np.ndarray:
     return np.where(np.isnan(rain_rate), NO_DATA, codes).astype(np.uint8)
 
 
-def chance_codes(chance: np.ndarray) -> np.ndarray:
-    """uint8 codes of chances (...) in 0..1: percent, `NO_DATA` for NaN."""
-    percent = np.round(100 * np.nan_to_num(chance))
-    return np.where(np.isnan(chance), NO_DATA, percent).astype(np.uint8)
+def chance_codes(chance: np.ndarray, num_parts: int = PERCENT) -> np.ndarray:
+    """uint8 codes of chances (...) in 0..1: how many parts of `num_parts`, `NO_DATA` for NaN."""
+    parts = np.round(num_parts * np.nan_to_num(chance))
+    return np.where(np.isnan(chance), NO_DATA, parts).astype(np.uint8)
 
 
 def pack(arrays: Iterable[np.ndarray], room: float, num_alike: int = 1) -> str | None:

@@ -140,7 +140,8 @@ def test_chances_are_of_the_rates_as_they_are(tmp_path) -> None:
     about, arrays = read(write(tmp_path / "page.html", past, rain, thresholds=(0.05, 0.9, 1.0)))
     assert about["thresholds"] == [0.05, 0.9, 1.0]
     shown = arrays["chances"].reshape(3, -1)
-    assert (shown == np.array([100, 75, 0])[:, None]).all()
+    assert about["chance_parts"] == 4  # members
+    assert (shown == np.array([4, 3, 0])[:, None]).all()
 
 
 @pytest.mark.parametrize("shape", [(25, 20), (10, 37), (100, 70)])

@@ -62,7 +62,7 @@ function meanOf(frame) {
 function chancesOf(frame, index) {
   const start = (index * (numFrames - numPast) + frame - numPast) * numPixels;
   return Float32Array.from(arrays.chances.subarray(start, start + numPixels),
-    (percent) => percent === NO_DATA ? NaN : percent / 100);
+    (parts) => parts === NO_DATA ? NaN : parts / about.chance_parts);
 }
 
 // ---- the map -----------------------------------------------------------------------------------
