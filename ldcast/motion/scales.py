@@ -4,8 +4,8 @@ Rain that is only carried keeps showers that are gone in ten minutes. How long t
 from weather to weather, from place to place and from radar to radar, and the last three frames say
 it: so no network has to guess it.
 Sources: S-PROG, Seed 2003 (Journal of Applied Meteorology 42), a cascade of scales of which each is
-autoregressive of second order, as in STEPS; with correlations of the surroundings in place of the
-field's, Pulkkinen et al. 2021 (LINDA, IEEE Transactions on Geoscience and Remote Sensing 60).
+autoregressive of second order, as in STEPS; parameters of the surroundings in place of the field's,
+Pulkkinen et al. 2021 (LINDA, of which pysteps has the code).
 """
 
 from collections.abc import Iterator
@@ -21,14 +21,7 @@ from ldcast.motion.carrying import carry, data_box
 # Chosen by the absolute error of rain 5 to 30 minutes ahead (docs/bundled-model.md).
 NUM_ALIGNED = 3  # frames; a fourth made it worse
 POWER = 0.4  # of the rain rate, in whose units it is a sum of scales
-BLURS = (
-    0.7,
-    1.4,
-    2.8,
-    5.6,
-    11.2,
-    22.4,
-)  # pixels, standard deviations: scales are what is between them
+BLURS = (0.7, 1.4, 2.8, 5.6, 11.2, 22.4)  # pixels, deviations: scales are what is between them
 CELL = 4  # pixels along which wide means are taken at once
 MIN_WINDOW = 6.0  # pixels, standard deviation, of the surroundings that have one correlation
 WINDOWS_PER_BLUR = 2.0  # and of those of wider scales, over that of the scale
