@@ -21,7 +21,8 @@ from ldcast.settings import Settings, setting
 CHANNEL_SIZES = ("unit", "natural")
 MEMBER_NOISES = ("white", "correlated")
 JUDGED = ("all", "past")
-LINEAR_FORECAST_INPUTS = ("carried_scales", "carried_frames")  # a linear forecast is made of one
+# A linear forecast is made of the first, and of the second where a model takes it.
+LINEAR_FORECAST_INPUTS = ("carried_frames", "carried_prognosis")
 INPUTS_HELP = f"what the networks see besides the past, with commas, of {', '.join(INPUTS)}"
 
 
@@ -80,18 +81,17 @@ def check_inputs(inputs: Sequence[str], diffusion: DiffusionConfig) -> None:
     """Raises InputError for unknown inputs, and where a linear forecast lacks what it needs."""
     build_inputs(inputs)  # raises
     if diffusion.around_linear_forecast:
-        linear_forecast_input(inputs)  # raises
+        linear_forecast_inputs(inputs)  # raises
 
 
-def linear_forecast_input(inputs: Sequence[str]) -> str:
-    """The one of a model's inputs that its linear forecast is made of; InputError without any."""
-    for name in LINEAR_FORECAST_INPUTS:
-        if name in inputs:
-            return name
-    raise InputError(
-        f"around_linear_forecast: got inputs {','.join(inputs) or 'none'}, expected --inputs "
-        f"{' or '.join(LINEAR_FORECAST_INPUTS)}"
-    )
+def linear_forecast_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Those of a model's inputs that its linear forecast is made of; InputError without frames."""
+    if LINEAR_FORECAST_INPUTS[0] not in inputs:
+        raise InputError(
+            f"around_linear_forecast: got inputs {','.join(inputs) or 'none'}, expected --inputs "
+            f"{LINEAR_FORECAST_INPUTS[0]} or {','.join(LINEAR_FORECAST_INPUTS)}"
+        )
+    return tuple(name for name in LINEAR_FORECAST_INPUTS if name in inputs)
 
 
 @dataclass(frozen=True)

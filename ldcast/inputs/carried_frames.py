@@ -13,7 +13,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ldcast.inputs.carried_rain import motion_of_known
 from ldcast.inputs.known import LatentGrid, Observed
 from ldcast.motion import carry_mirrored
 
@@ -36,7 +35,11 @@ class CarriedFrames:
         return NUM_CARRIED * (latent_channels + 1)
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        domains = [self._carry(past, observed, grid) for past in observed.past]
+        motions = observed.motions(grid.frames.minutes_per_frame)
+        domains = [
+            self._carry(past, motion, grid.frames.future_frames, observed.margin)
+            for past, motion in zip(observed.past, motions, strict=True)
+        ]
         known, filled = (torch.stack(of) for of in zip(*domains, strict=True))
         parts = []
         for age in range(NUM_CARRIED):  # of (B, NUM_CARRIED, T, H, W)
@@ -45,13 +48,11 @@ class CarriedFrames:
         return torch.cat(parts, dim=1)
 
     @staticmethod
-    def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> tuple[Tensor, Tensor]:
+    def _carry(past: Tensor, motion: Tensor, num_frames: int, margin: int) -> tuple[Tensor, Tensor]:
         """Known alone, and with what mirrors show, (NUM_CARRIED, T, H, W) mm/h, of one domain."""
-        num_frames = grid.frames.future_frames
         with torch.autocast(past.device.type, enabled=False):
-            motion = motion_of_known(past, grid.frames.minutes_per_frame)
             pairs = [
-                carry_mirrored(past[-1 - age], motion, num_frames, observed.margin, age)
+                carry_mirrored(past[-1 - age], motion, num_frames, margin, age)
                 for age in range(NUM_CARRIED)
             ]
         known, filled = zip(*pairs, strict=True)

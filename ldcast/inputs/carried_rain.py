@@ -8,10 +8,10 @@ Ritvanen et al. 2023 (L-CNN, IEEE JSTARS 16), Zhang et al. 2023 (NowcastNet, Nat
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldcast.inputs.known import LatentGrid, Observed
-from ldcast.motion import carry_through, data_box, motion_field, refine_motion
+from ldcast.motion import carry_through
 
 
 class CarriedRain:
@@ -28,30 +28,11 @@ class CarriedRain:
         return latent_channels + 1
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        carried = torch.stack([self._carry(past, observed, grid) for past in observed.past])
-        carried = carried[:, None]  # (B, 1, T, H, W)
+        motions = observed.motions(grid.frames.minutes_per_frame)
+        with torch.autocast(observed.past.device.type, enabled=False):
+            domains = [
+                carry_through(past[-1], motion, grid.frames.future_frames, observed.margin)
+                for past, motion in zip(observed.past, motions, strict=True)
+            ]
+        carried = torch.stack(domains)[:, None]  # (B, 1, T, H, W)
         return torch.cat([grid.encode(carried), grid.known_share(carried)], dim=1)
-
-    @staticmethod
-    def _carry(past: Tensor, observed: Observed, grid: LatentGrid) -> Tensor:
-        """Future (T, H, W) mm/h of one domain."""
-        with torch.autocast(past.device.type, enabled=False):
-            motion = motion_of_known(past, grid.frames.minutes_per_frame)
-            return carry_through(past[-1], motion, grid.frames.future_frames, observed.margin)
-
-
-def motion_of_known(past: Tensor, minutes: int) -> Tensor:
-    """Motion (2, H, W) in pixels per frame of past (T, H, W), as if it ended where its data do.
-
-    So it is the same whether a domain is padded, or a margin not known, or not. Zero where nothing
-    can be followed: such rain stands still.
-    """
-    height, width = past.shape[1:]
-    rows, columns = data_box(past)
-    known = past[:, rows, columns]
-    motion = motion_field(known, minutes)
-    if motion is None:
-        return torch.zeros(2, height, width, device=past.device)
-    motion = refine_motion(known, motion)
-    beyond = (columns.start, width - columns.stop, rows.start, height - rows.stop)
-    return nn.functional.pad(motion[None], beyond, mode="replicate")[0]

@@ -16,6 +16,7 @@ from ldcast.data.fields import FieldNeed
 from ldcast.diffusion.windows import LatentWindow
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
+from ldcast.motion import motion_of_known
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Observed:
     past: Tensor
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     margin: int = 0
+    _motions: dict[int, list[Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def motions(self, minutes: int) -> list[Tensor]:
+        """Of each domain and its surroundings (2, H + 2 margin, W + 2 margin), down and right in
+        pixels per frame of that many minutes; estimated once for all inputs."""
+        if minutes not in self._motions:
+            with torch.autocast(self.past.device.type, enabled=False):
+                self._motions[minutes] = [motion_of_known(past, minutes) for past in self.past]
+        return self._motions[minutes]
 
     def domain(self, values: Tensor) -> Tensor:
         """(..., H, W) of (..., H + 2 margin, W + 2 margin)."""

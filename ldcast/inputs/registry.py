@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 
 from ldcast.errors import InputError
 from ldcast.inputs.carried_frames import CarriedFrames
+from ldcast.inputs.carried_prognosis import CarriedPrognosis
 from ldcast.inputs.carried_rain import CarriedRain
-from ldcast.inputs.carried_scales import CarriedScales
 from ldcast.inputs.known import Input
 from ldcast.settings import unknown_name
 
 INPUTS: dict[str, type] = {
     "carried_rain": CarriedRain,
     "carried_frames": CarriedFrames,
-    "carried_scales": CarriedScales,
+    "carried_prognosis": CarriedPrognosis,
+}
+REPLACED = {
+    "carried_past": "carried_frames",
+    "carried_scales": "carried_frames,carried_prognosis",
 }
 
 
@@ -25,10 +29,10 @@ def build_inputs(names: Sequence[str]) -> dict[str, Input]:
     Raises InputError for one that is not registered, and for one that is named twice.
     """
     for name in names:
-        if name == "carried_past":
+        if name in REPLACED:
             raise InputError(
-                "inputs: got carried_past, which carried_frames has replaced: it holds other "
-                "frames, so a model of the former has to be trained anew, on carried_frames"
+                f"inputs: got {name}, which {REPLACED[name]} has replaced: it holds other images, "
+                f"so a model of the former has to be trained anew, with --inputs {REPLACED[name]}"
             )
         if name not in INPUTS:
             raise InputError(unknown_name(name, list(INPUTS), "input"))

@@ -1,6 +1,7 @@
 """The motion of rain, rain carried along it, and what that says about a forecast."""
 
 from ldcast.motion.carrying import carry, carry_mirrored, carry_through, data_box
+from ldcast.motion.estimate import motion_of_known
 from ldcast.motion.field import mean_motion, motion_field
 from ldcast.motion.gaps import fill_gaps
 from ldcast.motion.optical_flow import refine_motion
@@ -32,6 +33,7 @@ __all__ = [
     "interior_mask",
     "mean_motion",
     "motion_field",
+    "motion_of_known",
     "prognosis",
     "refine_motion",
 ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ldcast.config import DiffusionConfig, ModelConfig, linear_forecast_input
+from ldcast.config import DiffusionConfig, ModelConfig, linear_forecast_inputs
 from ldcast.diffusion import DDPMLoss, Denoiser, Prediction, Sampler
 from ldcast.diffusion.preconditioning import ChannelSizes, Spread, preconditioned_v
 from ldcast.diffusion.registry import build_sampler
@@ -258,7 +258,7 @@ def build_latent_nowcaster(
     sizes = config.autoencoder.latent_channels, conditioner.num_future_latent_frames
     linear_forecast = None
     if config.diffusion.around_linear_forecast:
-        linear_forecast = LinearForecast(*sizes, linear_forecast_input(config.inputs))
+        linear_forecast = LinearForecast(*sizes, linear_forecast_inputs(config.inputs))
     is_correlated = config.diffusion.member_noise == "correlated"
     return LatentNowcaster(
         conditioner,

@@ -53,13 +53,16 @@ class LinearForecast(nn.Module):
     """
 
     def __init__(
-        self, latent_channels: int, num_latent_frames: int, input_name: str = "carried_frames"
+        self,
+        latent_channels: int,
+        num_latent_frames: int,
+        input_names: Sequence[str] = ("carried_frames",),
     ) -> None:
         super().__init__()
-        self.input_name = input_name
+        self.input_names = tuple(input_names)
         channels, frames = latent_channels, num_latent_frames
-        num_inputs = 2 * (channels + 1)
-        num_features = 2 + (2 + self._knows_deviation) * len(SIZE_SCALES)
+        num_inputs = (2 + self._has_prognosis) * (channels + 1)
+        num_features = 2 + (2 + self._has_prognosis) * len(SIZE_SCALES)
         self.register_buffer("weights", torch.zeros(frames, len(SCALES), num_inputs, channels))
         self.register_buffer("bias", torch.zeros(frames, channels))
         self.register_buffer("size_weights", torch.zeros(frames, num_features))
@@ -74,9 +77,9 @@ class LinearForecast(nn.Module):
         return bool(self.num_measured > 0)
 
     @property
-    def _knows_deviation(self) -> bool:
-        """Whether the last channel of its input is an expected deviation of rain."""
-        return self.input_name == "carried_scales"
+    def _has_prognosis(self) -> bool:
+        """Whether its last channel of inputs is an expected deviation of rain."""
+        return "carried_prognosis" in self.input_names
 
     def forward(self, known: Known, channel_sizes: Tensor) -> LinearGuess:
         """The forecast from what is known, float32, whatever autocast says.
@@ -173,19 +176,19 @@ class LinearForecast(nn.Module):
         return LinearGuess(*(torch.cat(of) for of in zip(*guesses, strict=True)))
 
     def _inputs(self, known: Known) -> Tensor:
-        return known.future[self.input_name]
+        return torch.cat([known.future[name] for name in self.input_names], dim=1)
 
     def _features(self, inputs: Tensor, channel_sizes: Tensor) -> Tensor:
         """(B, F, L, h, w): 1, the known share, logarithms of rain, of its unsteadiness, and of the
-        deviation that is expected of it, where the input says one."""
+        deviation that is expected of it, where a prognosis says one."""
         num = len(self.dry)
-        rain, share, other, last = inputs.split([num, 1, num, 1], dim=1)
+        rain, share, before = inputs[:, : 2 * num + 1].split([num, 1, num], dim=1)
         wetness = _norm(_natural(rain - _per_channel(self.dry), channel_sizes))
-        change = _norm(_natural(rain - other, channel_sizes))
-        sizes = (wetness, change, last) if self._knows_deviation else (wetness, change)
+        change = _norm(_natural(rain - before, channel_sizes))
+        deviation = [inputs[:, -1:]] if self._has_prognosis else []
         logs = [
             spread_out((FLOOR + cell_averages(value, scale)).log(), scale, inputs.shape[3:])
-            for value in sizes
+            for value in (wetness, change, *deviation)
             for scale in SIZE_SCALES
         ]
         return torch.cat([torch.ones_like(share), share, *logs], dim=1)

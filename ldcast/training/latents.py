@@ -140,8 +140,7 @@ def measure_from_crops(
     if nowcaster.linear_forecast in left:
         first = default_collate([crops[0, 0, 0]])
         dry = encode(first._replace(rain_rate=torch.zeros_like(first.rain_rate))).z_future
-        given = latents.future[nowcaster.linear_forecast.input_name]
-        carried = given[:, : model.autoencoder.latent_channels]
+        carried = latents.future["carried_frames"][:, : model.autoencoder.latent_channels]
         worth = torch.cat([_worth_of_cells(model, z) for z in carried.split(1)])
         try:
             nowcaster.measure_linear_forecast(

@@ -25,8 +25,8 @@ from ldcast.errors import InputError, run_script
 from ldcast.forecasting.feed import FrameFeed
 from ldcast.frames import FrameConfig
 from ldcast.inputs.carried_frames import CarriedFrames
-from ldcast.inputs.carried_rain import CarriedRain, motion_of_known
-from ldcast.inputs.carried_scales import CarriedScales
+from ldcast.inputs.carried_prognosis import CarriedPrognosis
+from ldcast.inputs.carried_rain import CarriedRain
 from ldcast.inputs.known import (
     FieldKind,
     Known,
@@ -36,6 +36,7 @@ from ldcast.inputs.known import (
     known_at_issue_time,
 )
 from ldcast.inputs.registry import INPUTS, build_inputs
+from ldcast.motion import motion_of_known
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.model_folder import read_description
 from ldcast.tools.footprint import count, diffusion_pass
@@ -402,7 +403,7 @@ def test_surroundings_tell_what_comes_in() -> None:
     assert error < 0.25 * truth[:, :, -1].mean()
 
 
-@pytest.mark.parametrize("name", ["carried_rain", "carried_scales"])
+@pytest.mark.parametrize("name", ["carried_rain", "carried_prognosis"])
 @pytest.mark.parametrize("size", [(96, 96), (380, 96)])
 def test_padding_and_unknown_surroundings_change_nothing(size, name) -> None:
     """A domain of 380 pixels padded to 384 would have two blocks of motion instead of one."""
@@ -420,7 +421,7 @@ def test_padding_and_unknown_surroundings_change_nothing(size, name) -> None:
     torch.testing.assert_close(carried(around, margin=8), alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["carried_rain", "carried_scales"])
+@pytest.mark.parametrize("name", ["carried_rain", "carried_prognosis"])
 def test_rain_of_no_data_at_all_is_not_known(name) -> None:
     grid, inputs = LatentGrid(as_it_is, 4, FrameConfig()), build_inputs([name])
     nothing = torch.full((1, 4, 16, 16), torch.nan)
@@ -428,24 +429,36 @@ def test_rain_of_no_data_at_all_is_not_known(name) -> None:
     assert (given == 0).all()
 
 
-def test_carried_scales_are_what_is_carried_and_what_is_left_of_it() -> None:
+def test_a_prognosis_is_what_is_left_of_rain_that_is_carried() -> None:
     """Of rain that moves and stays as it is all is left, but for the margin's far end."""
     margin, frames = 40, FrameConfig()
     rain_rate = moving_rain(margin)
     grid, observed = LatentGrid(as_it_is, 4, frames), Observed(rain_rate[:, :4], margin=margin)
-    inputs = {"scales": CarriedScales(), "frames": CarriedFrames()}
+    inputs = {"prognosis": CarriedPrognosis(), "frames": CarriedFrames()}
     known = known_at_issue_time(observed, grid, inputs)
-    newest, share, left, deviation = known.future["scales"].split(1, dim=1)
-    expected = known.future["frames"][:, :2].split(1, dim=1)
-    torch.testing.assert_close((newest, share), expected)
+    left, deviation = known.future["prognosis"].split(1, dim=1)
     truth = as_it_is(observed.domain(rain_rate[:, None, 4:]))
-    is_known = share == 1
+    is_known = known.future["frames"][:, 1:2] == 1
     assert (left - truth)[is_known].abs().mean() < 0.1 * truth[is_known].mean()
     assert (deviation >= 0).all()
 
     noise = torch.rand(4, *rain_rate.shape[2:], generator=torch.Generator().manual_seed(0))
     noisy = known_at_issue_time(Observed(rain_rate[:, :4] * noise, margin=margin), grid, inputs)
-    assert noisy.future["scales"][:, 3].mean() > 1.5 * deviation.mean()
+    assert noisy.future["prognosis"][:, 1].mean() > 1.5 * deviation.mean()
+
+
+def test_inputs_share_one_estimate_of_the_motion(monkeypatch) -> None:
+    calls = []
+
+    def counted(past: Tensor, minutes: int) -> Tensor:
+        calls.append(minutes)
+        return motion_of_known(past, minutes)
+
+    monkeypatch.setattr("ldcast.inputs.known.motion_of_known", counted)
+    names = ["carried_rain", "carried_frames", "carried_prognosis"]
+    grid, past = LatentGrid(as_it_is, 4, FrameConfig()), moving_rain(margin=40)[:, :4]
+    known_at_issue_time(Observed(torch.cat([past, past])), grid, build_inputs(names))
+    assert calls == [5, 5]  # one for each domain
 
 
 def test_rain_without_a_motion_stands_still() -> None:
@@ -674,6 +687,8 @@ def test_the_order_in_which_inputs_arrive_changes_nothing() -> None:
     torch.testing.assert_close(answers[0], answers[1])
 
 
-def test_the_input_that_is_gone_says_what_took_its_place() -> None:
+def test_the_inputs_that_are_gone_say_what_took_their_place() -> None:
     with pytest.raises(InputError, match="carried_past, which carried_frames has replaced"):
         build_inputs(("carried_rain", "carried_past"))
+    with pytest.raises(InputError, match="with --inputs carried_frames,carried_prognosis"):
+        build_inputs(("carried_scales",))

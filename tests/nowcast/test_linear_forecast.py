@@ -86,26 +86,26 @@ def test_mean_and_size_of_the_error_are_found() -> None:
 
 @pytest.mark.core
 def test_an_expected_deviation_tells_the_size() -> None:
-    """Of errors whose size is in the last channel of what is carried, and in nothing else."""
+    """Of errors whose size is in the last channel of the prognosis, and in nothing else."""
 
     def drawn(seed: int) -> tuple[Known, Tensor, Tensor]:
         carried, left = smooth_noise(40, seed), smooth_noise(40, seed + 1)
         size = 0.2 + smooth_noise(40, seed + 2)[:, :1].abs()
         noise = torch.randn(left.shape, generator=generator(seed + 3))
         share = torch.ones_like(size)
-        known = Known(
-            left[:, :, :1], {}, {"carried_scales": torch.cat([carried, share, left, size], dim=1)}
-        )
-        return known, left + size * noise, size
+        frames = torch.cat([carried, share, carried, share], dim=1)
+        prognosis = torch.cat([left, size], dim=1)
+        known = {"carried_prognosis": prognosis, "carried_frames": frames}  # in any order
+        return Known(left[:, :, :1], {}, known), left + size * noise, size
 
-    forecast = LinearForecast(CHANNELS, FRAMES, "carried_scales")
+    forecast = LinearForecast(CHANNELS, FRAMES, ("carried_frames", "carried_prognosis"))
     known, z_future, size = drawn(0)
     weight = torch.ones_like(size)
     forecast.measure(known, z_future, weight, weight, ONES, DRY)
     known, _, size = drawn(10)
     guess = forecast(known, ONES)
     assert (guess.size / size - 1).abs().mean() < 0.06
-    assert (guess.mean - known.future["carried_scales"][:, 5:9]).abs().mean() < 0.05
+    assert (guess.mean - known.future["carried_prognosis"][:, :-1]).abs().mean() < 0.05
 
 
 @pytest.mark.core
@@ -300,7 +300,7 @@ def test_a_model_with_it_is_saved_loaded_and_cut_into_windows(tmp_path: Path) ->
 def test_it_needs_its_inputs_and_v() -> None:
     with pytest.raises(
         InputError,
-        match="got inputs carried_rain, expected --inputs carried_scales or carried_frames",
+        match="got inputs carried_rain, expected --inputs carried_frames or carried_frames,carried",
     ):
         replace(config(), inputs=("carried_rain",))
     with pytest.raises(InputError, match="around_linear_forecast: got true with prediction noise"):
