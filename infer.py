@@ -6,6 +6,7 @@
   python infer.py --model runs/ldcast --data event.npz   a trained model, real rain
   python infer.py --model runs/ldcast --calibrated       corrected by the model's calibration
   python infer.py --data event.nc --out forecast.nc --probabilities 0.1 1 5 10
+  python infer.py --data event.nc --accumulate 30 60     and what falls in 30 and in 60 minutes
   python infer.py --watch incoming --out forecasts       a forecast for each new radar image
   torchrun --nproc_per_node=4 infer.py --members 64      members shared among four GPUs
 
@@ -62,7 +63,8 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     for warning in warn_of_few_steps(forecast.sampler, forecast.num_sampling_steps):
         print(warning)
     view = (past.rain_rate, forecast.rain_rate, forecast.issue_time, forecast.lead_minutes)
-    print(summarise(*view, past.grid, forecast.calibrated_chances))
+    chances, amounts = forecast.calibrated_chances, forecast.amounts
+    print(summarise(*view, past.grid, chances, amounts=amounts))
     if calibration and calibration.warning:
         print(f"Calibration: {calibration.warning}")
     print(f"wrote {flags.out}")

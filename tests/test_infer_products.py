@@ -25,8 +25,10 @@ from ldcast.forecasting import service as watching
 from ldcast.machine.processes import Processes
 from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
 from ldcast.nowcast.stretch import Stretch
+from ldcast.products.accumulate import accumulate
 from ldcast.products.ensemble import exceedance_probability
 from ldcast.products.files import read_forecast
+from ldcast.products.statistics import ensemble_statistics
 
 CPU = torch.device("cpu")
 GRID = {
@@ -96,14 +98,15 @@ def test_other_formats_hold_the_same_forecast(call, ending) -> None:
         np.testing.assert_array_equal(other.statistics.entries()[name], values)
 
 
-def test_pysteps_reads_its_format(call) -> None:
+@pytest.mark.parametrize("more", [(), ("--accumulate", "30")])
+def test_pysteps_reads_its_format(call, more) -> None:
     pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
     pytest.importorskip("pyproj", reason="pyproj is an extra")
     from ldcast.machine.quiet import contained
 
     with contained("pysteps"):
         importers = pytest.importorskip("pysteps.io.nowcast_importers", reason="an extra")
-        assert call("--out", "forecast.nc", "--format", "pysteps") == call() == 0
+        assert call("--out", "forecast.nc", "--format", "pysteps", *more) == call() == 0
         precip, metadata = importers.import_netcdf_pysteps("forecast.nc")
     np.testing.assert_allclose(precip, read_forecast(Path("forecast.npz")).rain_rate, atol=1e-6)
     assert metadata["unit"] == "mm/h"
@@ -115,6 +118,30 @@ def test_probabilities_are_those_of_the_members(call) -> None:
     members = torch.from_numpy(forecast.rain_rate)
     for threshold, chance in zip((0.1, 1), forecast.statistics.exceedance_probability, strict=True):
         np.testing.assert_array_equal(chance, exceedance_probability(members, threshold))
+
+
+def test_sums_of_the_members_from_the_newest_radar_images_on(call, event, capsys) -> None:
+    asked = ("--accumulate", "30", "100", "--quantiles", "0.5")
+    assert call(*asked, "--probabilities", "1") == 0
+    assert "\nIn 30 min: up to " in capsys.readouterr().out
+    forecast = read_forecast(Path("forecast.npz"))
+    past = event.rain_rate[-4:]
+    amounts, expected = forecast.amounts, accumulate(forecast, [30, 100], past)
+    np.testing.assert_array_equal(amounts.rain_amount, expected.rain_amount)
+    assert amounts.window_start[0] == event.time[-4]
+    statistics = ensemble_statistics(amounts.rain_amount, (5, 10, 20), (0.5,))
+    for name, values in statistics.entries().items():
+        np.testing.assert_array_equal(amounts.statistics.entries()[name], values)
+
+    assert call(*asked, "--amount-thresholds", "0.5", "--plain-sums") == 0
+    plain = read_forecast(Path("forecast.npz")).amounts
+    assert plain.statistics.exceedance_threshold.tolist() == [0.5]
+    expected = accumulate(forecast, [30, 100], past, is_along_motion=False)
+    np.testing.assert_array_equal(plain.rain_amount, expected.rain_amount)
+    assert not np.array_equal(plain.rain_amount, amounts.rain_amount)
+
+    assert call(*asked) == 0
+    assert read_forecast(Path("forecast.npz")).amounts.statistics.exceedance_threshold is None
 
 
 def test_netcdf_comes_in_as_well(call, event) -> None:
@@ -162,6 +189,11 @@ def test_a_shorter_forecast_and_a_window(call) -> None:
         (("--lead-minutes", "33"), "multiple of 5"),
         (("--window", "50"), "windows of 50 pixels"),
         (("--probabilities", "5", "1"), "rising order"),
+        (("--accumulate", "7"), "expected multiples of 5 minutes"),
+        (("--accumulate", "120"), "lead times end at 100: sum over no more"),
+        (("--accumulate", "60", "--amount-thresholds", "-1", "5"), "expected amounts above 0 mm"),
+        (("--amount-thresholds", "5"), "--amount-thresholds is about sums: add --accumulate"),
+        (("--plain-sums",), "--plain-sums is about sums: add --accumulate"),
         (("--quantiles", "2"), "from 0 to 1"),
         (("--format", "pysteps"), "expected .nc"),
         (("--calibrated", "--probabilities", "1"), "leave out --probabilities"),

@@ -13,10 +13,12 @@ from ldcast.machine.folders import check_output_path, check_writable
 from ldcast.machine.processes import Processes
 from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.nowcast.request import count_frames
+from ldcast.products.accumulate import check_windows
+from ldcast.products.amounts import AMOUNT_THRESHOLDS
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_plot_packages
-from ldcast.products.statistics import check_statistics
+from ldcast.products.statistics import check_statistics, check_thresholds
 from ldcast.seeds import KEY_LIMIT
 
 DAY = 24 * 60  # minutes; --keep keeps its forecasts
@@ -62,6 +64,23 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add("--quantiles", type=float, nargs="+", default=[], metavar="P", help="such as 0.1 0.5 0.9")
     add("--means", action="store_true", help="add ensemble mean and probability-matched mean")
     add(
+        "--accumulate",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="MINUTES",
+        help="add what falls in every window of so many minutes, such as 30 60",
+    )
+    add(
+        "--amount-thresholds",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="of exceedance by these sums; with --probabilities "
+        f"{' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)} if not given",
+    )
+    add("--plain-sums", action="store_true", help="add frames, do not follow rain between them")
+    add(
         "--plot",
         type=Path,
         metavar="PATH",
@@ -84,6 +103,9 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
         flags.lead_minutes = flags.frames.lead_minutes[-1]
     if flags.out is None:
         flags.out = Path("forecasts" if flags.watch else "forecast.npz")
+    if flags.amount_thresholds is None:
+        use_default = flags.accumulate and flags.probabilities
+        flags.amount_thresholds = AMOUNT_THRESHOLDS if use_default else ()
     if flags.watch:
         flags.keep = DAY // flags.frames.minutes_per_frame if flags.keep is None else flags.keep
         flags.suffix = flags.suffix or ".npz"
@@ -95,8 +117,9 @@ def check_flags(flags: argparse.Namespace) -> None:
     if not 0 <= flags.seed < KEY_LIMIT:
         raise InputError(f"got --seed {flags.seed}, expected 0 or more, below 2**64")
     check_count("members", flags.members)
-    count_frames(flags.lead_minutes, flags.frames)
+    num_frames = count_frames(flags.lead_minutes, flags.frames)
     check_statistics(flags.probabilities, flags.quantiles)
+    _check_sums(flags, num_frames)
     if flags.calibrated and flags.probabilities:
         raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
     if flags.borders and not flags.plot:
@@ -124,6 +147,17 @@ def check_processes(flags: argparse.Namespace, processes: Processes) -> None:
             f"got {processes.num} processes for {flags.members} members, expected no more "
             "processes than --members"
         )
+
+
+def _check_sums(flags: argparse.Namespace, num_frames: int) -> None:
+    if flags.accumulate:
+        check_windows(flags.accumulate, flags.frames.leads(num_frames))
+        check_thresholds(flags.amount_thresholds, "amounts above 0 mm", "5 10 20")
+        return
+    for flag in ("amount_thresholds", "plain_sums"):
+        if getattr(flags, flag):
+            name = flag.replace("_", "-")
+            raise InputError(f"--{name} is about sums: add --accumulate, such as --accumulate 60")
 
 
 def _check_once(flags: argparse.Namespace) -> None:

@@ -16,6 +16,8 @@ from ldcast.machine.processes import Processes
 from ldcast.motion import forecast_quality
 from ldcast.nowcast.ldcast import LDCast
 from ldcast.nowcast.request import count_frames
+from ldcast.products.accumulate import accumulate
+from ldcast.products.amounts import Amounts
 from ldcast.products.forecast import Forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
 
@@ -30,6 +32,8 @@ class ForecastRequest:
     calibration: corrects rain rates and gives probabilities, of as many frames as are forecast; see
         `Calibration.until`. None: neither.
     probabilities (mm/h), quantiles (0..1), use_means: as for `ensemble_statistics`.
+    accumulate: lengths of windows of time, minutes, see `ldcast.products.amounts.accumulate`.
+    amount_thresholds (mm): of their probabilities. use_plain_sums: frames are just added.
     """
 
     num_members: int
@@ -43,6 +47,9 @@ class ForecastRequest:
     probabilities: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
     use_means: bool = False
+    accumulate: tuple[int, ...] = ()
+    amount_thresholds: tuple[float, ...] = ()
+    use_plain_sums: bool = False
 
 
 def forecast_event(
@@ -79,9 +86,8 @@ def forecast_event(
     rain = processes.collect(rain, request.num_members)
     if rain is None:
         return None
-    rain, statistics = _corrected(rain.numpy(), request)
-    return Forecast(
-        rain_rate=rain,
+    forecast = Forecast(
+        rain_rate=rain.numpy(),
         issue_time=past.time[-1],
         lead_minutes=frames.leads(num_frames),
         grid=past.grid,
@@ -90,10 +96,16 @@ def forecast_event(
         sampler=diffusion.sampler,
         num_sampling_steps=request.num_sampling_steps or diffusion.num_sampling_steps,
         quality=forecast_quality(past_rain, num_frames, frames.minutes_per_frame).numpy(),
-        statistics=statistics,
-        is_calibrated=request.calibration is not None,
         is_second_hand=frames.is_continued(num_frames),
         past_time_as_read=times_before_rounding(past),
+    )
+    rain_rate, statistics = _corrected(forecast.rain_rate, request)
+    return replace(
+        forecast,
+        amounts=_amounts(forecast, past, request),
+        rain_rate=rain_rate,
+        statistics=statistics,
+        is_calibrated=request.calibration is not None,
     )
 
 
@@ -122,6 +134,19 @@ def forecast_fields(model: LDCast, past: RainEvent, num_frames: int) -> dict[str
         for name, need in model.fields.items()
     }
     return fields_at(past, needs, times)
+
+
+def _amounts(forecast: Forecast, past: RainEvent, request: ForecastRequest) -> Amounts | None:
+    """What falls in the windows that are asked for, of members as the model made them."""
+    if not request.accumulate:
+        return None
+    amounts = accumulate(
+        forecast, request.accumulate, past.rain_rate, is_along_motion=not request.use_plain_sums
+    )
+    statistics = ensemble_statistics(
+        amounts.rain_amount, request.amount_thresholds, request.quantiles, request.use_means
+    )
+    return replace(amounts, statistics=statistics)
 
 
 def _corrected(rain: np.ndarray, request: ForecastRequest) -> tuple[np.ndarray, Statistics]:

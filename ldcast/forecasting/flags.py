@@ -45,6 +45,9 @@ def request_of(flags: argparse.Namespace, calibration: Calibration | None) -> Fo
         probabilities=tuple(flags.probabilities),
         quantiles=tuple(flags.quantiles),
         use_means=flags.means,
+        accumulate=tuple(flags.accumulate),
+        amount_thresholds=tuple(flags.amount_thresholds),
+        use_plain_sums=flags.plain_sums,
     )
 
 

@@ -1,5 +1,6 @@
 """The motion of rain, rain carried along it, and what that says about a forecast."""
 
+from ldcast.motion.accumulation import amounts_between
 from ldcast.motion.carrying import carry, carry_mirrored, carry_through, data_box
 from ldcast.motion.estimate import motion_of_known
 from ldcast.motion.field import mean_motion, motion_field
@@ -24,6 +25,7 @@ __all__ = [
     "QUALITY_MEANINGS",
     "UPSTREAM_OBSERVED",
     "UPSTREAM_UNKNOWN",
+    "amounts_between",
     "carry",
     "carry_mirrored",
     "carry_through",

@@ -19,10 +19,7 @@ def positions_upstream(motion: Tensor, border: int = 0) -> Iterator[Tensor]:
     border: pixels on all sides whose air is not followed; then (2, H - 2 border, W - 2 border).
     """
     height, width = motion.shape[-2:]
-    axes = (
-        torch.arange(size, device=motion.device, dtype=motion.dtype) for size in (height, width)
-    )
-    position = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    position = pixel_positions(height, width, motion)
     position = position[:, border : height - border, border : width - border]
     while True:
         row, column = position.round().long()
@@ -101,16 +98,25 @@ def rain_at(positions: Tensor, rain_rate: Tensor, padding: str = "zeros") -> Ten
 
     padding: "zeros": all beyond the edges is unknown. "reflection": they are mirrors.
     """
-    height, width = rain_rate.shape[-2:]
-    last = positions.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
-    grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, h, w, 2): x, y in -1..1
     is_valid = valid_mask(rain_rate)
     fields = torch.stack([rain_rate.float().nan_to_num(nan=0.0), is_valid.float()], dim=-3)
-    total, weight = nn.functional.grid_sample(
-        fields.expand(len(positions), -1, -1, -1),
-        grid.float(),
-        mode="bilinear",
-        padding_mode=padding,
-        align_corners=True,
-    ).unbind(1)
+    fields = fields.expand(len(positions), -1, -1, -1)
+    total, weight = fields_at_positions(positions, fields, padding).unbind(1)
     return torch.where(weight >= MIN_WEIGHT, total / weight.clamp(min=MIN_WEIGHT), torch.nan)
+
+
+def fields_at_positions(positions: Tensor, fields: Tensor, padding: str = "zeros") -> Tensor:
+    """(N, C, h, w) at positions (N, 2, h, w), rows first, of fields (N, C, H, W), linear between
+    pixels. padding: what is beyond the edges, "zeros" or "reflection"."""
+    height, width = fields.shape[-2:]
+    last = positions.new_tensor([max(height - 1, 1), max(width - 1, 1)])[:, None, None]
+    grid = (2 * positions / last - 1).flip(1).permute(0, 2, 3, 1)  # (N, h, w, 2): x, y in -1..1
+    return nn.functional.grid_sample(
+        fields, grid.float(), mode="bilinear", padding_mode=padding, align_corners=True
+    )
+
+
+def pixel_positions(height: int, width: int, like: Tensor) -> Tensor:
+    """(2, height, width): row and column of each pixel, of the device and type of `like`."""
+    axes = (torch.arange(size, device=like.device, dtype=like.dtype) for size in (height, width))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))

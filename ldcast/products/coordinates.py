@@ -16,10 +16,7 @@ if TYPE_CHECKING:  # an extra, imported where it is used
 
 def clock(forecast: Forecast) -> dict[str, tuple]:
     """The issue time, and along `time` the valid times and the lead times."""
-    issue_time = np.datetime64(forecast.issue_time, "s")
-    # pysteps takes `time` for seconds of lead time, whatever its units say.
-    since = f"seconds since {str(issue_time).replace('T', ' ')}"
-    encoding = {"units": since, "dtype": "int32"}
+    issue_time, encoding = np.datetime64(forecast.issue_time, "s"), time_encoding(forecast)
     return {
         "time": (
             "time",
@@ -43,6 +40,29 @@ def clock(forecast: Forecast) -> dict[str, tuple]:
             {"standard_name": "forecast_period", "long_name": "lead time", "units": "min"},
         ),
     }
+
+
+def window_times(forecast: Forecast) -> dict[str, tuple]:
+    """Along `window`, of what falls in windows of time: when they start and end."""
+    if forecast.amounts is None:
+        return {}
+    encoding = time_encoding(forecast)
+    about_end = {"standard_name": "time", "bounds": "window_bounds"}
+    return {
+        f"window_{edge}": (
+            "window",
+            getattr(forecast.amounts, f"window_{edge}").astype("datetime64[ns]"),
+            {"long_name": f"{edge} of the window, UTC", **about},
+            encoding,
+        )
+        for edge, about in {"start": {}, "end": about_end}.items()
+    }
+
+
+def time_encoding(forecast: Forecast) -> dict[str, str]:
+    """How times are stored: pysteps takes `time` for seconds of lead time, whatever its units."""
+    issue_time = str(np.datetime64(forecast.issue_time, "s")).replace("T", " ")
+    return {"units": f"seconds since {issue_time}", "dtype": "int32"}
 
 
 def horizontal(

@@ -12,7 +12,15 @@ import numpy as np
 
 from ldcast.data.grids import in_metres
 from ldcast.motion import QUALITY_MEANINGS
-from ldcast.products.coordinates import clock, grid_mapping, horizontal, read_crs
+from ldcast.products.amounts import AMOUNT_ENTRIES, PREFIX, Amounts, amounts_of
+from ldcast.products.coordinates import (
+    clock,
+    grid_mapping,
+    horizontal,
+    read_crs,
+    time_encoding,
+    window_times,
+)
 from ldcast.products.forecast import Forecast, check_entries, continued_before
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
@@ -40,7 +48,12 @@ _STATUS = {"standard_name": "status_flag", "units": "1"}
 _DIMS = {
     "rain_rate": ("realization", "time", "y", "x"),
     **{values: (axis, "time", "y", "x") for axis, values in STATISTICS_AXES.items()},
+    "rain_amount": ("realization", "window", "y", "x"),
+    **{PREFIX + name: ("window", "y", "x") for name in STATISTICS_ENTRIES},
+    **{PREFIX + of: (PREFIX + axis, "window", "y", "x") for axis, of in STATISTICS_AXES.items()},
 }
+_AMOUNT = {"standard_name": "thickness_of_rainfall_amount", "units": "mm"}
+_SUM = "time: sum"  # by its standard name, for the windows of several lengths are no axis of time
 _ATTRIBUTES = {
     "rain_rate": {
         "long_name": "rain rate of an ensemble member",
@@ -84,6 +97,40 @@ _ATTRIBUTES = {
     },
     "exceedance_threshold": {"long_name": "rain rate that is reached or exceeded", **_RAIN},
     "quantile_level": {"long_name": "share of the members at or below the quantile", "units": "1"},
+    "rain_amount": {
+        "long_name": "rain of an ensemble member in a window of time",
+        **_AMOUNT,
+        "cell_methods": _SUM,
+        "ancillary_variables": "partly_observed",
+    },
+    "partly_observed": {
+        "long_name": "what the rain of a window is of",
+        **_STATUS,
+        "flag_values": np.array([0, 1], np.int8),
+        "flag_meanings": "forecast radar_images_then_forecast",
+    },
+    "amount_exceedance_probability": {
+        "long_name": "probability of at least the threshold's rain amount",
+        "units": "1",
+    },
+    "amount_quantile": {"long_name": "quantile of the members' rain amounts", **_AMOUNT},
+    "amount_ensemble_mean": {
+        "long_name": "mean of the members' rain amounts",
+        **_AMOUNT,
+        "cell_methods": f"{_SUM} realization: mean",
+    },
+    "amount_probability_matched_mean": {
+        "long_name": "pattern of the ensemble mean with the members' rain amounts",
+        **_AMOUNT,
+    },
+    "amount_exceedance_threshold": {
+        "long_name": "rain amount that is reached or exceeded",
+        **_AMOUNT,
+    },
+    "amount_quantile_level": {
+        "long_name": "share of the members at or below the quantile",
+        "units": "1",
+    },
 }
 
 
@@ -102,9 +149,24 @@ def to_dataset(forecast: Forecast) -> xarray.Dataset:
     maps = {"rain_rate": forecast.rain_rate, **forecast.statistics.maps()}
     if forecast.quality is not None:
         maps["quality"] = forecast.quality
+    amounts = forecast.amounts
+    if amounts is not None:
+        of_amounts = amounts.statistics.maps().items()
+        maps["rain_amount"] = amounts.rain_amount
+        maps |= {PREFIX + name: values for name, values in of_amounts}
     variables = {name: _map(name, values, crs is not None) for name, values in maps.items()}
     second_hand = forecast.is_second_hand.astype(np.int8)
     variables["second_hand"] = ("time", second_hand, _ATTRIBUTES["second_hand"])
+    if amounts is not None:
+        is_observed = amounts.is_partly_observed.astype(np.int8)
+        variables["partly_observed"] = ("window", is_observed, _ATTRIBUTES["partly_observed"])
+        bounds = np.stack([amounts.window_start, amounts.window_end], axis=1)
+        variables["window_bounds"] = (
+            ("window", "bound"),
+            bounds.astype("datetime64[ns]"),
+            {},
+            time_encoding(forecast),
+        )
     about_rain = [name for name in ("quality", "second_hand") if name in variables]
     variables["rain_rate"][2]["ancillary_variables"] = " ".join(about_rain)
     if crs is not None:
@@ -112,6 +174,7 @@ def to_dataset(forecast: Forecast) -> xarray.Dataset:
         variables["crs"] = ((), np.int32(0), mapping, {"coordinates": None})
     coordinates = {
         **clock(forecast),
+        **window_times(forecast),
         **horizontal(forecast.grid, forecast.rain_rate.shape[-2:], crs),
         **_vertices(forecast),
     }
@@ -171,11 +234,20 @@ def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
         quality=dataset.quality.values if "quality" in dataset else None,
         statistics=Statistics(**statistics),
         is_calibrated=bool(attributes.get("calibrated", False)),
+        amounts=_amounts(dataset),
         past_time_as_read=_as_times(attributes.get("past_time_as_read")),
         is_second_hand=dataset.second_hand.values > 0
         if "second_hand" in dataset
         else continued_before(dataset.lead_minutes.values),
     )
+
+
+def _amounts(dataset: xarray.Dataset) -> Amounts | None:
+    entries = {name: dataset[name].values for name in AMOUNT_ENTRIES if name in dataset}
+    entries["along_motion"] = dataset.attrs.get("along_motion", True)
+    for name in {"window_start", "window_end"} & entries.keys():
+        entries[name] = entries[name].astype("datetime64[s]")
+    return amounts_of(entries)
 
 
 # ---- variables -----------------------------------------------------------------------------------
@@ -203,6 +275,10 @@ def _vertices(forecast: Forecast) -> dict[str, tuple]:
         points = getattr(forecast.statistics, axis)
         if points is not None:
             coordinates[axis] = (axis, points, _ATTRIBUTES[axis], {"_FillValue": None})
+        of_amounts = forecast.amounts and getattr(forecast.amounts.statistics, axis)
+        if of_amounts is not None:
+            name = PREFIX + axis
+            coordinates[name] = (name, of_amounts, _ATTRIBUTES[name], {"_FillValue": None})
     return coordinates
 
 
@@ -215,6 +291,8 @@ def _description(forecast: Forecast) -> dict[str, Any]:
         "seed": forecast.seed,
         "calibrated": int(forecast.is_calibrated),
     }
+    if forecast.amounts is not None:
+        made["along_motion"] = int(forecast.amounts.is_along_motion)
     settings = ", ".join(f"{name} {value}" for name, value in made.items())
     issue_time = np.datetime64(forecast.issue_time, "s")
     return {

@@ -14,6 +14,7 @@ from ldcast.data.grids import CORNERS, PIXEL_SIZES
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.machine.files import open_atomically
+from ldcast.products.amounts import AMOUNT_ENTRIES, Amounts, amounts_of
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 REQUIRED_ENTRIES = (
@@ -29,6 +30,7 @@ REQUIRED_ENTRIES = (
 OPTIONAL_ENTRIES = (
     *("quality", "second_hand", "calibrated", "past_time_as_read"),
     *STATISTICS_ENTRIES,
+    *AMOUNT_ENTRIES,
 )
 OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
 # Names of np.savez_compressed's own parameters, which no array can be called.
@@ -50,6 +52,7 @@ class Forecast:
     is_calibrated: whether rain rates and probabilities were corrected by the model's calibration.
     past_time_as_read: (past_frames,) datetime64[s], the past frames' times before they were
         rounded; None where they were not.
+    amounts: what falls in windows of time; None where no sums were asked for.
     is_second_hand: (T,) bool, frames beyond the model's reach, made by forecasting from forecast
         frames; None: of none.
 
@@ -70,6 +73,7 @@ class Forecast:
     is_calibrated: bool = False
     past_time_as_read: np.ndarray | None = None
     is_second_hand: np.ndarray | None = None
+    amounts: Amounts | None = None
 
     def __post_init__(self) -> None:
         num_frames = len(self.lead_minutes)
@@ -81,6 +85,9 @@ class Forecast:
         for name, values in maps.items():
             got, expected = values.shape[-3:], self.rain_rate.shape[1:]
             assert got == expected, f"{name} is {got}, not {expected}"
+        if self.amounts is not None:
+            got, expected = self.amounts.rain_amount.shape, self.rain_rate.shape
+            assert (got[0], *got[2:]) == (expected[0], *expected[2:]), (got, expected)
         if self.is_second_hand is None:
             object.__setattr__(self, "is_second_hand", np.zeros(num_frames, bool))
         assert self.is_second_hand.shape == (num_frames,), (self.is_second_hand.shape, num_frames)
@@ -171,6 +178,7 @@ def write_npz(forecast: Forecast, path: Path) -> None:
         "num_sampling_steps": forecast.num_sampling_steps,
         "calibrated": forecast.is_calibrated,
         **forecast.statistics.entries(),
+        **(forecast.amounts.entries() if forecast.amounts else {}),
     }
     if forecast.quality is not None:
         entries["quality"] = np.asarray(forecast.quality, dtype=np.uint8)
@@ -209,6 +217,7 @@ def read_npz(path: Path) -> Forecast:
         is_calibrated=bool(entries.get("calibrated", False)),
         past_time_as_read=entries.get("past_time_as_read"),
         is_second_hand=entries.get("second_hand", continued_before(entries["lead_minutes"])),
+        amounts=amounts_of(entries),
     )
 
 

@@ -63,15 +63,20 @@ def check_statistics(
 
     thresholds: mm/h, finite and above 0. quantile_levels: 0..1. Both in rising order, each once.
     """
-    if not _is_rising(thresholds, low=np.nextafter(0, 1), high=np.finfo(np.float32).max):
-        raise InputError(
-            f"got thresholds {_listed(thresholds)} for probabilities, expected rain rates above 0 "
-            "mm/h in rising order, each once, such as 0.1 1 5 10"
-        )
+    check_thresholds(thresholds, "rain rates above 0 mm/h", "0.1 1 5 10")
     if not _is_rising(quantile_levels, low=0, high=1):
         raise InputError(
             f"got quantile levels {_listed(quantile_levels)}, expected numbers from 0 to 1 in "
             "rising order, each once, such as 0.1 0.5 0.9"
+        )
+
+
+def check_thresholds(thresholds: Sequence[float], expected: str, example: str) -> None:
+    """Raises InputError for thresholds of probabilities that are not what is expected."""
+    if not _is_rising(thresholds, low=np.nextafter(0, 1), high=np.finfo(np.float32).max):
+        raise InputError(
+            f"got thresholds {_listed(thresholds)} for probabilities, expected {expected} in "
+            f"rising order, each once, such as {example}"
         )
 
 

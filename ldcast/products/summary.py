@@ -8,6 +8,7 @@ import torch
 
 from ldcast.frames import nearest_leads
 from ldcast.motion import fill_gaps
+from ldcast.products.amounts import Amounts
 from ldcast.rain import RainScale, is_wet
 
 WET_MM_H, LIKELY_MM_H, HEAVY_MM_H = RainScale().wet_threshold, 1.0, 10.0
@@ -45,8 +46,10 @@ def summarise(
     lead_minutes: np.ndarray,
     grid: dict[str, Any],
     chances: Mapping[float, np.ndarray] | None = None,
+    amounts: Amounts | None = None,
 ) -> str:
-    """What a person wants to know of a forecast: up to 15 lines of up to 100 columns.
+    """What a person wants to know of a forecast: up to 15 lines of up to 100 columns, and one for
+    each length of `amounts`.
 
     past: (past_frames, H, W) mm/h, oldest frame first, row 0 = north, NaN = no data.
     rain: (E, T, H, W) mm/h, NaN = no forecast.
@@ -55,6 +58,7 @@ def summarise(
     grid: `pixel_size_m` and `pixel_size_y_m`, where known, give the domain's size in km.
     chances: of a calibrated forecast, threshold in mm/h -> (T, H, W) in 0..1, the chance of at
         least that, NaN = no forecast. None: chances are shares of the members.
+    amounts: what falls in windows of time, where that is known.
 
     Shares and means are over the pixels that have data.
     """
@@ -72,6 +76,8 @@ def summarise(
     lines += _describe_change(now, rain[:, -1], last_lead)
     if len(rain) > 1:
         lines.append(_describe_spread(rain[:, -1], last_lead))
+    if amounts is not None:
+        lines += _describe_amounts(amounts)
     return "\n".join(lines)
 
 
@@ -234,6 +240,22 @@ def _describe_spread(members: np.ndarray, lead: str) -> str:
         f"Spread: {word} at {lead}: where a member has rain, "
         f"{_percent(agreement)} of the others have it too."
     )
+
+
+def _describe_amounts(amounts: Amounts) -> list[str]:
+    """For each length of windows, the most that falls anywhere."""
+    lines = []
+    for minutes in dict.fromkeys(amounts.minutes.tolist()):
+        chosen = np.flatnonzero(amounts.minutes == minutes)
+        members = amounts.rain_amount[:, chosen]  # (E, N, H, W)
+        peak = int(np.nanmax(members, axis=(0, 2, 3)).argmax())
+        end = readable_time(amounts.window_end[chosen[peak]])[-5:]
+        mean = np.nanmax(ensemble_mean(members))
+        lines.append(
+            f"In {minutes} min: up to {_number(np.nanmax(members))} mm in a member, until {end} "
+            f"UTC; up to {_number(mean)} mm in their mean."
+        )
+    return lines
 
 
 def _where(frame: np.ndarray) -> str:

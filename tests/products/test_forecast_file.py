@@ -14,6 +14,7 @@ from ldcast.errors import InputError
 from ldcast.machine.files import folder_atomically, open_atomically, path_atomically
 from ldcast.machine.folders import check_output_path
 from ldcast.products import files
+from ldcast.products.accumulate import accumulate
 from ldcast.products.files import check_forecast_path, read_forecast, write_forecast
 from ldcast.products.forecast import OPTIONAL_ENTRIES, Forecast, check_grid
 from ldcast.products.statistics import STATISTICS_AXES, Statistics, ensemble_statistics
@@ -41,8 +42,11 @@ def forecast() -> Forecast:
 
 
 def with_statistics(forecast: Forecast) -> Forecast:
+    amounts = accumulate(forecast, 10)
+    of_amounts = ensemble_statistics(amounts.rain_amount, (5,), (0.5,), use_means=True)
     return replace(
         forecast,
+        amounts=replace(amounts, statistics=of_amounts),
         quality=np.where(np.isnan(forecast.rain_rate[0]), 2, 1).astype(np.uint8),
         statistics=ensemble_statistics(forecast.rain_rate, (0.1, 5), (0.5,), use_means=True),
         past_time_as_read=TIMES_AS_READ,
