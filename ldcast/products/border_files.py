@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ldcast.errors import InputError
+from ldcast.products.placement import DEGREES, import_pyproj, list_numbers, make_transformer
 
 if TYPE_CHECKING:  # pyproj is an extra, imported where it is used
-    from pyproj import CRS, Transformer
+    from pyproj import Transformer
 
-DEGREES = "OGC:CRS84"  # longitude and latitude on WGS84, in this order: what RFC 7946 lays down
 GEOJSON_SUFFIXES, SHAPEFILE_SUFFIX = (".geojson", ".json"), ".shp"
 TO_DEGREES_HINT = "ogr2ogr -t_srs EPSG:4326 borders.geojson"
 
@@ -115,7 +115,7 @@ def _prj_transformer(path: Path) -> Transformer | None:
     """From the units that a .prj file describes to degrees; None without such a file."""
     if not path.is_file():
         return None
-    pyproj = import_pyproj()
+    pyproj = import_pyproj("border lines")
     try:
         return make_transformer(pyproj.CRS.from_wkt(path.read_text(encoding="utf-8-sig")), DEGREES)
     except (pyproj.exceptions.CRSError, pyproj.exceptions.ProjError, UnicodeDecodeError):
@@ -123,24 +123,3 @@ def _prj_transformer(path: Path) -> Transformer | None:
             f"pyproj cannot read {path}, expected WKT of a place on Earth; fix it, or convert "
             f"the shapefile with: {TO_DEGREES_HINT} {path.with_suffix(SHAPEFILE_SUFFIX)}"
         ) from None
-
-
-def import_pyproj() -> Any:
-    """The module; raises InputError where it is missing."""
-    try:
-        import pyproj
-    except ModuleNotFoundError:
-        raise InputError(
-            "border lines need pyproj, which is missing; install it with: pip install pyproj"
-        ) from None
-    return pyproj
-
-
-def make_transformer(source: str | CRS, target: str | CRS) -> Transformer:
-    """From one coordinate system to another, longitude or easting first in both."""
-    return import_pyproj().Transformer.from_crs(source, target, always_xy=True)
-
-
-def list_numbers(numbers: Sequence[float]) -> str:
-    """For messages."""
-    return ", ".join(f"{number:g}" for number in numbers)

@@ -1,27 +1,15 @@
 """Coast and border lines from the user's files, placed on the pixels of a grid (needs pyproj)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ldcast.data.grids import CORNERS, in_metres
 from ldcast.errors import InputError
-from ldcast.products.border_files import (
-    DEGREES,
-    import_pyproj,
-    list_numbers,
-    make_transformer,
-    read_lines,
-)
-
-if TYPE_CHECKING:  # pyproj is an extra, imported where it is used
-    from pyproj import Transformer
+from ldcast.products.border_files import read_lines
+from ldcast.products.placement import Placement, read_placement
 
 # Lines are straight in degrees (RFC 7946, section 3.1.1) and so bent on most maps. The border along
 # the 49th parallel is two points in some files; so points are put in, at least every ...
@@ -47,71 +35,11 @@ def read_borders(
     Raises InputError for what cannot be read, for files of another region, for a grid without
     projection or corners, and where pyproj (or pyshp) is missing.
     """
-    domain = _read_domain(grid, shape)
+    domain = read_placement(grid, shape, "border lines")
     return [line for path in paths for line in _place(read_lines(path), domain, path)]
 
 
-@dataclass(frozen=True)
-class _Domain:
-    """to_grid: from `DEGREES` to the units in which the grid's corners are."""
-
-    to_grid: Transformer
-    corners: tuple[float, float, float, float]
-    shape: tuple[int, int]
-
-    def to_pixels(self, degrees: np.ndarray) -> np.ndarray:
-        """(n, 2) longitude and latitude -> (n, 2) column and row, NaN where there is none."""
-        x1, y1, x2, y2 = self.corners
-        x, y = self.to_grid.transform(*degrees.T)
-        height, width = self.shape
-        pixels = np.stack([(x - x1) / (x2 - x1) * width, (y2 - y) / (y2 - y1) * height], axis=1)
-        pixels[~np.isfinite(pixels).all(axis=1)] = np.nan
-        return pixels
-
-    @property
-    def middle(self) -> np.ndarray:
-        """(2,) longitude and latitude."""
-        return self.to_degrees(np.array([0.5]), np.array([0.5]))[0]
-
-    def to_degrees(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The inverse, of columns and rows given as shares of the grid; infinite where none."""
-        x1, y1, x2, y2 = self.corners
-        x, y = x1 + columns * (x2 - x1), y2 - rows * (y2 - y1)
-        return np.stack(self.to_grid.transform(x, y, direction="INVERSE"), axis=1)
-
-
-def _read_domain(grid: Mapping[str, Any], shape: tuple[int, int]) -> _Domain:
-    pyproj = import_pyproj()
-    missing = [name for name in ("projection", *CORNERS) if name not in grid]
-    if missing:
-        raise InputError(
-            f"border lines cannot be placed: the data's grid lacks {', '.join(missing)}, expected "
-            "a projection and the corners x1 y1 x2 y2; add them to the data or leave out borders"
-        )
-    try:
-        to_grid = make_transformer(DEGREES, in_metres(str(grid["projection"])))
-    except (pyproj.exceptions.CRSError, pyproj.exceptions.ProjError):
-        # The latter of what is no place on Earth: another planet, or a building's own plane.
-        raise InputError(
-            f"the data's grid has the projection '{grid['projection']}', which pyproj cannot "
-            "place on Earth, expected PROJ text, WKT or an EPSG code; fix it in the data"
-        ) from None
-    x1, y1, x2, y2 = corners = tuple(float(grid[name]) for name in CORNERS)
-    if not (x1 < x2 and y1 < y2 and np.isfinite(corners).all()):
-        raise InputError(
-            f"the data's grid has the corners {list_numbers(corners)}, expected x1 < x2 (west to "
-            "east) and y1 < y2 (south to north); fix them in the data"
-        )
-    domain = _Domain(to_grid, corners, shape)
-    if not np.isfinite(domain.middle).all():
-        raise InputError(
-            f"the middle of the data's grid, by its corners {list_numbers(corners)}, lies nowhere "
-            f"on Earth by its projection '{grid['projection']}'; fix them in the data"
-        )
-    return domain
-
-
-def _place(lines: list[np.ndarray], domain: _Domain, path: Path) -> list[np.ndarray]:
+def _place(lines: list[np.ndarray], domain: Placement, path: Path) -> list[np.ndarray]:
     """Lines in degrees -> those on the grid, in pixels; raises InputError for another region."""
     points = np.concatenate([np.concatenate([line, [[np.nan, np.nan]]]) for line in lines])
     dense = _densify(points)
@@ -127,7 +55,7 @@ def _place(lines: list[np.ndarray], domain: _Domain, path: Path) -> list[np.ndar
     return placed
 
 
-def _check_region(points: np.ndarray, domain: _Domain, path: Path) -> None:
+def _check_region(points: np.ndarray, domain: Placement, path: Path) -> None:
     (west, south), (east, north) = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
     longitude, latitude = domain.middle
     is_around = south <= latitude <= north and any(
@@ -157,7 +85,7 @@ def _densify(points: np.ndarray) -> np.ndarray:
     return np.concatenate([start[segment] + offset, points[-1:]])
 
 
-def _is_near(degrees: np.ndarray, domain: _Domain) -> np.ndarray:
+def _is_near(degrees: np.ndarray, domain: Placement) -> np.ndarray:
     """(n,) bool: not further from the middle of the grid than its corners, or little more.
 
     Most projections are made for a part of the Earth, and fold or tear what is far from it, so
