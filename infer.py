@@ -7,6 +7,7 @@
   python infer.py --model runs/ldcast --calibrated       corrected by the model's calibration
   python infer.py --data event.nc --out forecast.nc --probabilities 0.1 1 5 10
   python infer.py --data event.nc --accumulate 30 60     and what falls in 30 and in 60 minutes
+  python infer.py --data event.nc --accumulate 60 --areas catchments.geojson     and where
   python infer.py --watch incoming --out forecasts       a forecast for each new radar image
   torchrun --nproc_per_node=4 infer.py --members 64      members shared among four GPUs
 
@@ -26,12 +27,21 @@ from ldcast.diffusion import warn_of_few_steps
 from ldcast.errors import run_script
 from ldcast.forecasting.arguments import check_flags, check_processes, parse_flags
 from ldcast.forecasting.event import forecast_event, forecast_fields, num_frames_of
-from ldcast.forecasting.flags import borders_of, draw, load_model, precision_notes, request_of
+from ldcast.forecasting.flags import (
+    areas_of,
+    borders_of,
+    draw,
+    load_model,
+    on_areas,
+    precision_notes,
+    request_of,
+    write_all,
+)
 from ldcast.forecasting.reading import radar_of
 from ldcast.forecasting.service import watch
 from ldcast.machine.device import choose_device
 from ldcast.machine.processes import Processes, join_processes, process_device
-from ldcast.products.files import write_forecast
+from ldcast.products.areas import notes_of_areas
 from ldcast.products.summary import summarise
 
 PATIENCE = timedelta(hours=6)  # of a process for the members of another
@@ -42,8 +52,9 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     with processes.failing_together():
         past, later = radar_of(flags)
         borders_of(flags, past)  # bad ones are found now
+        areas = areas_of(flags)
         model, calibration = load_model(flags, processes.device)
-        request = request_of(flags, calibration)
+        request = on_areas(request_of(flags, calibration), areas, past)
         forecast_fields(model, past, num_frames_of(model, request))  # missing ones are found now
         notes = precision_notes(flags, model, processes.device)
     for note in notes if processes.is_main else []:
@@ -57,8 +68,9 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
         forecast = forecast_event(model, past, request, processes, show)
     if forecast is None:
         return
-    write_forecast(forecast, flags.out, flags.format)
-    for note in [*notes_of([past]), *notes_of_unused([past], model.fields)]:
+    written = write_all(flags, forecast, flags.out)
+    notes = [*notes_of([past]), *notes_of_unused([past], model.fields)]
+    for note in [*notes, *(notes_of_areas(request.areas) if request.areas else [])]:
         print(f"note: {note}")
     for warning in warn_of_few_steps(forecast.sampler, forecast.num_sampling_steps):
         print(warning)
@@ -67,7 +79,7 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
     print(summarise(*view, past.grid, chances, amounts=amounts))
     if calibration and calibration.warning:
         print(f"Calibration: {calibration.warning}")
-    print(f"wrote {flags.out}")
+    print(f"wrote {' and '.join(map(str, written))}")
     if flags.plot:
         draw(flags, past, forecast, later)
         print(f"wrote {flags.plot}")

@@ -1,6 +1,8 @@
 """infer.py's products: files, statistics, longer forecasts, windows, processes, a feed."""
 
+import csv
 import io
+import json
 import os
 import signal
 import subprocess
@@ -144,6 +146,44 @@ def test_sums_of_the_members_from_the_newest_radar_images_on(call, event, capsys
     assert read_forecast(Path("forecast.npz")).amounts.statistics.exceedance_threshold is None
 
 
+def write_areas(path: str, **corners: tuple[float, float]) -> None:
+    """Squares of 8 km in the event's own projection, from their north-west corners in pixels."""
+    features = []
+    for name, (column, row) in corners.items():
+        x, y = GRID["x1"] + 1000 * column, GRID["y2"] - 1000 * row
+        ring = [[x, y], [x, y - 8000], [x + 8000, y - 8000], [x + 8000, y], [x, y]]
+        square = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "properties": {"name": name}, "geometry": square})
+    crs = {"type": "name", "properties": {"name": GRID["projection"]}}
+    Path(path).write_text(json.dumps({"crs": crs, "features": features}))
+
+
+def test_what_falls_on_areas(call, capsys) -> None:
+    pytest.importorskip("shapely", reason="areas need shapely, an extra")
+    pytest.importorskip("pyproj", reason="areas need pyproj, an extra")
+    write_areas("areas.json", Aare=(20, 10), Inn=(-4, 0), Rhein=(500, 500))
+    asked = ("--accumulate", "60", "--areas", "areas.json")
+    assert call(*asked, "--probabilities", "1") == 0
+    out = capsys.readouterr().out
+    assert "note: areas outside the domain, left out: Rhein" in out
+    assert "wrote forecast.npz and forecast.areas.csv" in out
+    forecast = read_forecast(Path("forecast.npz"))
+    assert forecast.areas.area.tolist() == ["Aare", "Inn"]
+    square = forecast.rain_rate[..., 10:18, 20:28]
+    np.testing.assert_allclose(forecast.areas.area_mean[..., 0], square.mean((2, 3)), rtol=1e-3)
+    np.testing.assert_array_equal(forecast.areas.area_highest[..., 0], square.max((2, 3)))
+    amount = forecast.amounts.rain_amount[..., 10:18, 20:28].mean((2, 3))
+    np.testing.assert_allclose(forecast.areas.area_amount_mean[..., 0], amount, rtol=1e-3)
+    # Half of it is inside, of which rows 0 to 4 have no data.
+    np.testing.assert_allclose(forecast.areas.area_share[:, 1], 0.5 * 3 / 8, atol=0.01)
+    with open("forecast.areas.csv", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    of_rates = [row for row in rows if (row["area"], row["unit"]) == ("Aare", "mm/h")]
+    chance = (forecast.areas.area_mean[:, 0, 0] >= 1).mean()
+    assert float(of_rates[0]["chance_mean_1_mm/h"]) == pytest.approx(chance, abs=1e-3)
+    assert len(of_rates) == 20 and len(rows) == 2 * (20 + 12)
+
+
 def test_netcdf_comes_in_as_well(call, event) -> None:
     xarray = pytest.importorskip("xarray", reason="xarray is an extra")
     pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
@@ -193,6 +233,8 @@ def test_a_shorter_forecast_and_a_window(call) -> None:
         (("--accumulate", "120"), "lead times end at 100: sum over no more"),
         (("--accumulate", "60", "--amount-thresholds", "-1", "5"), "expected amounts above 0 mm"),
         (("--amount-thresholds", "5"), "--amount-thresholds is about sums: add --accumulate"),
+        (("--areas", "nowhere.geojson"), "there is no file nowhere.geojson, expected areas"),
+        (("--areas", "event.npz"), "expected .geojson, .json (GeoJSON) or .shp (shapefile)"),
         (("--plain-sums",), "--plain-sums is about sums: add --accumulate"),
         (("--quantiles", "2"), "from 0 to 1"),
         (("--format", "pysteps"), "expected .nc"),
@@ -487,7 +529,7 @@ def test_a_disk_that_is_full_ends_the_service(watch_here, event, capsys, monkeyp
     def write(*_) -> None:
         raise OSError(28, "No space left on device", "forecasts/x.npz")
 
-    monkeypatch.setattr(watching, "write_forecast", write)
+    monkeypatch.setattr(watching, "write_all", write)
     write_event(event, "incoming/frames.npz")
     assert watch_here() == 2
     assert "No space left on device: forecasts/x.npz" in capsys.readouterr().err
@@ -531,6 +573,21 @@ def test_the_oldest_stores_are_removed(watch_here, event) -> None:
     assert watch_here("--suffix", ".zarr", "--keep", "1") == 0
     (path,) = Path("forecasts").iterdir()
     assert read_forecast(path).issue_time == event.time[-1]
+
+
+def test_tables_of_areas_come_and_go_with_the_forecasts(watch_here, event) -> None:
+    pytest.importorskip("shapely", reason="areas need shapely, an extra")
+    pytest.importorskip("pyproj", reason="areas need pyproj, an extra")
+    write_areas("areas.json", Aare=(20, 10))
+    old = [Path("forecasts") / f"forecast_19990101T0000.{end}" for end in ("npz", "areas.csv")]
+    old[0].parent.mkdir()
+    for path in old:
+        path.touch()
+    write_event(event, "incoming/frames.npz")
+    assert watch_here("--keep", "1", "--areas", "areas.json") == 0
+    name = f"forecast_{event.time[-1].item():%Y%m%dT%H%M}"
+    found = sorted(path.name for path in Path("forecasts").iterdir())
+    assert found == [f"{name}.areas.csv", f"{name}.npz"]
 
 
 def test_the_service_writes_what_pysteps_reads(watch_here, event) -> None:

@@ -15,6 +15,7 @@ from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.nowcast.request import count_frames
 from ldcast.products.accumulate import check_windows
 from ldcast.products.amounts import AMOUNT_THRESHOLDS
+from ldcast.products.area_files import check_areas_path
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_plot_packages
@@ -81,6 +82,12 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     )
     add("--plain-sums", action="store_true", help="add frames, do not follow rain between them")
     add(
+        "--areas",
+        type=Path,
+        metavar="FILE",
+        help="add what falls on its polygons, GeoJSON or shapefile, and write a .csv beside --out",
+    )
+    add(
         "--plot",
         type=Path,
         metavar="PATH",
@@ -127,6 +134,8 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.reader:
         require_reader(flags.reader)
     reading_of(flags, flags.frames.minutes_per_frame)
+    if flags.areas:
+        check_areas_path(flags.areas)
     for path in flags.borders:
         read_lines(path)
     if flags.plot:

@@ -18,6 +18,7 @@ from ldcast.nowcast.ldcast import LDCast
 from ldcast.nowcast.request import count_frames
 from ldcast.products.accumulate import accumulate
 from ldcast.products.amounts import Amounts
+from ldcast.products.areas import AreaPixels, area_forecast
 from ldcast.products.forecast import Forecast
 from ldcast.products.statistics import Statistics, ensemble_statistics
 
@@ -32,8 +33,9 @@ class ForecastRequest:
     calibration: corrects rain rates and gives probabilities, of as many frames as are forecast; see
         `Calibration.until`. None: neither.
     probabilities (mm/h), quantiles (0..1), use_means: as for `ensemble_statistics`.
-    accumulate: lengths of windows of time, minutes, see `ldcast.products.amounts.accumulate`.
+    accumulate: lengths of windows of time, minutes, see `ldcast.products.accumulate`.
     amount_thresholds (mm): of their probabilities. use_plain_sums: frames are just added.
+    areas: those on which the file says what falls, on the grid of the images.
     """
 
     num_members: int
@@ -50,6 +52,7 @@ class ForecastRequest:
     accumulate: tuple[int, ...] = ()
     amount_thresholds: tuple[float, ...] = ()
     use_plain_sums: bool = False
+    areas: AreaPixels | None = None
 
 
 def forecast_event(
@@ -100,9 +103,13 @@ def forecast_event(
         past_time_as_read=times_before_rounding(past),
     )
     rain_rate, statistics = _corrected(forecast.rain_rate, request)
+    amounts, areas = _amounts(forecast, past, request), None
+    if request.areas is not None:
+        areas = area_forecast(request.areas, rain_rate, amounts and amounts.rain_amount)
     return replace(
         forecast,
-        amounts=_amounts(forecast, past, request),
+        amounts=amounts,
+        areas=areas,
         rain_rate=rain_rate,
         statistics=statistics,
         is_calibrated=request.calibration is not None,

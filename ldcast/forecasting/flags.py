@@ -1,6 +1,8 @@
 """What the flags of infer.py ask for: the model, the request and the picture."""
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,11 @@ from ldcast.machine.device import amp_dtype
 from ldcast.machine.half_precision import check_half_precision
 from ldcast.nowcast.ldcast import LDCast
 from ldcast.nowcast.request import check_window
+from ldcast.products.area_files import read_areas
+from ldcast.products.area_table import table_path, write_area_table
+from ldcast.products.areas import AreasOnGrid
 from ldcast.products.borders import read_borders
+from ldcast.products.files import write_forecast
 from ldcast.products.forecast import Forecast
 from ldcast.products.plot import plot_forecast
 
@@ -78,6 +84,34 @@ def draw(
         later=later,
         **({"thresholds": flags.probabilities} if flags.probabilities else {}),
     )
+
+
+def areas_of(flags: argparse.Namespace) -> AreasOnGrid | None:
+    """The areas of --areas, to be placed on the grid of images."""
+    return AreasOnGrid(read_areas(flags.areas)) if flags.areas else None
+
+
+def on_areas(
+    request: ForecastRequest, areas: AreasOnGrid | None, past: RainEvent
+) -> ForecastRequest:
+    """The request with the areas' pixels on the grid of the images."""
+    if areas is None:
+        return request
+    return replace(request, areas=areas(past.grid, past.rain_rate.shape[1:]))
+
+
+def write_all(flags: argparse.Namespace, forecast: Forecast, path: Path) -> list[Path]:
+    """Writes the forecast file and, with --areas, the table beside it, which are returned.
+
+    The table first: a service that ends in between makes a forecast again that has no file.
+    """
+    written = [path]
+    if forecast.areas is not None:
+        chosen = flags.probabilities, flags.amount_thresholds, flags.quantiles
+        write_area_table(forecast, table_path(path), *chosen)
+        written.append(table_path(path))
+    write_forecast(forecast, path, flags.format)
+    return written
 
 
 def borders_of(flags: argparse.Namespace, past: RainEvent) -> list[np.ndarray]:

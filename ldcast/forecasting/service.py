@@ -22,11 +22,20 @@ from ldcast.forecasting.feed import (
     next_time,
     surplus_forecasts,
 )
-from ldcast.forecasting.flags import draw, load_model, precision_notes, request_of
+from ldcast.forecasting.flags import (
+    areas_of,
+    draw,
+    load_model,
+    on_areas,
+    precision_notes,
+    request_of,
+    write_all,
+)
 from ldcast.machine.folders import lock_folder
 from ldcast.machine.processes import Processes
 from ldcast.machine.stopping import Stopped, StopRequest
-from ldcast.products.files import write_forecast
+from ldcast.products.area_table import table_path
+from ldcast.products.areas import notes_of_areas
 from ldcast.products.forecast import check_grid
 from ldcast.products.summary import describe_gaps
 
@@ -41,7 +50,7 @@ def watch(flags: argparse.Namespace, processes: Processes, log: Callable[[str], 
     with lock_folder(flags.out), StopRequest() as stop, contextlib.suppress(Stopped):
         clear_leftovers(flags.out)
         model, calibration = load_model(flags, processes.device)
-        request = request_of(flags, calibration)
+        request, areas = request_of(flags, calibration), areas_of(flags)
         for note in precision_notes(flags, model, processes.device):
             log(f"note: {note}")
         how = reading_of(flags, flags.frames.minutes_per_frame)
@@ -64,18 +73,21 @@ def watch(flags: argparse.Namespace, processes: Processes, log: Callable[[str], 
             try:
                 past = feed.event(issue_time)
                 check_grid(past.grid)
-                for note in [note for note in past.notes if note not in said]:
+                asked = on_areas(request, areas, past)
+                notes = [*past.notes, *(notes_of_areas(asked.areas) if asked.areas else [])]
+                for note in [note for note in notes if note not in said]:
                     said.add(note)
                     log(f"note: {note}")
-                forecast = forecast_event(model, past, request, processes, stop.interrupting)
+                forecast = forecast_event(model, past, asked, processes, stop.interrupting)
             except InputError as error:  # what it would be made of, not where it would be written
                 feed.drop(issue_time)
                 log(f"no forecast from {format_time(issue_time)}: {error}")
                 continue
             path = forecast_path(flags.out, issue_time, flags.suffix)
-            write_forecast(forecast, path, flags.format)
+            write_all(flags, forecast, path)
             for surplus in surplus_forecasts(flags.out, flags.suffix, flags.keep):
                 shutil.rmtree(surplus) if surplus.is_dir() else surplus.unlink()
+                table_path(surplus).unlink(missing_ok=True)
             seconds = time.perf_counter() - start
             log(f"{format_time(issue_time)}: {flags.members} members in {seconds:.0f} s, {path}")
             for line in describe_gaps(past.rain_rate, flags.frames.minutes_per_frame):

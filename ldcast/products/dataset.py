@@ -13,6 +13,7 @@ import numpy as np
 from ldcast.data.grids import in_metres
 from ldcast.motion import QUALITY_MEANINGS
 from ldcast.products.amounts import AMOUNT_ENTRIES, PREFIX, Amounts, amounts_of
+from ldcast.products.areas import AREA_ENTRIES, areas_of
 from ldcast.products.coordinates import (
     clock,
     grid_mapping,
@@ -51,6 +52,11 @@ _DIMS = {
     "rain_amount": ("realization", "window", "y", "x"),
     **{PREFIX + name: ("window", "y", "x") for name in STATISTICS_ENTRIES},
     **{PREFIX + of: (PREFIX + axis, "window", "y", "x") for axis, of in STATISTICS_AXES.items()},
+}
+_AREA_DIMS = {
+    **{f"area_{of}": ("realization", "time", "area") for of in ("mean", "highest")},
+    **{f"area_amount_{of}": ("realization", "window", "area") for of in ("mean", "highest")},
+    **{"area_share": ("time", "area"), "area_amount_share": ("window", "area")},
 }
 _AMOUNT = {"standard_name": "thickness_of_rainfall_amount", "units": "mm"}
 _SUM = "time: sum"  # by its standard name, for the windows of several lengths are no axis of time
@@ -123,6 +129,12 @@ _ATTRIBUTES = {
         "long_name": "pattern of the ensemble mean with the members' rain amounts",
         **_AMOUNT,
     },
+    "area_mean": {"long_name": "mean rain rate on an area", **_RAIN, "cell_methods": "area: mean"},
+    "area_highest": {"long_name": "highest rain rate on an area", **_RAIN},
+    "area_share": {"long_name": "share of the area that has a forecast", "units": "1"},
+    "area_amount_mean": {"long_name": "mean rain amount on an area", **_AMOUNT},
+    "area_amount_highest": {"long_name": "highest rain amount on an area", **_AMOUNT},
+    "area_amount_share": {"long_name": "share of the area that has a forecast", "units": "1"},
     "amount_exceedance_threshold": {
         "long_name": "rain amount that is reached or exceeded",
         **_AMOUNT,
@@ -157,6 +169,9 @@ def to_dataset(forecast: Forecast) -> xarray.Dataset:
     variables = {name: _map(name, values, crs is not None) for name, values in maps.items()}
     second_hand = forecast.is_second_hand.astype(np.int8)
     variables["second_hand"] = ("time", second_hand, _ATTRIBUTES["second_hand"])
+    for name, values in (forecast.areas.entries() if forecast.areas else {}).items():
+        if name != "area":
+            variables[name] = (_AREA_DIMS[name], values, _ATTRIBUTES[name], COMPRESSION)
     if amounts is not None:
         is_observed = amounts.is_partly_observed.astype(np.int8)
         variables["partly_observed"] = ("window", is_observed, _ATTRIBUTES["partly_observed"])
@@ -235,6 +250,7 @@ def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
         statistics=Statistics(**statistics),
         is_calibrated=bool(attributes.get("calibrated", False)),
         amounts=_amounts(dataset),
+        areas=areas_of({name: dataset[name].values for name in AREA_ENTRIES if name in dataset}),
         past_time_as_read=_as_times(attributes.get("past_time_as_read")),
         is_second_hand=dataset.second_hand.values > 0
         if "second_hand" in dataset
@@ -279,6 +295,8 @@ def _vertices(forecast: Forecast) -> dict[str, tuple]:
         if of_amounts is not None:
             name = PREFIX + axis
             coordinates[name] = (name, of_amounts, _ATTRIBUTES[name], {"_FillValue": None})
+    if forecast.areas is not None:
+        coordinates["area"] = ("area", forecast.areas.area, {"long_name": "name of the area"})
     return coordinates
 
 

@@ -15,6 +15,7 @@ from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.machine.files import open_atomically
 from ldcast.products.amounts import AMOUNT_ENTRIES, Amounts, amounts_of
+from ldcast.products.areas import AREA_ENTRIES, AreaForecast, areas_of
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 REQUIRED_ENTRIES = (
@@ -31,6 +32,7 @@ OPTIONAL_ENTRIES = (
     *("quality", "second_hand", "calibrated", "past_time_as_read"),
     *STATISTICS_ENTRIES,
     *AMOUNT_ENTRIES,
+    *AREA_ENTRIES,
 )
 OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
 # Names of np.savez_compressed's own parameters, which no array can be called.
@@ -53,6 +55,7 @@ class Forecast:
     past_time_as_read: (past_frames,) datetime64[s], the past frames' times before they were
         rounded; None where they were not.
     amounts: what falls in windows of time; None where no sums were asked for.
+    areas: what falls on areas; None where none were given.
     is_second_hand: (T,) bool, frames beyond the model's reach, made by forecasting from forecast
         frames; None: of none.
 
@@ -74,6 +77,7 @@ class Forecast:
     past_time_as_read: np.ndarray | None = None
     is_second_hand: np.ndarray | None = None
     amounts: Amounts | None = None
+    areas: AreaForecast | None = None
 
     def __post_init__(self) -> None:
         num_frames = len(self.lead_minutes)
@@ -179,6 +183,7 @@ def write_npz(forecast: Forecast, path: Path) -> None:
         "calibrated": forecast.is_calibrated,
         **forecast.statistics.entries(),
         **(forecast.amounts.entries() if forecast.amounts else {}),
+        **(forecast.areas.entries() if forecast.areas else {}),
     }
     if forecast.quality is not None:
         entries["quality"] = np.asarray(forecast.quality, dtype=np.uint8)
@@ -218,6 +223,7 @@ def read_npz(path: Path) -> Forecast:
         past_time_as_read=entries.get("past_time_as_read"),
         is_second_hand=entries.get("second_hand", continued_before(entries["lead_minutes"])),
         amounts=amounts_of(entries),
+        areas=areas_of(entries),
     )
 
 
