@@ -40,6 +40,7 @@ from ldcast.forecasting.flags import (
 from ldcast.forecasting.reading import radar_of
 from ldcast.forecasting.service import watch
 from ldcast.machine.device import choose_device
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.machine.processes import Processes, join_processes, process_device
 from ldcast.products.areas import notes_of_areas
 from ldcast.products.summary import summarise
@@ -104,4 +105,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

@@ -30,8 +30,10 @@ from ldcast.data.fields import notes_of_unused
 from ldcast.data.picking import describe_draws
 from ldcast.errors import run_script
 from ldcast.frames import FrameConfig, check_divisible
+from ldcast.machine.code_version import command_line
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.machine.half_precision import checked_half_precision
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.machine.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.machine.stopping import StopRequest
 from ldcast.models import Autoencoder, autoencoder_loss, mean_absolute_error
@@ -276,7 +278,11 @@ def main(argv: list[str] | None = None) -> int:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainState(networks, EMA(networks, loop.ema_decay), optimizer, scaler)
 
-    about = {"data": names_of(train_events), "batch_size": loop.batch_size}
+    about = {
+        "data": names_of(train_events),
+        "batch_size": loop.batch_size,
+        "command": command_line(argv, "train_autoenc.py"),
+    }
 
     # ---- loop
     with (
@@ -377,4 +383,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

@@ -39,8 +39,10 @@ from ldcast.diffusion.registry import ONE_CALL
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of
 from ldcast.inputs.registry import build_inputs
+from ldcast.machine.code_version import command_line
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.machine.half_precision import checked_half_precision
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.machine.processes import Processes, join_processes, process_device, summing_gradients
 from ldcast.machine.stopping import StopRequest
 from ldcast.models import Autoencoder
@@ -350,6 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     model.trained_on = {
         "data": names_of(train_events),
         "batch_size": loop.batch_size,
+        "command": command_line(argv, "train_diffusion.py"),
         "autoencoder": first_stage.trained_on,
     }
     nowcaster = model.latent_nowcaster
@@ -472,4 +475,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

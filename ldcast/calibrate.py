@@ -32,6 +32,7 @@ from ldcast.data.readers.reading_flags import reading_of
 from ldcast.errors import InputError, run_script
 from ldcast.machine.device import choose_device
 from ldcast.machine.folders import check_output_path, check_writable
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.nowcast.model_folder import locate
 from ldcast.products.plot import require_matplotlib
 from ldcast.rain import valid_mask
@@ -161,4 +162,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

@@ -40,6 +40,7 @@ from ldcast.frames import nearest_leads
 from ldcast.machine.device import choose_device
 from ldcast.machine.files import write_text
 from ldcast.machine.folders import check_writable
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.products.plot import require_matplotlib
 from ldcast.products.summary import SHOWN_LEADS, readable_time
 from ldcast.rain import valid_mask
@@ -213,4 +214,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

@@ -1,9 +1,12 @@
 """infer.py's products: files, statistics, longer forecasts, windows, processes, a feed."""
 
 import csv
+import hashlib
+import importlib.util
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from ldcast.data.event_files import write_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
 from ldcast.forecasting import service as watching
+from ldcast.machine.code_version import code_version
 from ldcast.machine.processes import Processes
 from ldcast.motion import NO_FORECAST, UPSTREAM_UNKNOWN
 from ldcast.nowcast.stretch import Stretch
@@ -146,6 +150,31 @@ def test_sums_of_the_members_from_the_newest_radar_images_on(call, event, capsys
     assert read_forecast(Path("forecast.npz")).amounts.statistics.exceedance_threshold is None
 
 
+def test_the_file_says_what_it_was_made_of(call, event, model_folder) -> None:
+    """Of a folder of frames, each one's own file."""
+    Path("frames").mkdir()
+    for index, name in enumerate("abcdef"):
+        write_event(event.select(slice(index, index + 1)), f"frames/{name}.npz")
+    paths = ["forecast.npz"]
+    if importlib.util.find_spec("netCDF4") and importlib.util.find_spec("pyproj"):
+        paths.append("forecast.nc")
+    for path in paths:
+        asked = ("--data", "frames", "--reader", "npz", "--out", path)
+        assert call(*asked) == 0
+        made_of = read_forecast(Path(path)).provenance
+        assert made_of.code_version == code_version()
+        weights = (model_folder / "model.safetensors").read_bytes()
+        assert made_of.weights_sha256 == hashlib.sha256(weights).hexdigest()
+        assert made_of.command.startswith(
+            f"python infer.py --model {model_folder} --data event.npz"
+        )
+        assert made_of.command.endswith(shlex.join(asked))
+        np.testing.assert_array_equal(made_of.past_time, event.time[-4:])
+        assert made_of.past_source == tuple(
+            str(Path(f"frames/{name}.npz").resolve()) for name in "cdef"
+        )
+
+
 def write_areas(path: str, **corners: tuple[float, float]) -> None:
     """Squares of 8 km in the event's own projection, from their north-west corners in pixels."""
     features = []
@@ -168,7 +197,7 @@ def test_what_falls_on_areas(call, capsys) -> None:
     assert "note: areas outside the domain, left out: Rhein" in out
     assert "wrote forecast.npz and forecast.areas.csv" in out
     forecast = read_forecast(Path("forecast.npz"))
-    assert forecast.areas.area.tolist() == ["Aare", "Inn"]
+    assert forecast.areas.area_name.tolist() == ["Aare", "Inn"]
     square = forecast.rain_rate[..., 10:18, 20:28]
     np.testing.assert_allclose(forecast.areas.area_mean[..., 0], square.mean((2, 3)), rtol=1e-3)
     np.testing.assert_array_equal(forecast.areas.area_highest[..., 0], square.max((2, 3)))

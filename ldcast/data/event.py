@@ -11,7 +11,8 @@ from ldcast.data.stored import StoredRain
 from ldcast.errors import InputError
 
 MAX_OFF = 30  # s, from the grid, of a time that is rounded to it
-PER_FRAME = ("rain_rate", "time", "interval_start", "time_as_read")  # attributes of an event
+# Attributes of an event.
+PER_FRAME = ("rain_rate", "time", "interval_start", "time_as_read", "frame_source")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class RainEvent:
         means: when the interval of each began, which ends at `time`; NaT for a frame of an instant.
         None where all are.
     time_as_read: (T,) datetime64[s], the times before they were rounded; None where none was.
+    frame_source: (T,) text, where each frame was read from, of frames from several files.
     notes: what the user should know of how it was read, one line each.
     fields: what it carries besides rain, by name, on the same pixels but with times of their own.
     """
@@ -98,6 +100,7 @@ class RainEvent:
     source: str = ""
     interval_start: np.ndarray | None = None
     time_as_read: np.ndarray | None = None
+    frame_source: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     fields: dict[str, Field] = field(default_factory=dict)
 
@@ -112,6 +115,13 @@ class RainEvent:
         is_unread = self.is_stored and isinstance(frames, slice)
         rain_rate = self.rain_rate.select(frames) if is_unread else self.rain_rate[frames]
         return replace(self, rain_rate=rain_rate, **parts)
+
+    @property
+    def sources(self) -> list[str]:
+        """Of each frame, where it was read from; empty texts where it was not read."""
+        if self.frame_source is None:
+            return [self.source] * len(self.time)
+        return self.frame_source.tolist()
 
     @property
     def is_stored(self) -> bool:

@@ -8,6 +8,7 @@ from ldcast.data.readers.services import READERS, require_reader
 from ldcast.data.readers.specs import spec_source
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError, check_count
+from ldcast.machine.code_version import command_line
 from ldcast.machine.device import AMP_MODES
 from ldcast.machine.folders import check_output_path, check_writable
 from ldcast.machine.processes import Processes
@@ -105,6 +106,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
     add("--window", type=int, metavar="PX", help="see overlapping windows of a large domain")
     flags = parser.parse_args(argv)
+    flags.command = command_line(argv, "infer.py")
     flags.frames = read_nowcaster(flags.model).model.frames
     if flags.lead_minutes is None:
         flags.lead_minutes = flags.frames.lead_minutes[-1]

@@ -12,6 +12,7 @@ from ldcast.data.cadence import times_before_rounding
 from ldcast.data.event import RainEvent
 from ldcast.data.fields import fields_at
 from ldcast.errors import check_count
+from ldcast.machine.code_version import code_version
 from ldcast.machine.processes import Processes
 from ldcast.motion import forecast_quality
 from ldcast.nowcast.ldcast import LDCast
@@ -19,7 +20,7 @@ from ldcast.nowcast.request import count_frames
 from ldcast.products.accumulate import accumulate
 from ldcast.products.amounts import Amounts
 from ldcast.products.areas import AreaPixels, area_forecast
-from ldcast.products.forecast import Forecast
+from ldcast.products.forecast import Forecast, Provenance
 from ldcast.products.statistics import Statistics, ensemble_statistics
 
 
@@ -29,7 +30,7 @@ class ForecastRequest:
 
     num_members, seed, first_member, num_sampling_steps, lead_minutes: as for `LDCast.predict`.
     settings: further arguments of it, such as amp and window.
-    model: what the forecast says that it was made by.
+    model, weights_sha256, command: what the forecast says that it was made by.
     calibration: corrects rain rates and gives probabilities, of as many frames as are forecast; see
         `Calibration.until`. None: neither.
     probabilities (mm/h), quantiles (0..1), use_means: as for `ensemble_statistics`.
@@ -53,6 +54,8 @@ class ForecastRequest:
     amount_thresholds: tuple[float, ...] = ()
     use_plain_sums: bool = False
     areas: AreaPixels | None = None
+    weights_sha256: str = ""
+    command: str = ""
 
 
 def forecast_event(
@@ -101,6 +104,9 @@ def forecast_event(
         quality=forecast_quality(past_rain, num_frames, frames.minutes_per_frame).numpy(),
         is_second_hand=frames.is_continued(num_frames),
         past_time_as_read=times_before_rounding(past),
+        provenance=Provenance(
+            code_version(), request.weights_sha256, request.command, past.time, tuple(past.sources)
+        ),
     )
     rain_rate, statistics = _corrected(forecast.rain_rate, request)
     amounts, areas = _amounts(forecast, past, request), None

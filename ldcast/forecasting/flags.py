@@ -13,6 +13,7 @@ from ldcast.forecasting.event import ForecastRequest
 from ldcast.machine.device import amp_dtype
 from ldcast.machine.half_precision import check_half_precision
 from ldcast.nowcast.ldcast import LDCast
+from ldcast.nowcast.model_folder import fingerprint
 from ldcast.nowcast.request import check_window
 from ldcast.products.area_files import read_areas
 from ldcast.products.area_table import table_path, write_area_table
@@ -54,6 +55,8 @@ def request_of(flags: argparse.Namespace, calibration: Calibration | None) -> Fo
         accumulate=tuple(flags.accumulate),
         amount_thresholds=tuple(flags.amount_thresholds),
         use_plain_sums=flags.plain_sums,
+        weights_sha256=fingerprint(flags.model),
+        command=flags.command,
     )
 
 

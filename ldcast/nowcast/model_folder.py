@@ -1,7 +1,8 @@
 """A model on disk: a folder with `config.json` and `model.safetensors`, and nothing else needed.
 
-`config.json` holds `format_version`, `stage` ("autoencoder" or "nowcaster"), `model` (a
-`ModelConfig`) and `trained_on` (free, for people). Tensors are named `<network>.<parameter>`.
+`config.json` holds `format_version`, `stage` ("autoencoder" or "nowcaster"), `code_version` (that
+wrote it), `model` (a `ModelConfig`) and `trained_on` (free, for people). Tensors are named
+`<network>.<parameter>`.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ldcast.config import ModelConfig
 from ldcast.errors import InputError
+from ldcast.machine.code_version import code_version
 from ldcast.machine.files import open_atomically, write_text
 from ldcast.settings import from_dict, to_dict
 
@@ -103,6 +105,7 @@ def write_description(folder: Path, stage: str, model: ModelConfig, trained_on: 
     content = {
         "format_version": FORMAT_VERSION,
         "stage": stage,
+        "code_version": code_version(),
         "model": to_dict(model),
         "trained_on": trained_on,
     }

@@ -83,7 +83,7 @@ def _rows(
         ]
         times = np.char.replace(np.datetime_as_string(times.astype("datetime64[m]")), "T", " ")
         tables.append((quantity, unit, minutes, times, np.stack(columns, axis=-1), share))
-    for number, name in enumerate(areas.area.tolist()):
+    for number, name in enumerate(areas.area_name.tolist()):
         for quantity, unit, minutes, times, values, share in tables:
             for index, time in enumerate(times):
                 of_area = float(share[index, number])

@@ -72,12 +72,12 @@ class AreaPixels:
 class AreaForecast:
     """A forecast's values of N areas, E members, T lead times and M windows of time.
 
-    area: (N,) names. area_mean, area_highest: (E, T, N) mm/h. area_share: (T, N) in 0..1, of the
+    area_name: (N,). area_mean, area_highest: (E, T, N) mm/h. area_share: (T, N) in 0..1, of the
     area that has a forecast. The same of amounts in mm, (E, M, N) and (M, N), where there are any.
     A field has the name of its entry in the forecast file.
     """
 
-    area: np.ndarray
+    area_name: np.ndarray
     area_mean: np.ndarray
     area_highest: np.ndarray
     area_share: np.ndarray
@@ -126,7 +126,7 @@ def area_forecast(
 
     rain_rate: (E, T, H, W) mm/h. rain_amount: (E, M, H, W) mm. NaN = no forecast.
     """
-    entries: dict[str, Any] = {"area": np.array(pixels.names, dtype=np.str_)}
+    entries: dict[str, Any] = {"area_name": np.array(pixels.names, np.str_)}
     for prefix, values in {"area": rain_rate, "area_amount": rain_amount}.items():
         if values is not None:
             mean, highest, share = pixels.over(values)
@@ -137,7 +137,7 @@ def area_forecast(
 
 def areas_of(entries: Mapping[str, Any]) -> AreaForecast | None:
     """The areas among the entries of a forecast file; None where there are none."""
-    if "area" not in entries:
+    if "area_name" not in entries:
         return None
     return AreaForecast(**{name: entries.get(name) for name in AREA_ENTRIES})
 

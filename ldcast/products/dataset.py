@@ -5,6 +5,7 @@ The names are those of the .npz file, except that `issue_time` is `forecast_refe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,14 @@ from ldcast.products.coordinates import (
     time_encoding,
     window_times,
 )
-from ldcast.products.forecast import Forecast, check_entries, continued_before
+from ldcast.products.forecast import (
+    PROVENANCE_ENTRIES,
+    Forecast,
+    Provenance,
+    check_entries,
+    continued_before,
+    provenance_of,
+)
 from ldcast.products.statistics import STATISTICS_AXES, STATISTICS_ENTRIES, Statistics
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -170,7 +178,7 @@ def to_dataset(forecast: Forecast) -> xarray.Dataset:
     second_hand = forecast.is_second_hand.astype(np.int8)
     variables["second_hand"] = ("time", second_hand, _ATTRIBUTES["second_hand"])
     for name, values in (forecast.areas.entries() if forecast.areas else {}).items():
-        if name != "area":
+        if name != "area_name":
             variables[name] = (_AREA_DIMS[name], values, _ATTRIBUTES[name], COMPRESSION)
     if amounts is not None:
         is_observed = amounts.is_partly_observed.astype(np.int8)
@@ -250,6 +258,7 @@ def from_dataset(dataset: xarray.Dataset, path: Path) -> Forecast:
         statistics=Statistics(**statistics),
         is_calibrated=bool(attributes.get("calibrated", False)),
         amounts=_amounts(dataset),
+        provenance=_provenance(attributes),
         areas=areas_of({name: dataset[name].values for name in AREA_ENTRIES if name in dataset}),
         past_time_as_read=_as_times(attributes.get("past_time_as_read")),
         is_second_hand=dataset.second_hand.values > 0
@@ -296,7 +305,8 @@ def _vertices(forecast: Forecast) -> dict[str, tuple]:
             name = PREFIX + axis
             coordinates[name] = (name, of_amounts, _ATTRIBUTES[name], {"_FillValue": None})
     if forecast.areas is not None:
-        coordinates["area"] = ("area", forecast.areas.area, {"long_name": "name of the area"})
+        names = forecast.areas.area_name
+        coordinates["area_name"] = ("area", names, {"long_name": "name of the area"})
     return coordinates
 
 
@@ -322,12 +332,32 @@ def _description(forecast: Forecast) -> dict[str, Any]:
         "history": f"forecast by infer.py of LDCast, issue time {issue_time}Z",
         **made,
         **_as_text(forecast.past_time_as_read),
+        **_provenance_as_text(forecast),
         **{
             # NetCDF allows no slash in a name.
             INPUT_PREFIX + name.replace("/", "_"): _attribute(value)
             for name, value in forecast.grid.items()
         },
     }
+
+
+def _provenance_as_text(forecast: Forecast) -> dict[str, str]:
+    """Attributes; lists have a line for each of their entries."""
+    entries = forecast.provenance.entries()
+    times = np.datetime_as_string(entries.pop("past_time"), unit="s").tolist()
+    sources = entries.pop("past_source").tolist()
+    return entries | {"past_time": "\n".join(times), "past_source": "\n".join(sources)}
+
+
+def _provenance(attributes: Mapping[str, Any]) -> Provenance:
+    """What `_provenance_as_text` made attributes of."""
+    entries = {name: attributes[name] for name in PROVENANCE_ENTRIES if name in attributes}
+    if not entries.get("past_time"):  # of none, or of a file from before there was
+        entries |= {name: [] for name in ("past_time", "past_source") if name in entries}
+    else:
+        lists = {name: entries[name].split("\n") for name in ("past_time", "past_source")}
+        entries |= lists
+    return provenance_of(entries)
 
 
 def _as_text(past_time_as_read: np.ndarray | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,12 @@ REQUIRED_ENTRIES = (
     "sampler",
     "num_sampling_steps",
 )
+PROVENANCE_ENTRIES = (
+    *("code_version", "weights_sha256", "forecast_command", "past_time", "past_source"),
+)
 OPTIONAL_ENTRIES = (
     *("quality", "second_hand", "calibrated", "past_time_as_read"),
+    *PROVENANCE_ENTRIES,
     *STATISTICS_ENTRIES,
     *AMOUNT_ENTRIES,
     *AREA_ENTRIES,
@@ -37,6 +41,47 @@ OPTIONAL_ENTRIES = (
 OWN_ENTRIES = (*REQUIRED_ENTRIES, *OPTIONAL_ENTRIES)
 # Names of np.savez_compressed's own parameters, which no array can be called.
 SAVEZ_PARAMETERS = ("file", "allow_pickle")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a forecast was made of, to tell it from another; texts are empty where it is not known.
+
+    code_version: as `ldcast.machine.code_version` says. weights_sha256: of the model's file of
+    weights. command: that made it.
+    past_time: (P,) datetime64[s] UTC, of the frames that it starts from. past_source: (P,) text,
+        where each was read from.
+    """
+
+    code_version: str = ""
+    weights_sha256: str = ""
+    command: str = ""
+    past_time: np.ndarray = field(default_factory=lambda: np.array([], "datetime64[s]"))
+    past_source: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.past_time) == len(self.past_source), (self.past_time, self.past_source)
+
+    def entries(self) -> dict[str, Any]:
+        """What a forecast file holds, by `PROVENANCE_ENTRIES`."""
+        return {
+            "code_version": self.code_version,
+            "weights_sha256": self.weights_sha256,
+            "forecast_command": self.command,
+            "past_time": self.past_time.astype("datetime64[s]"),
+            "past_source": np.array(self.past_source, np.str_),
+        }
+
+
+def provenance_of(entries: Mapping[str, Any]) -> Provenance:
+    """That among the entries of a forecast file; empty in files from before there was."""
+    if "past_source" not in entries:
+        return Provenance()
+    return Provenance(
+        *(str(entries[name]) for name in PROVENANCE_ENTRIES[:3]),
+        past_time=np.asarray(entries["past_time"], "datetime64[s]"),
+        past_source=tuple(map(str, entries["past_source"])),
+    )
 
 
 @dataclass(frozen=True)
@@ -55,6 +100,7 @@ class Forecast:
     past_time_as_read: (past_frames,) datetime64[s], the past frames' times before they were
         rounded; None where they were not.
     amounts: what falls in windows of time; None where no sums were asked for.
+    provenance: the code, the weights, the command and the frames that it was made of.
     areas: what falls on areas; None where none were given.
     is_second_hand: (T,) bool, frames beyond the model's reach, made by forecasting from forecast
         frames; None: of none.
@@ -78,6 +124,7 @@ class Forecast:
     is_second_hand: np.ndarray | None = None
     amounts: Amounts | None = None
     areas: AreaForecast | None = None
+    provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
         num_frames = len(self.lead_minutes)
@@ -181,6 +228,7 @@ def write_npz(forecast: Forecast, path: Path) -> None:
         "sampler": forecast.sampler,
         "num_sampling_steps": forecast.num_sampling_steps,
         "calibrated": forecast.is_calibrated,
+        **forecast.provenance.entries(),
         **forecast.statistics.entries(),
         **(forecast.amounts.entries() if forecast.amounts else {}),
         **(forecast.areas.entries() if forecast.areas else {}),
@@ -224,6 +272,7 @@ def read_npz(path: Path) -> Forecast:
         is_second_hand=entries.get("second_hand", continued_before(entries["lead_minutes"])),
         amounts=amounts_of(entries),
         areas=areas_of(entries),
+        provenance=provenance_of(entries),
     )
 
 

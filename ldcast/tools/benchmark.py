@@ -27,6 +27,7 @@ from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.errors import check_count, run_script
 from ldcast.inputs.known import LatentGrid, Observed, known_at_issue_time
 from ldcast.machine.device import AMP_MODES, amp_dtype, autocast, choose_device
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.rain import from_model_units, to_model_units
 
@@ -222,4 +223,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

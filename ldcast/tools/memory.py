@@ -27,6 +27,7 @@ from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.device import AMP_MODES, choose_device
+from ldcast.machine.heap import keep_freed_memory
 from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.tools import GIB
 
@@ -169,4 +170,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(run_script(main))

@@ -223,7 +223,7 @@ def test_files_hold_them(forecast: Forecast, suffix: str, tmp_path: Path) -> Non
     path = tmp_path / f"forecast{suffix}"
     write_forecast(forecast, path)
     back = read_forecast(path).areas
-    assert back.area.tolist() == ["Aare", '"Inn", upper']
+    assert back.area_name.tolist() == ["Aare", '"Inn", upper']
     for name, values in forecast.areas.entries().items():
         np.testing.assert_array_equal(back.entries()[name], values, err_msg=name)
     assert back.area_mean.shape == back.area_highest.shape == (2, 12, 2)

@@ -15,8 +15,9 @@ from ldcast.machine.files import folder_atomically, open_atomically, path_atomic
 from ldcast.machine.folders import check_output_path
 from ldcast.products import files
 from ldcast.products.accumulate import accumulate
+from ldcast.products.areas import AreaPixels, area_forecast
 from ldcast.products.files import check_forecast_path, read_forecast, write_forecast
-from ldcast.products.forecast import OPTIONAL_ENTRIES, Forecast, check_grid
+from ldcast.products.forecast import OPTIONAL_ENTRIES, PROVENANCE_ENTRIES, Forecast, check_grid
 from ldcast.products.statistics import STATISTICS_AXES, Statistics, ensemble_statistics
 
 GRID = {"pixel_size_m": 1000.0, "projection": "+proj=somerc", "corners": np.array([1.5, 2.5])}
@@ -41,12 +42,19 @@ def forecast() -> Forecast:
     )
 
 
+AREAS = AreaPixels(
+    names=("Aare", "Inn"), pixel=np.array([10, 11, 40]), first=np.array([0, 2]),
+    share=np.ones(3), counts=np.ones(3, bool), inside=np.ones(2),
+)  # fmt: skip
+
+
 def with_statistics(forecast: Forecast) -> Forecast:
     amounts = accumulate(forecast, 10)
     of_amounts = ensemble_statistics(amounts.rain_amount, (5,), (0.5,), use_means=True)
     return replace(
         forecast,
         amounts=replace(amounts, statistics=of_amounts),
+        areas=area_forecast(AREAS, forecast.rain_rate, amounts.rain_amount),
         quality=np.where(np.isnan(forecast.rain_rate[0]), 2, 1).astype(np.uint8),
         statistics=ensemble_statistics(forecast.rain_rate, (0.1, 5), (0.5,), use_means=True),
         past_time_as_read=TIMES_AS_READ,
@@ -164,7 +172,7 @@ def test_arrays_have_the_promised_names(forecast: Forecast, tmp_path: Path) -> N
     entries = load(path)
     made = {"seed", "model", "sampler", "num_sampling_steps", "calibrated"}
     maps = {"rain_rate", "lead_minutes", "issue_time", "time", "second_hand"}
-    assert entries.keys() == maps | made | GRID.keys()
+    assert entries.keys() == maps | made | set(PROVENANCE_ENTRIES) | GRID.keys()
     assert entries["time"].dtype == "datetime64[s]"
     assert entries["time"][-1] == np.datetime64("2016-07-12T00:05:00")
 

@@ -133,6 +133,8 @@ def _concatenate(events: Sequence[RainEvent], name: str) -> np.ndarray | None:
 
     An event without them has the times that it has as those that were read, and no intervals (NaT).
     """
+    if name == "frame_source":
+        return np.concatenate([np.array(event.sources, np.str_) for event in events])
     parts = [getattr(event, name) for event in events]
     if all(part is None for part in parts):
         return None
