@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,15 +36,17 @@ FORECAST_CODE = (
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A way to forecast: a model or a baseline.
+    """A way to forecast: a model, a baseline, or another system whose files are read.
 
     name: what the scores call it.
     forecast: past (past_frames, H, W) mm/h and the case that it belongs to -> members
         (E, T, H, W) mm/h on the same device; of the case only `seed`, `pixel_km` and `frames` may
-        matter. Where it has `fields`, it is also called with fields, name -> (F, c, H, W).
+        matter, unless it is read. Where it has `fields`, it is also called with fields, name ->
+        (F, c, H, W).
     identity: all that decides its forecasts besides past and case, plain values; None for one that
         is too quick to be worth keeping.
     notes: lines for the user. fields: what it needs besides past rain, by name.
+    is_read: whether its forecasts were made elsewhere, so that nobody knows how long that took.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Forecaster:
     identity: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     fields: Mapping[str, FieldNeed] = field(default_factory=dict)
+    is_read: bool = False
 
 
 def simple_baselines() -> list[Forecaster]:
@@ -100,7 +104,7 @@ def model_forecaster(
 
 
 class TimedForecast(NamedTuple):
-    """members: (E, T, H, W) mm/h. seconds: wall time that they took when they were made."""
+    """members: (E, T, H, W) mm/h. seconds: wall time that they took when they were made, or NaN."""
 
     members: Tensor
     seconds: float
@@ -154,7 +158,8 @@ def _make(
     members = forecaster.forecast(past, case, **({"fields": fields} if fields else {}))
     if past.is_cuda:
         torch.cuda.synchronize(past.device)
-    return TimedForecast(members, time.perf_counter() - start)
+    seconds = math.nan if forecaster.is_read else time.perf_counter() - start
+    return TimedForecast(members, seconds)
 
 
 def _read(path: Path) -> TimedForecast | None:

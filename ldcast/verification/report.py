@@ -1,6 +1,7 @@
 """What verification found: the content of `scores.json`, and a table for the terminal."""
 
 import math
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
@@ -31,11 +32,13 @@ def scores_table(
     """The content of `scores.json`: plain values, None for NaN.
 
     records: by forecaster, baselines first. motions: of each case, pixels per frame, or None.
-    settings: `num_members`, `crop_size`, `seed`.
+    settings: `num_members`, `crop_size`, `seed`; under `forecasts`, by name, where those of other
+        systems are from, which are references for skill as the baselines are.
     """
     num_events = len({case.source for case in cases})
     draws = draw_events(num_events, settings["seed"]) if num_events > 1 else None
     share = interior_share(next(iter(records.values())))
+    references = [name for name in records if name in (*BASELINES, *settings.get("forecasts", {}))]
     lead_minutes = cases[0].frames.lead_minutes
     leads = np.ones(len(lead_minutes), dtype=bool)
     return to_plain(
@@ -51,9 +54,12 @@ def scores_table(
             "interior": {name: record.interior.values() for name, record in records.items()},
             "intervals": _intervals(records, draws),
             "interior_share": share,
-            "skill": _skill({name: record.whole for name, record in records.items()}, draws, leads),
+            "skill": _skill(
+                {name: record.whole for name, record in records.items()}, references, draws, leads
+            ),
             "interior_skill": _skill(
                 {name: record.interior for name, record in records.items()},
+                references,
                 draws,
                 share >= MIN_INTERIOR_SHARE,
             ),
@@ -108,14 +114,17 @@ def interior_share(record: Record) -> np.ndarray:
 
 
 def _skill(
-    tallies: dict[str, Tally], draws: np.ndarray | None, leads: np.ndarray
+    tallies: dict[str, Tally],
+    references: Sequence[str],
+    draws: np.ndarray | None,
+    leads: np.ndarray,
 ) -> dict[str, dict]:
-    """name -> reference -> `skill_table`, the references being the baselines."""
+    """name -> reference -> `skill_table`."""
     return {
         name: {
             reference: skill_table(tally, tallies[reference], draws, leads)
-            for reference in tallies
-            if reference in BASELINES and reference != name
+            for reference in references
+            if reference != name
         }
         for name, tally in tallies.items()
     }
@@ -217,7 +226,8 @@ def _crps_lines(table: dict[str, Any]) -> list[str]:
             _mean(scores["fair_crps_64px"]),
         ]
         cells = ["-" if value is None else f"{value:.3f}" for value in by_lead + means]
-        lines.append(row(name, *cells, f"{table['seconds_per_forecast'][name]:.2f}"))
+        seconds = table["seconds_per_forecast"][name]
+        lines.append(row(name, *cells, "-" if seconds is None else f"{seconds:.2f}"))
     return [*lines, _describe_interior(table, inside)]
 
 
@@ -232,7 +242,8 @@ def _describe_interior(table: dict[str, Any], is_used: list[bool]) -> str:
 
 
 def _skill_lines(table: dict[str, Any]) -> list[str]:
-    """Skill of the models against each baseline, all lead times, on all pixels and inside."""
+    """Skill of the models, and of other systems, against each reference, mean of all lead times, on
+    all pixels and inside."""
     width = max(map(len, table["models"]))
     lines = ["Skill by the same, per pixel, mean of all leads; 1 is perfect, 0 as the reference"]
     for name, references in table["skill"].items():

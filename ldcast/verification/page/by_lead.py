@@ -14,6 +14,7 @@ from ldcast.verification.page.lines import (
     known,
     line_styles,
     look_up,
+    members_of,
     nearest_size,
     score_names,
 )
@@ -108,8 +109,9 @@ def _skill_lines(table: dict[str, Any], kind: str) -> list[Line]:
 def _spread_panel(table: dict[str, Any]) -> Panel | None:
     styles = ensemble_styles(table)
     lines = _score_lines(table, "models", "rmse", styles)
-    widened = np.sqrt((table["num_members"] + 1) / table["num_members"])  # see SpreadScore
     for line in _score_lines(table, "models", "spread", styles):
+        num_members = members_of(table, line.name)
+        widened = np.sqrt((num_members + 1) / num_members)  # see SpreadScore
         dashed = line.style | {"linestyle": (0, (5, 2))}
         lines.append(Line(widened * line.values, dashed, name=line.name, note="spread"))
     title, hint = "error (solid) and spread (dashed)", f"error {LOWER}; spread should equal it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ldcast.verification.page.lines import BASELINE_STYLES, short_name
+from ldcast.verification.page.lines import BASELINE_STYLES, members_of, short_name
 
 LEADS_TITLE, CASES_TITLE = "Scores by lead time", "Cases to look at"
 CASES_HINT = "the radar, and what was forecast; a member is one way in which it could go"
@@ -30,8 +30,10 @@ def counts_of(table: dict[str, Any]) -> str:
 
 def leads_hint(table: dict[str, Any]) -> str:
     """How to read scores by lead time."""
+    others = [name for name in table.get("forecasts", {}) if members_of(table, name) == 1]
+    *single, last = ("persistence", "dry", "extrapolation", *map(short_name, others))
     hint = (
-        "means over the pixels of all cases; persistence, dry and extrapolation have one "
+        f"means over the pixels of all cases; {', '.join(single)} and {last} have one "
         "member, and only the fair CRPS compares ensembles of any size"
     )
     if level := (table.get("intervals") or {}).get("level"):

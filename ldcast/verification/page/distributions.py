@@ -12,7 +12,7 @@ from ldcast.verification.forecasters import REFERENCE
 from ldcast.verification.page.lines import (
     OBSERVED,
     OBSERVED_STYLE,
-    ensemble_styles,
+    distribution_styles,
     known,
     line_styles,
     look_up,
@@ -40,7 +40,7 @@ def rank_panels(table: dict[str, Any], leads: list[int]) -> list[list[Panel]]:
 
 
 def _rank_panel(table: dict[str, Any], size: int, lead: int) -> Panel:
-    lines = _lines_at(table, ensemble_styles(table), f"rank_histogram_{size}px", lead)
+    lines = _lines_at(table, distribution_styles(table), f"rank_histogram_{size}px", lead)
     num_ranks = table["num_members"] + 1
     return Panel(
         f"rank histogram, {size} px, +{table['lead_minutes'][lead]} min",
@@ -116,7 +116,7 @@ class _Reliability(NamedTuple):
 
 def _reliability_curves(table: dict[str, Any], threshold: str) -> list[_Reliability]:
     curves = []
-    for name, style in ensemble_styles(table).items():
+    for name, style in distribution_styles(table).items():
         scores = table["models"][name]
         frequency = known(scores.get(f"observed_frequency_{threshold}mm"))
         count = known(scores.get(f"num_forecasts_{threshold}mm"))

@@ -53,9 +53,24 @@ def short_name(name: str, length: int = 34) -> str:
 
 def ensemble_styles(table: dict[str, Any]) -> dict[str, Style]:
     """`line_styles` of the forecasters with more than one member."""
-    if table["num_members"] < 2:
-        return {}
-    return {name: look for name, look in line_styles(table).items() if name not in SINGLE_MEMBER}
+    styles = line_styles(table)
+    return {name: look for name, look in styles.items() if members_of(table, name) > 1}
+
+
+def distribution_styles(table: dict[str, Any]) -> dict[str, Style]:
+    """`ensemble_styles` of those with as many members as the models have.
+
+    Only their ranks, and the chances that they can forecast, are the same.
+    """
+    styles, num_members = ensemble_styles(table), table["num_members"]
+    return {name: look for name, look in styles.items() if members_of(table, name) == num_members}
+
+
+def members_of(table: dict[str, Any], name: str) -> int:
+    """How many members a forecaster has: another system as its files do, else as the models."""
+    if (own := look_up(table, "forecasts", name, "num_members")) is not None:
+        return own
+    return 1 if name in SINGLE_MEMBER else table["num_members"]
 
 
 def look_up(table: dict[str, Any], *keys: str) -> Any:
