@@ -8,11 +8,18 @@ the newest past one. Baselines: persistence, dry everywhere and, where pysteps i
 extrapolation and the STEPS ensemble with as many members. Ensembles of different sizes, one member
 included, may be compared by fair_crps_* alone.
 
+Forecasts of another system are scored on the same cases from its files:
+    python -m ldcast.verify --data PATH --write-cases cases      # the past frames, to start from
+    python -m ldcast.verify --data PATH --forecasts NAME=DIR --out DIR
+with the same --data, --cases, --crop-size, --seed and model. A file, .npz, .nc or .zarr, is of the
+case that its entry `case` names, or else its own name; docs/verification.md shows how to write it.
+
 Forecasts are kept in DIR/cache (--cache): an interrupted run resumes, and a further model
 takes the time of its own forecasts only. Writes DIR/scores.json, the same as figures, with three
 cases to look at, in DIR/scores.html, a page to explore in a browser, without a network, and, where
 matplotlib is installed, in DIR/scores.png. Of scores.json:
     lead_minutes, num_members, crop_size, seed, num_events, cases, wavelength_px, notes
+    forecasts: of other systems, name -> directory, num_files, num_members
     models: name -> score -> one number, histogram or curve per lead time; null where unknown
     interior: the same for pixels whose air came from inside the crop, by the case's mean motion
     interior_share: of the scored pixels, by lead time; a case of unknown motion has none
@@ -45,6 +52,7 @@ from ldcast.products.plot import require_matplotlib
 from ldcast.products.summary import SHOWN_LEADS, readable_time
 from ldcast.rain import valid_mask
 from ldcast.verification.arguments import case_parser, frames_of, parse, split_of
+from ldcast.verification.case_files import write_cases
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.figures import ShownCase, draw_page
 from ldcast.verification.forecasters import (
@@ -55,6 +63,7 @@ from ldcast.verification.forecasters import (
     model_forecaster,
     simple_baselines,
 )
+from ldcast.verification.others import find_forecasts, parse_sources
 from ldcast.verification.pysteps_baselines import pysteps_baselines
 from ldcast.verification.report import (
     describe_cases,
@@ -165,16 +174,56 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", nargs="+", default=["bundled"], metavar="DIR", help="model folders (bundled)")
     add("--cache", type=Path, metavar="DIR", help="where forecasts are kept; default: OUT/cache")
-    add("--out", type=Path, required=True, metavar="DIR", help="where the scores go")
-    return parse(parser, argv)
+    add("--out", type=Path, metavar="DIR", help="where the scores go")
+    add(
+        "--forecasts",
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="files of other systems, one for each case",
+    )
+    add(
+        "--write-cases",
+        type=Path,
+        metavar="DIR",
+        help="write the past frames of each case, for other systems, and score nothing",
+    )
+    flags = parse(parser, argv)
+    if flags.write_cases and flags.forecasts:
+        raise InputError("got --write-cases and --forecasts, expected one of them: leave one out")
+    if not flags.out and not flags.write_cases:
+        raise InputError("got no --out, expected --out DIR, where the scores go")
+    return flags
+
+
+def write_past_frames(flags: argparse.Namespace) -> None:
+    """Draws the cases as for scoring, and writes what a forecast of each starts from."""
+    frames = frames_of(flags.model, flags.crop_size)
+    how = reading_of(flags, frames.minutes_per_frame)
+    check_writable(flags.write_cases, "--write-cases")
+    events = read_events(flags.data, how, frames.num_frames, split_of(flags))
+    notes: list[str] = []
+    cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, notes.append)
+    write_cases(events, cases, flags.crop_size, flags.write_cases)
+    print(describe_cases(events, cases, flags.crop_size), *notes, *notes_of(events), sep="\n")
+    first, last = frames.lead_minutes[0], frames.lead_minutes[-1]
+    print(
+        f"wrote the past frames of {len(cases)} cases to {flags.write_cases}; to be forecast: "
+        f"{frames.future_frames} frames, {frames.minutes_per_frame} minutes apart, +{first} to "
+        f"+{last} min"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv)
+    if flags.write_cases:
+        write_past_frames(flags)
+        return
     check_writable(flags.out)
     cache = ForecastCache(flags.cache or flags.out / "cache")
     check_writable(cache.folder, "--cache")
     check_names(flags.model)
+    sources = parse_sources(flags.forecasts, flags.model)
     frames = frames_of(flags.model, flags.crop_size)
     how = reading_of(flags, frames.minutes_per_frame)
     device = choose_device(flags.device)
@@ -183,14 +232,22 @@ def main(argv: list[str] | None = None) -> None:
     cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, notes.append)
     fields = needed_fields(forecasters)
     check_fields(events, fields)
+    others = find_forecasts(sources, events, cases, flags.crop_size)
+    forecasters += [of.forecaster() for of in others]
     notes += notes_of(events) + notes_of_unused(events, fields)
     notes += warn_of_few_events(len({case.source for case in cases}))
     notes += warn_of_blocks(flags.crop_size, max(BLOCK_SIZES))
     notes += [line for folder in flags.model for line in warn_of_training(folder, events)]
+    notes += [line for of in others for line in of.notes(flags.members)]
     print(describe_cases(events, cases, flags.crop_size), *notes, sep="\n")
 
     records, motions = score_cases(forecasters, events, cases, flags.crop_size, device, cache)
-    settings = {"num_members": flags.members, "crop_size": flags.crop_size, "seed": flags.seed}
+    settings = {
+        "num_members": flags.members,
+        "crop_size": flags.crop_size,
+        "seed": flags.seed,
+        "forecasts": {of.name: of.description() for of in others},
+    }
     table = scores_table(records, cases, motions, settings, notes)
     for name in (PAGE_NAME, FIGURES_NAME):  # of an earlier run
         (flags.out / name).unlink(missing_ok=True)
