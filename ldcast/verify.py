@@ -23,6 +23,9 @@ matplotlib is installed, in DIR/scores.png. Of scores.json:
     models: name -> score -> one number, histogram or curve per lead time; null where unknown
     interior: the same for pixels whose air came from inside the crop, by the case's mean motion
     interior_share: of the scored pixels, by lead time; a case of unknown motion has none
+    derived: of --accumulate and --areas, name -> unit, thresholds, lead_minutes (ends of windows),
+        and models and skill as above: "sum_60min", "area_mean", "area_sum_60min"
+    made_of: the code's version, the command, and the SHA-256 of each model's weights
     intervals: 90 % bootstrap intervals of the scores, over events (files)
     skill, interior_skill: name -> reference -> fair CRPS, pooled over the cases and of the median
         case, by lead time and, under "mean", of all leads (inside: of those with a share of 20 %)
@@ -34,6 +37,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,17 +47,25 @@ from ldcast.data.event import RainEvent, notes_of
 from ldcast.data.fields import check_fields, notes_of_unused
 from ldcast.data.readers.reading_flags import reading_of
 from ldcast.errors import InputError, run_script
-from ldcast.frames import nearest_leads
+from ldcast.frames import FrameConfig, nearest_leads
+from ldcast.machine.code_version import code_version, command_line
 from ldcast.machine.device import choose_device
 from ldcast.machine.files import write_text
 from ldcast.machine.folders import check_writable
 from ldcast.machine.heap import keep_freed_memory
+from ldcast.nowcast.model_folder import fingerprint
+from ldcast.products.accumulate import check_windows
+from ldcast.products.amounts import AMOUNT_THRESHOLDS
+from ldcast.products.area_files import read_areas
+from ldcast.products.areas import AreasOnGrid
 from ldcast.products.plot import require_matplotlib
+from ldcast.products.statistics import check_thresholds
 from ldcast.products.summary import SHOWN_LEADS, readable_time
 from ldcast.rain import valid_mask
 from ldcast.verification.arguments import case_parser, frames_of, parse, split_of
 from ldcast.verification.case_files import write_cases
-from ldcast.verification.cases import Case, draw_cases
+from ldcast.verification.cases import Case, case_grid, draw_cases
+from ldcast.verification.derived import WHOLE, Derived
 from ldcast.verification.figures import ShownCase, draw_page
 from ldcast.verification.forecasters import (
     BASELINES,
@@ -188,6 +200,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="write the past frames of each case, for other systems, and score nothing",
     )
+    add("--accumulate", type=int, nargs="+", default=[], metavar="MINUTES", help="score sums, too")
+    add(
+        "--amount-thresholds",
+        type=float,
+        nargs="+",
+        default=list(AMOUNT_THRESHOLDS),
+        metavar="MM",
+        help=f"of these sums ({' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)})",
+    )
+    add("--areas", type=Path, metavar="FILE", help="score means over areas of a file, too")
     flags = parse(parser, argv)
     if flags.write_cases and flags.forecasts:
         raise InputError("got --write-cases and --forecasts, expected one of them: leave one out")
@@ -214,6 +236,27 @@ def write_past_frames(flags: argparse.Namespace) -> None:
     )
 
 
+def derived_of(flags: argparse.Namespace, frames: FrameConfig) -> Derived:
+    """What is scored besides rain rates. Raises InputError for what cannot be."""
+    check_windows(flags.accumulate, frames.lead_minutes)
+    check_thresholds(flags.amount_thresholds, "amounts above 0 mm", "5 10 20")
+    areas = AreasOnGrid(read_areas(flags.areas)) if flags.areas else None
+    return Derived(tuple(flags.accumulate), tuple(flags.amount_thresholds), areas)
+
+
+def check_areas(derived: Derived, grids: list[dict[str, Any]], flags: argparse.Namespace) -> None:
+    """Raises InputError where areas are to be scored and none lies wholly in a case."""
+    if derived.areas is None:
+        return
+    shape = flags.crop_size, flags.crop_size
+    if not any((derived.areas(grid, shape).inside >= WHOLE).any() for grid in grids):
+        raise InputError(
+            f"--areas {flags.areas}: none lies wholly in one of the {len(grids)} cases of "
+            f"{flags.crop_size} pixels, expected some: give smaller areas, a larger --crop-size or "
+            "more --cases"
+        )
+
+
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv)
     if flags.write_cases:
@@ -226,12 +269,14 @@ def main(argv: list[str] | None = None) -> None:
     sources = parse_sources(flags.forecasts, flags.model)
     frames = frames_of(flags.model, flags.crop_size)
     how = reading_of(flags, frames.minutes_per_frame)
+    derived = derived_of(flags, frames)
     device = choose_device(flags.device)
     forecasters, notes = make_forecasters(flags, device)
     events = read_events(flags.data, how, frames.num_frames, split_of(flags))
     cases = draw_cases(events, frames, flags.cases, flags.crop_size, flags.seed, notes.append)
     fields = needed_fields(forecasters)
     check_fields(events, fields)
+    check_areas(derived, [case_grid(events, case, flags.crop_size) for case in cases], flags)
     others = find_forecasts(sources, events, cases, flags.crop_size)
     forecasters += [of.forecaster() for of in others]
     notes += notes_of(events) + notes_of_unused(events, fields)
@@ -241,14 +286,21 @@ def main(argv: list[str] | None = None) -> None:
     notes += [line for of in others for line in of.notes(flags.members)]
     print(describe_cases(events, cases, flags.crop_size), *notes, sep="\n")
 
-    records, motions = score_cases(forecasters, events, cases, flags.crop_size, device, cache)
+    records, motions = score_cases(
+        forecasters, events, cases, flags.crop_size, device, cache, derived
+    )
     settings = {
         "num_members": flags.members,
         "crop_size": flags.crop_size,
         "seed": flags.seed,
         "forecasts": {of.name: of.description() for of in others},
+        "made_of": {
+            "code_version": code_version(),
+            "command": command_line(argv, "-m ldcast.verify"),
+            "weights_sha256": {folder: fingerprint(folder) for folder in flags.model},
+        },
     }
-    table = scores_table(records, cases, motions, settings, notes)
+    table = scores_table(records, cases, motions, settings, notes, derived.describe(frames))
     for name in (PAGE_NAME, FIGURES_NAME):  # of an earlier run
         (flags.out / name).unlink(missing_ok=True)
     write_text(flags.out / SCORES_NAME, json.dumps(table, indent=2, allow_nan=False) + "\n")

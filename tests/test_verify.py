@@ -1,5 +1,6 @@
 """The command: scores of every model beside the baselines, kept forecasts, and what it refuses."""
 
+import hashlib
 import json
 import sys
 
@@ -14,6 +15,7 @@ from ldcast.data.event_files import write_event
 from ldcast.data.pickers import Window
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.machine.code_version import code_version, command_line
 from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.products import plot
 from ldcast.verification.cases import Case
@@ -97,6 +99,34 @@ def test_the_command_writes_the_scores_of_every_model(folder, tmp_path, capsys):
     assert [note[:7] for note in notes] == ["1 event", "crops o"]
 
 
+def test_sums_and_areas_are_scored_beside_the_rates(folder, tmp_path, capsys):
+    more = ["--accumulate", "60", "--amount-thresholds", "0.5", "2"]
+    assert run_script(lambda: verify.main(arguments(folder, tmp_path / "scores", *more))) == 0
+    table = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    scored = table["derived"]["sum_60min"]
+    assert scored["unit"] == "mm" and scored["lead_minutes"] == list(range(60, 105, 5))
+    name = str(folder / "tiny")
+    assert scored["models"].keys() == {"persistence", "dry", name}
+    assert len(scored["models"][name]["fair_crps_8px"]) == 9
+    assert scored["models"][name]["brier_0.5mm"][0] is not None
+    assert "fss_2mm_16px" in scored["models"][name]
+    skill = scored["skill"][name]["persistence"]["fair_crps_1px"]["pooled"]
+    crps = [scored["models"][of]["fair_crps_1px"][0] for of in (name, "persistence")]
+    assert skill[0] == pytest.approx(1 - crps[0] / crps[1])
+    assert "sum_60min: fair CRPS, mm | Brier score | spread over error" in capsys.readouterr().out
+
+
+def test_scores_say_what_they_were_made_of(folder, tmp_path):
+    argv = arguments(folder, tmp_path / "scores")
+    assert run_script(lambda: verify.main(argv)) == 0
+    made_of = json.loads((tmp_path / "scores" / "scores.json").read_text())["made_of"]
+    weights = (folder / "tiny" / "model.safetensors").read_bytes()
+    sha256 = hashlib.sha256(weights).hexdigest()
+    assert made_of["weights_sha256"] == {str(folder / "tiny"): sha256}
+    assert made_of["command"] == command_line(argv, "-m ldcast.verify")
+    assert made_of["code_version"] == code_version()
+
+
 def test_two_models_and_two_events_side_by_side(folder, tmp_path, capsys):
     argv = arguments(folder, tmp_path / "out", "--cases", "8")
     argv[1:2] = [str(folder / "tiny"), str(folder / "other")]
@@ -125,6 +155,8 @@ def test_the_command_repeats_itself_and_its_forecasts_can_be_made_again(folder, 
         verify.main(arguments(folder, tmp_path / out))
     tables = [read_scores(tmp_path / out) for out in ("a", "b")]
     assert all(table.pop("seconds_per_forecast") for table in tables)
+    commands = [table["made_of"].pop("command") for table in tables]
+    assert commands[0] != commands[1]
     assert tables[0] == tables[1]
     verify.main(arguments(folder, tmp_path / "c", "--cases", "1"))
     table = read_scores(tmp_path / "c")
@@ -197,6 +229,9 @@ def test_pysteps_baselines_join_or_a_line_says_why_not(folder, tmp_path, capsys,
         (["--steps", "0"], "--steps 0: expected at least 1"),
         (["--model", "bundled", "bundled"], "given twice"),
         (["--cache", "/dev/null"], "choose another --cache"),
+        (["--accumulate", "7"], "expected multiples of 5 minutes"),
+        (["--accumulate", "60", "--amount-thresholds", "5", "-1"], "expected amounts above 0 mm"),
+        (["--areas", "nowhere.json"], "there is no file nowhere.json"),
     ],
 )
 def test_what_the_user_can_fix_exits_2_with_one_line(folder, tmp_path, capsys, change, message):

@@ -17,7 +17,7 @@ from ldcast.nowcast.model_folder import fingerprint
 from ldcast.nowcast.request import check_window
 from ldcast.products.area_files import read_areas
 from ldcast.products.area_table import table_path, write_area_table
-from ldcast.products.areas import AreasOnGrid
+from ldcast.products.areas import AreasOnGrid, check_some_inside
 from ldcast.products.borders import read_borders
 from ldcast.products.files import write_forecast
 from ldcast.products.forecast import Forecast
@@ -97,10 +97,15 @@ def areas_of(flags: argparse.Namespace) -> AreasOnGrid | None:
 def on_areas(
     request: ForecastRequest, areas: AreasOnGrid | None, past: RainEvent
 ) -> ForecastRequest:
-    """The request with the areas' pixels on the grid of the images."""
+    """The request with the areas' pixels on the grid of the images.
+
+    Raises InputError where none lies on it.
+    """
     if areas is None:
         return request
-    return replace(request, areas=areas(past.grid, past.rain_rate.shape[1:]))
+    pixels = areas(past.grid, past.rain_rate.shape[1:])
+    check_some_inside(pixels)
+    return replace(request, areas=pixels)
 
 
 def write_all(flags: argparse.Namespace, forecast: Forecast, path: Path) -> list[Path]:

@@ -45,7 +45,7 @@ def accumulate(
         motion = motion_of_known(rain_rate[0, :MOTION_FRAMES] if past is None else seen, step)
     # Frame i of `seen` and the forecast together is of times[i]; a window is from one to another.
     times = np.concatenate([step * np.arange(1 - len(seen), 1), leads]) if len(seen) else leads
-    windows = list(chain.from_iterable(_windows(times, length) for length in lengths))
+    windows = list(chain.from_iterable(windows_of(times, length) for length in lengths))
     if max(lengths) > leads[-1] - times[0]:
         raise InputError(
             f"got sums over {max(lengths)} minutes, but the frames are of {leads[-1] - times[0]} "
@@ -55,7 +55,7 @@ def accumulate(
     amount = np.empty((len(rain_rate), len(windows), *rain_rate.shape[2:]), np.float32)
     for members in torch.arange(len(rain_rate)).split(CHUNK):
         part = slice(int(members[0]), int(members[-1]) + 1)
-        amount[part] = _sums(seen, rain_rate[part], motion, step, windows).numpy()
+        amount[part] = window_sums(seen, rain_rate[part], motion, step, windows).numpy()
     issue_time = np.datetime64(forecast.issue_time, "s")
     time = issue_time + times.astype("timedelta64[m]")
     return Amounts(
@@ -88,8 +88,11 @@ def check_windows(lengths: Sequence[int], lead_minutes: Sequence[int] | np.ndarr
         raise InputError(f"got sums over {got} minutes, expected each length once")
 
 
-def _windows(times: np.ndarray, length: int) -> list[tuple[int, int]]:
-    """First and last frame of the windows of that length that end after the issue time."""
+def windows_of(times: np.ndarray, length: int) -> list[tuple[int, int]]:
+    """First and last frame of the windows of so many minutes that end after the issue time.
+
+    times: (T,) of frames, minutes after the issue time.
+    """
     index = {int(time): frame for frame, time in enumerate(times)}
     return [
         (index[end - length], frame)
@@ -98,14 +101,18 @@ def _windows(times: np.ndarray, length: int) -> list[tuple[int, int]]:
     ]
 
 
-def _sums(
+def window_sums(
     seen: Tensor,
     rain_rate: Tensor,
     motion: Tensor | None,
     step: int,
     windows: Sequence[tuple[int, int]],
 ) -> Tensor:
-    """(E, N, H, W) mm of members (E, T, H, W) after what the radar saw (P, H, W)."""
+    """What falls in each window, (E, N, H, W) mm, of members (E, T, H, W) mm/h.
+
+    seen: (P, H, W) mm/h, what the radar saw until then, the same for all members; P may be 0.
+    motion, step: as for `amounts_between`. windows: first and last frame of each, of both together.
+    """
     observed = list(amounts_between(seen[None], motion, step))  # P - 1 times (1, H, W)
     frames = torch.cat([seen[-1:].expand(len(rain_rate), -1, -1, -1), rain_rate], dim=1)
     parts = [*observed, *amounts_between(frames, motion, step)]

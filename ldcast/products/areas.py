@@ -52,6 +52,8 @@ class AreaPixels:
         """
         lead = values.shape[:-2]
         results = [np.empty((*lead, len(self.names)), np.float32) for _ in range(3)]
+        if not self.names:
+            return tuple(results)
         whole = np.add.reduceat(self.share, self.first)
         for index in np.ndindex(lead):
             found = values[index].reshape(-1)[self.pixel]
@@ -110,6 +112,15 @@ class AreasOnGrid:
         return self._pixels
 
 
+def check_some_inside(pixels: AreaPixels) -> None:
+    """Raises InputError where all areas lie outside the domain."""
+    if not pixels.names:
+        raise InputError(
+            f"none of the {len(pixels.outside)} areas lies in the data's domain, such as "
+            f"{pixels.outside[0]}: give areas of that region, with their coordinate system"
+        )
+
+
 def notes_of_areas(pixels: AreaPixels) -> list[str]:
     """A line on the areas that lie outside the domain, where there are any."""
     if not pixels.outside:
@@ -148,7 +159,7 @@ def find_pixels(
     """Which pixels of a grid lie in the areas, and how much of each.
 
     grid, shape: as for `ldcast.products.borders.read_borders`.
-    Raises InputError for a grid that cannot be placed, and where no area lies on it.
+    Raises InputError for a grid that cannot be placed.
     """
     import shapely
 
@@ -165,12 +176,7 @@ def find_pixels(
     number, pixel, share = number[order], pixel[order], share[order]
     found, first, length = np.unique(number, return_index=True, return_counts=True)
     is_found = np.isin(np.arange(len(areas)), found)
-    if not len(found):
-        raise InputError(
-            f"none of the {len(areas)} areas lies in the data's domain, such as {areas[0].name}: "
-            "give areas of that region, with their coordinate system"
-        )
-    most = np.repeat(np.maximum.reduceat(share, first), length)
+    most = np.repeat(np.maximum.reduceat(share, first), length) if len(found) else share
     return AreaPixels(
         names=tuple(area.name for area, is_in in zip(areas, is_found, strict=True) if is_in),
         pixel=pixel,

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +19,10 @@ from ldcast.data.checks import format_time
 from ldcast.data.crops import read_window
 from ldcast.data.event import RainEvent
 from ldcast.data.event_files import write_event
-from ldcast.data.pieces import Piece, grid_of_piece
 from ldcast.errors import InputError
 from ldcast.machine.folders import check_writable
 from ldcast.motion import fill_gaps
-from ldcast.verification.cases import Case
+from ldcast.verification.cases import Case, case_grid
 
 CASE_ENTRY = "case"  # of a past and, where its system copies it, of a forecast
 
@@ -42,13 +40,6 @@ def case_names(events: list[RainEvent], cases: Sequence[Case], crop_size: int) -
             "of --data once, and files of different events different names"
         )
     return names
-
-
-def case_grid(events: list[RainEvent], case: Case, crop_size: int) -> dict[str, Any]:
-    """What the event says of its grid, with the corners of the crop."""
-    event, (y, x) = events[case.window.event], (case.window.y, case.window.x)
-    crop = Piece(slice(y, y + crop_size), slice(x, x + crop_size))
-    return grid_of_piece(event.grid, event.rain_rate.shape[1:], crop)
 
 
 def write_cases(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ldcast.data.crops import read_window, wet_share
 from ldcast.data.event import RainEvent, check_distinct
 from ldcast.data.pickers import Window
 from ldcast.data.picking import build_picker
+from ldcast.data.pieces import Piece, grid_of_piece
 from ldcast.data.tiles import MIN_VALID_SHARE
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
@@ -131,3 +133,10 @@ def spread_over(candidates: list[Case], num_cases: int) -> list[Case]:
     """The middle one of each of `num_cases` runs of candidates, in their order."""
     ranks = (np.arange(num_cases) + 0.5) * len(candidates) / num_cases
     return [candidates[int(rank)] for rank in ranks]
+
+
+def case_grid(events: list[RainEvent], case: Case, crop_size: int) -> dict[str, Any]:
+    """What the event says of its grid, with the corners of the crop."""
+    event, (y, x) = events[case.window.event], (case.window.y, case.window.x)
+    crop = Piece(slice(y, y + crop_size), slice(x, x + crop_size))
+    return grid_of_piece(event.grid, event.rain_rate.shape[1:], crop)

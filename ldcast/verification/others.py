@@ -22,8 +22,8 @@ from ldcast.data.grids import CORNERS
 from ldcast.data.pickers import Window
 from ldcast.errors import InputError
 from ldcast.rain import valid_mask
-from ldcast.verification.case_files import case_grid, case_names
-from ldcast.verification.cases import Case
+from ldcast.verification.case_files import case_names
+from ldcast.verification.cases import Case, case_grid
 from ldcast.verification.forecasters import BASELINES, Forecaster
 from ldcast.verification.others_files import (
     SUFFIXES,

@@ -1,8 +1,9 @@
 """What verification found: the content of `scores.json`, and a table for the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from ldcast.verification.tally import INTERVAL, Tally, draw_events, interval
 
 TABLE_LEADS = (5, 15, 30, 60, 100)  # minutes; those nearest of the model's own are shown
 FEW_EVENTS = 5
+DERIVED_SIZES = (1, 8, 64)  # pixels
+NOTHING: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
 def scores_table(
@@ -28,12 +31,14 @@ def scores_table(
     motions: list[tuple[float, float] | None],
     settings: dict[str, Any],
     notes: list[str],
+    derived: Mapping[str, dict[str, Any]] = NOTHING,
 ) -> dict[str, Any]:
     """The content of `scores.json`: plain values, None for NaN.
 
     records: by forecaster, baselines first. motions: of each case, pixels per frame, or None.
     settings: `num_members`, `crop_size`, `seed`; under `forecasts`, by name, where those of other
         systems are from, which are references for skill as the baselines are.
+    derived: of what else was scored, by name, as `Derived.describe` says.
     """
     num_events = len({case.source for case in cases})
     draws = draw_events(num_events, settings["seed"]) if num_events > 1 else None
@@ -63,6 +68,19 @@ def scores_table(
                 draws,
                 share >= MIN_INTERIOR_SHARE,
             ),
+            "derived": {
+                name: {
+                    **about,
+                    "models": {of: record.derived[name].values() for of, record in records.items()},
+                    "skill": _skill(
+                        {of: record.derived[name] for of, record in records.items()},
+                        references,
+                        draws,
+                        np.ones(len(about["lead_minutes"]), dtype=bool),
+                    ),
+                }
+                for name, about in derived.items()
+            },
             "wavelength_px": wavelengths_px(settings["crop_size"], settings["crop_size"]),
             # The median, because the first forecast on a GPU waits for it to warm up.
             "seconds_per_forecast": {
@@ -180,8 +198,33 @@ def warn_of_blocks(crop_size: int, block_size: int) -> list[str]:
 
 
 def describe_scores(table: dict[str, Any]) -> str:
-    """The most important numbers of `scores_table` in three tables."""
-    return "\n".join([*_crps_lines(table), "", *_ensemble_lines(table), "", *_skill_lines(table)])
+    """The most important numbers of `scores_table` in three tables, and one of what was derived."""
+    lines = [*_crps_lines(table), "", *_ensemble_lines(table), "", *_skill_lines(table)]
+    for name, scored in table.get("derived", {}).items():
+        lines += ["", *_derived_lines(name, scored)]
+    return "\n".join(lines)
+
+
+def _derived_lines(name: str, scored: dict[str, Any]) -> list[str]:
+    """Means over all windows or lead times of what was made of forecasts."""
+    width = max(map(len, scored["models"]))
+    known = next(iter(scored["models"].values()))
+    sizes = [size for size in DERIVED_SIZES if f"fair_crps_{size}px" in known]
+    thresholds = [f"{threshold:g}mm" for threshold in scored["thresholds"]]
+    titles = [*(f"{size} px" for size in sizes), *thresholds, "spread"]
+    row = (f"{{:<{width}}}" + "{:>10}" * len(titles)).format
+    lines = [
+        f"{name}: fair CRPS, {scored['unit']} | Brier score | spread over error; means of "
+        f"{len(scored['lead_minutes'])} times",
+        row("", *titles),
+    ]
+    for model, scores in scored["models"].items():
+        names = [f"fair_crps_{size}px" for size in sizes] + [f"brier_{of}" for of in thresholds]
+        values = [_mean(scores[of]) for of in names]
+        cells = ["-" if value is None else f"{value:.4f}" for value in values]
+        ratio = _mean(scores["spread_error_ratio"])
+        lines.append(row(model, *cells, "-" if ratio is None else f"{ratio:.2f}"))
+    return lines
 
 
 def _ensemble_lines(table: dict[str, Any]) -> list[str]:

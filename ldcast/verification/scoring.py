@@ -16,7 +16,8 @@ from ldcast.errors import InputError
 from ldcast.motion import fill_gaps, interior_mask, mean_motion
 from ldcast.products.ensemble import THRESHOLDS
 from ldcast.rain import as_float32, valid_mask
-from ldcast.verification.cases import Case
+from ldcast.verification.cases import Case, case_grid
+from ldcast.verification.derived import Derived
 from ldcast.verification.forecasters import ForecastCache, Forecaster, TimedForecast
 from ldcast.verification.scores.categorical import MatchedMeanScore
 from ldcast.verification.scores.crps import CRPSScore
@@ -31,6 +32,7 @@ from ldcast.verification.tally import Tally
 
 BLOCK_SIZES = (1, 8, 64)  # pixels
 SCALES = (1, 4, 16, 64)  # pixels
+NOTHING_DERIVED = Derived()
 MOTION_MARGIN = 128  # pixels around a crop that its motion is estimated from, too
 
 
@@ -58,11 +60,13 @@ class Record:
 
     whole: its scores on all pixels, interior: on those whose air came from inside the crop.
     seconds: of each case, wall time of the forecast when it was made.
+    derived: of what is made of forecasts, by name.
     """
 
     whole: Tally = field(default_factory=lambda: Tally(whole_scores()))
     interior: Tally = field(default_factory=lambda: Tally(interior_scores()))
     seconds: list[float] = field(default_factory=list)
+    derived: dict[str, Tally] = field(default_factory=dict)
 
     def add(
         self, case: Case, forecast: TimedForecast, observation: Tensor, is_inside: Tensor
@@ -81,13 +85,14 @@ def score_cases(
     crop_size: int,
     device: torch.device,
     cache: ForecastCache,
+    derived: Derived = NOTHING_DERIVED,
 ) -> tuple[dict[str, Record], list[tuple[float, float] | None]]:
     """Every forecaster's record over all cases, and each case's mean motion (pixels per frame).
 
-    One forecast is in memory at a time.
+    One forecast is in memory at a time. derived: what is scored besides rain rates.
     Raises InputError where a forecast lacks a pixel that the newest past frame has.
     """
-    records = {forecaster.name: Record() for forecaster in forecasters}
+    records = {forecaster.name: Record(derived=derived.tallies()) for forecaster in forecasters}
     motions = []
     names = needed_fields(forecasters)
     num_forecasts = len(cases) * len(forecasters)
@@ -97,10 +102,16 @@ def score_cases(
             around = _read_around(events, case, crop_size, device)
             motions.append(mean_motion(around, case.frames.minutes_per_frame))
             is_inside = interior_mask(valid_mask(past[-1]), motions[-1], len(observation))
+            about = past, case.frames, case_grid(events, case, crop_size)
+            radar = derived.of(observation[None], *about)
             for forecaster in forecasters:
                 forecast = cache(forecaster, past, case, fields)
                 _check_finite(forecast.members, observation, forecaster.name, case)
                 records[forecaster.name].add(case, forecast, observation, is_inside)
+                made = derived.of(forecast.members, *about)
+                for name, tally in records[forecaster.name].derived.items():
+                    if made[name].numel():  # no area may lie in the crop
+                        tally.add(case.source, made[name], radar[name][0], case.seed)
                 bar.update()
     return records, motions
 

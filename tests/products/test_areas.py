@@ -13,7 +13,13 @@ from ldcast.errors import InputError
 from ldcast.products.accumulate import accumulate
 from ldcast.products.area_files import read_areas
 from ldcast.products.area_table import table_path, write_area_table
-from ldcast.products.areas import AreasOnGrid, area_forecast, find_pixels, notes_of_areas
+from ldcast.products.areas import (
+    AreasOnGrid,
+    area_forecast,
+    check_some_inside,
+    find_pixels,
+    notes_of_areas,
+)
 from ldcast.products.files import read_forecast, write_forecast
 from ldcast.products.forecast import Forecast
 
@@ -116,8 +122,10 @@ def test_areas_outside_are_left_out_and_named(tmp_path: Path) -> None:
     pixels = find_pixels(areas, GRID, SHAPE)
     assert (pixels.names, pixels.outside) == (("Bern",), ("Oslo", "Sidney"))
     assert notes_of_areas(pixels) == ["areas outside the domain, left out: Oslo, Sidney"]
+    nowhere = find_pixels(areas[:1], GRID, SHAPE)
+    assert [of.shape for of in nowhere.over(np.zeros((2, 3, *SHAPE)))] == 3 * [(2, 3, 0)]
     with pytest.raises(InputError, match="none of the 1 areas lies in the data's domain, such as"):
-        find_pixels(areas[:1], GRID, SHAPE)
+        check_some_inside(nowhere)
     with pytest.raises(
         InputError, match="areas cannot be placed: the data's grid lacks projection"
     ):
