@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
+import infer
 from ldcast import calibrate
 from ldcast.calibrate import case_reader, name_files
 from ldcast.calibration import CALIBRATION_NAME, read_calibration
@@ -29,11 +30,17 @@ from ldcast.calibration.fit import (
 from ldcast.calibration.judge import Judgement, count_harm, describe, judge, record
 from ldcast.calibration.maps import match_rain
 from ldcast.data.event_files import write_event
+from ldcast.data.past import past_event
 from ldcast.data.pickers import Window
+from ldcast.data.readers.specs import read_event
 from ldcast.data.synthetic import synthetic_event
 from ldcast.errors import run_script
+from ldcast.forecasting.event import ForecastRequest, forecast_event
 from ldcast.frames import FrameConfig
 from ldcast.nowcast.ldcast import LDCast
+from ldcast.products.accumulate import accumulate
+from ldcast.products.ensemble import THRESHOLDS
+from ldcast.products.forecast import Forecast
 from ldcast.verification.cases import Case, draw_cases
 from ldcast.verification.forecasters import ForecastCache, Forecaster
 
@@ -300,6 +307,7 @@ def test_each_event_is_judged_by_the_fit_without_it():
         """A calibration that does nothing but note the cases it was given."""
 
         lead_minutes = LEAD_MINUTES
+        thresholds = THRESHOLDS
 
         def __init__(self, left_out: str | None) -> None:
             self.left_out = left_out
@@ -408,6 +416,60 @@ def test_the_tool_writes_into_the_model_folder_and_judges(call, capsys, monkeypa
     assert len(list(Path("runs/calibrate/cache").glob("*.npz"))) == 4
 
 
+def test_sums_have_a_fit_of_their_own(call, capsys):
+    """What it maps is what infer.py makes: windows from the past frames on, of the same motion."""
+    assert call("--accumulate", "15", "60", "--amount-thresholds", "0.5", "2") == 0
+    output = capsys.readouterr().out
+    assert "Sums over 60 minutes" in output and "CRPS, mm" in output
+    calibration = read_calibration("model")
+    of_quarter, of_hour = calibration.sums
+    assert (of_quarter.minutes, of_hour.minutes) == (15, 60)
+    assert of_hour.lead_minutes == tuple(range(45, 105, 5))
+    assert of_hour.thresholds == (0.5, 2.0)
+    assert of_hour.probability.shape == (2, 12, 3)
+    assert not np.array_equal(of_hour.forecast_rain, calibration.forecast_rain[8:])
+    assert [event["event"] for event in of_hour.judged["events"]] == ["event0", "event1"]
+    assert calibration.until(50).of_sums(60).lead_minutes == (45, 50)
+    assert [of.minutes for of in calibration.until(40).sums] == [15]
+
+    model = LDCast.from_pretrained("model", "cpu")
+    event = read_event("event0.npz")
+    request = ForecastRequest(num_members=2, seed=0, model="model", num_sampling_steps=1)
+    past = past_event(event, FrameConfig())
+    asked = replace(request, accumulate=(15, 60), amount_thresholds=(2.0,))
+    raw = forecast_event(model, past, asked).amounts
+    fitted = forecast_event(
+        model, past, replace(asked, calibration=calibration, amount_thresholds=())
+    )
+    amounts = fitted.amounts
+    for of in calibration.sums:
+        chosen = raw.minutes == of.minutes
+        expected = of.calibrate_members(raw.rain_amount[:, chosen])
+        np.testing.assert_array_equal(amounts.rain_amount[:, chosen], expected)
+        chance = amounts.statistics.exceedance_probability[:, chosen]
+        np.testing.assert_array_equal(chance, of.exceedance_probability(expected))
+    assert amounts.statistics.exceedance_threshold.tolist() == [0.5, 2.0]
+    shown = ["--model", "model", "--data", "event0.npz", "--steps", "1", "--calibrated"]
+    assert run_script(lambda: infer.main([*shown, "--accumulate", "30"])) == 2
+    line = capsys.readouterr().err
+    assert "the calibration has sums over 15 60 minutes" in line and line.count("\n") == 1
+
+
+def test_sums_are_those_of_a_forecast(tmp_path):
+    frames = FrameConfig()
+    rain = torch.from_numpy(synthetic_event(0, 24, 32, 48).rain_rate).float()
+    past, members = rain[:4], torch.stack([rain[4:], 2 * rain[4:]])
+    forecast = Forecast(
+        rain_rate=members.numpy(), issue_time=np.datetime64("2020-01-01T00:00"), grid={}, seed=0,
+        lead_minutes=np.array(frames.lead_minutes), model="", sampler="", num_sampling_steps=1,
+    )  # fmt: skip
+    expected = accumulate(forecast, 60, past.numpy())
+    found = calibrate.sums_of(members, past, frames, 60)
+    np.testing.assert_array_equal(found.numpy(), expected.rain_amount)
+    ends = (expected.window_end - forecast.issue_time) / np.timedelta64(1, "m")
+    assert calibrate.ends_of(frames, 60) == tuple(ends.astype(int))
+
+
 def test_one_event_is_enough_to_fit(call, capsys):
     assert call("--data", "event0.npz", "--cases", "2", "--cache", "kept") == 0
     assert "all cases are of one event: nothing to judge the fit by" in capsys.readouterr().out
@@ -477,6 +539,8 @@ def refused(call, capsys, *arguments: str) -> str:
         (["--model", "bundled"], "python -m ldcast.calibrate --model DIR"),
         (["--data", "nowhere.npz"], "nowhere.npz"),
         (["--cache", "event0.npz"], "another --cache"),
+        (["--accumulate", "12"], "expected multiples of 5 minutes"),
+        (["--accumulate", "30", "--amount-thresholds", "0"], "expected amounts above 0 mm"),
     ],
 )
 def test_what_the_user_can_fix(call, capsys, monkeypatch, arguments, word):

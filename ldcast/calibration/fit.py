@@ -4,7 +4,7 @@ All counts add up over cases, so any number of them takes the same memory, and l
 is leaving out its counts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ PRIOR_PIXELS = 100  # weight of the uncorrected probability against what was cou
 class ScoredCase(NamedTuple):
     """event: the file it is from, so that all spans of one file are one event.
     members: (E, T, H, W) mm/h; observation: (T, H, W) mm/h, by the radar; NaN in both where one of
-        them has no data.
+        them has no data. Or of T windows, mm.
     """
 
     event: str
@@ -110,18 +110,20 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return np.vectorize(lambda value: float(f"{value:.4g}"))(values)
 
 
-def count_exceedances(matched: np.ndarray, observation: np.ndarray) -> np.ndarray:
+def count_exceedances(
+    matched: np.ndarray, observation: np.ndarray, thresholds: Sequence[float] = THRESHOLDS
+) -> np.ndarray:
     """On how many pixels 0, 1, ..., E members reach each threshold, and the radar then does, too.
 
     matched: (E, T, H, W), observation: (T, H, W) mm/h, NaN where not scored.
     Returns (2, K, T, E + 1): all pixels, and those on which the radar reaches it.
     """
     num_members, num_leads = matched.shape[:2]
-    counts = np.empty((2, len(THRESHOLDS), num_leads, num_members + 1))
+    counts = np.empty((2, len(thresholds), num_leads, num_members + 1))
     for frame in range(num_leads):
         is_scored = ~np.isnan(observation[frame])
         members, radar = matched[:, frame, is_scored], observation[frame, is_scored]
-        for index, threshold in enumerate(THRESHOLDS):
+        for index, threshold in enumerate(thresholds):
             count = is_wet(members, threshold).sum(axis=0)
             reached = count[is_wet(radar, threshold)]
             counts[0, index, frame] = np.bincount(count, minlength=num_members + 1)
@@ -169,11 +171,13 @@ def fit(
     num_members: int,
     lead_minutes: tuple[int, ...],
     about: dict[str, Any],
+    thresholds: tuple[float, ...] = THRESHOLDS,
 ) -> dict[str | None, Calibration]:
     """The calibration on all events, under None, and, where there are several, without each one.
 
     events: all that the cases are from. lead_minutes: of the forecasts.
-    about: `fitted_on`, `model`, `sampler` and `num_sampling_steps` of `Calibration`.
+    about: `fitted_on`, `model`, `sampler` and `num_sampling_steps` of `Calibration`, and `minutes`
+        of one of sums. thresholds: mm/h, or mm.
     """
     left_out = [None, *events] if len(events) > 1 else [None]
     counts = {event: np.zeros((2, len(lead_minutes), len(EDGES))) for event in events}
@@ -181,13 +185,13 @@ def fit(
         counts[case.event] += count_case(case)
     maps = {out: fit_rain_maps(*_sum_without(counts, out)) for out in left_out}
 
-    shape = (2, len(THRESHOLDS), len(lead_minutes), num_members + 1)
+    shape = (2, len(thresholds), len(lead_minutes), num_members + 1)
     reached = {out: np.zeros(shape) for out in left_out}
     for case in read_cases("fit"):
         for out in left_out:
             if out != case.event:
                 matched = match_rain(case.members, *maps[out])
-                reached[out] += count_exceedances(matched, case.observation)
+                reached[out] += count_exceedances(matched, case.observation, thresholds)
 
     calibrations = {}
     for out in left_out:
@@ -196,7 +200,7 @@ def fit(
             lead_minutes=lead_minutes,
             forecast_rain=maps[out][0],
             radar_rain=maps[out][1],
-            thresholds=THRESHOLDS,
+            thresholds=thresholds,
             probability=fit_probability(num_forecasts, num_reached),
             num_forecasts=num_forecasts,
             **about,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,17 @@ class Judgement:
     mean, which can only lower the term a little. Brier scores are exact throughout.
     """
 
-    def __init__(self, event: str, num_members: int, num_leads: int) -> None:
-        self.event = event
+    def __init__(
+        self,
+        event: str,
+        num_members: int,
+        num_leads: int,
+        thresholds: Sequence[float] = THRESHOLDS,
+    ) -> None:
+        self.event, self.thresholds = event, tuple(thresholds)
         self._last_class = max(num_members, MIN_CLASSES)
         # By class of probability p: forecasts, sums of p, of o (1 where reached, else 0), (p - o)^2
-        shape = (len(JUDGED_STAGES), len(THRESHOLDS), num_leads, 4, self._last_class + 1)
+        shape = (len(JUDGED_STAGES), len(thresholds), num_leads, 4, self._last_class + 1)
         self._sums = np.zeros(shape)
         self._crps = np.zeros((2, num_leads))
         self._num_pixels = np.zeros(num_leads)
@@ -54,7 +61,7 @@ class Judgement:
                 crps = crps_ensemble(torch.from_numpy(members), torch.from_numpy(radar))
                 self._crps[stage, frame] += crps.sum(dtype=torch.float64).item()
             self._num_pixels[frame] += len(radar)
-            for index, threshold in enumerate(THRESHOLDS):
+            for index, threshold in enumerate(self.thresholds):
                 reached = is_wet(radar, threshold).astype(float)
                 shares = [is_wet(members, threshold).mean(axis=0) for members in stages]
                 for stage, p in enumerate([*shares, probability[index, frame, is_scored]]):
@@ -113,24 +120,25 @@ def judge(
 
     names: event -> what tables call it. calibrations: as `fit` returns them.
     """
-    num_leads = len(calibrations[None].lead_minutes)
-    judgements = {event: Judgement(name, num_members, num_leads) for event, name in names.items()}
+    first = calibrations[None]
+    size = num_members, len(first.lead_minutes), first.thresholds
+    judgements = {event: Judgement(name, *size) for event, name in names.items()}
     for case in read_cases("judge"):
         judgements[case.event].add(case, calibrations[case.event])
     return list(judgements.values())
 
 
-def describe(judgements: list[Judgement]) -> str:
-    """The scores of each event as two tables."""
+def describe(judgements: list[Judgement], unit: str = "mm/h") -> str:
+    """The scores of each event as two tables. unit: of what was judged."""
     width = max(len("event"), *(len(judgement.event) for judgement in judgements))
     row = (f"{{:<{width}}} {{:>9}}" + "  " + " {:>10}" * 3).format
     lines = ["Each event as judged by a calibration fitted on the other ones (lower is better)"]
     for what, of in (("Brier score", Judgement.brier), ("reliability", Judgement.reliability)):
-        lines += ["", row(what, "mm/h", *JUDGED_STAGES)]
+        lines += ["", row(what, unit, *JUDGED_STAGES)]
         for judgement in judgements:
-            for threshold, scores in zip(THRESHOLDS, of(judgement).T, strict=True):
+            for threshold, scores in zip(judgement.thresholds, of(judgement).T, strict=True):
                 lines.append(row(judgement.event, f"{threshold:g}", *map("{:.5f}".format, scores)))
-    lines += ["", row("CRPS, mm/h", "", *JUDGED_STAGES[:2], "")]
+    lines += ["", row(f"CRPS, {unit}", "", *JUDGED_STAGES[:2], "")]
     for judgement in judgements:
         lines.append(row(judgement.event, "", *map("{:.5f}".format, judgement.crps()), ""))
     return "\n".join(line.rstrip() for line in [*lines, "", count_harm(judgements)])

@@ -48,12 +48,16 @@ class Calibration:
     lead_minutes: (T,) minutes after the issue time.
     forecast_rain, radar_rain: (T, N) mm/h, non-decreasing, at least 0.1. Equal quantiles of the
         members and of the radar: one becomes the other, and in between it is linear.
-    thresholds: (K,) mm/h, `THRESHOLDS`.
+    thresholds: (K,) mm/h, `THRESHOLDS`; of sums any, in mm.
     probability: (K, T, E + 1) in 0..1, non-decreasing in the last axis: the chance of at least a
         threshold where 0, 1, ..., E of E members reach it.
     num_forecasts: (K, T, E + 1), on how many pixels of the fit so many members did.
     fitted_on: events, numbers of cases and members, ...; for people.
     model: `model_fingerprint` at the fit; sampler, num_sampling_steps: likewise.
+    minutes: of sums, how long their windows are; `lead_minutes` are then the ends of the windows,
+        and all rain is in mm. 0: of rain rates.
+    sums: calibrations of sums, which those of rates say nothing about: how rain lasts is another
+        question. Of windows of different lengths.
     judged: how it does on events that it was not fitted on, as `judge.record` says it; empty where
         there was but one event.
 
@@ -71,11 +75,15 @@ class Calibration:
     sampler: str
     num_sampling_steps: int
     judged: dict[str, Any] = field(default_factory=dict)
+    minutes: int = 0
+    sums: tuple["Calibration", ...] = ()
 
     def __post_init__(self) -> None:
         num_leads, num_thresholds = len(self.lead_minutes), len(self.thresholds)
-        if self.thresholds != THRESHOLDS:
+        if not self.minutes and self.thresholds != THRESHOLDS:
             raise InputError(f"got thresholds {self.thresholds}, expected {THRESHOLDS} mm/h")
+        if self.minutes and self.sums:
+            raise InputError("got sums of sums, expected them of rain rates")
         for rain_rate in (self.forecast_rain, self.radar_rain):
             _check_map("rain rates", rain_rate, (num_leads,), WET_THRESHOLD, math.inf)
         _check_map("probabilities", self.probability, (num_thresholds, num_leads), 0, 1)
@@ -113,6 +121,21 @@ class Calibration:
             radar_rain=self.radar_rain[:num],
             probability=self.probability[:, :num],
             num_forecasts=self.num_forecasts[:, :num],
+            sums=tuple(
+                of.until(lead_minutes) for of in self.sums if of.lead_minutes[0] <= lead_minutes
+            ),
+        )
+
+    def of_sums(self, minutes: int) -> "Calibration":
+        """That of sums over windows of so many minutes; raises InputError where there is none."""
+        for of in self.sums:
+            if of.minutes == minutes:
+                return of
+        fitted = " ".join(str(of.minutes) for of in self.sums) or "none"
+        raise InputError(
+            f"got --accumulate {minutes} with --calibrated, but the calibration has sums over "
+            f"{fitted} minutes: leave out one of both, or fit it again with "
+            f"python -m ldcast.calibrate --accumulate {minutes} ..."
         )
 
     def check_sampling(self, sampler: str, num_sampling_steps: int) -> None:
@@ -311,13 +334,19 @@ def read_calibration(folder: str | Path) -> Calibration:
 
 def write_calibration(folder: str | Path, calibration: Calibration) -> None:
     """Writes `calibration.json` into a model folder; a row of numbers is one line."""
-    content = {"format_version": FORMAT_VERSION} | {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in asdict(calibration).items()
-    }
+    content = {"format_version": FORMAT_VERSION} | _to_plain(asdict(calibration))
     text = json.dumps(content, indent=2, allow_nan=False)
     one_line = re.sub(r"\[[^][{}\"]*\]", lambda row: " ".join(row[0].split()), text)
     write_text(locate(folder) / CALIBRATION_NAME, one_line + "\n")
+
+
+def _to_plain(content: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as lists, also those of sums."""
+    plain = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in content.items()
+    }
+    return plain | {"sums": [_to_plain(of) for of in content["sums"]]}
 
 
 def _from_plain(content: dict[str, Any]) -> Calibration:
@@ -329,6 +358,7 @@ def _from_plain(content: dict[str, Any]) -> Calibration:
     content = content | {name: np.array(content[name], dtype=float) for name in arrays}
     content["lead_minutes"] = tuple(content["lead_minutes"])
     content["thresholds"] = tuple(content["thresholds"])
+    content["sums"] = tuple(_from_plain(of) for of in content.get("sums", ()))
     return Calibration(**content)
 
 

@@ -129,8 +129,12 @@ def check_flags(flags: argparse.Namespace) -> None:
     num_frames = count_frames(flags.lead_minutes, flags.frames)
     check_statistics(flags.probabilities, flags.quantiles)
     _check_sums(flags, num_frames)
-    if flags.calibrated and flags.probabilities:
-        raise InputError("--calibrated has probabilities of its own: leave out --probabilities")
+    for flag in ("probabilities", "amount_thresholds"):
+        if flags.calibrated and getattr(flags, flag):
+            name = flag.replace("_", "-")
+            raise InputError(f"--calibrated has probabilities of its own: leave out --{name}")
+    if flags.calibrated and flags.plain_sums:
+        raise InputError("--calibrated is fitted to sums along the motion: leave out --plain-sums")
     if flags.borders and not flags.plot:
         raise InputError("--borders are for a picture: name one by --plot")
     if flags.reader:

@@ -150,16 +150,35 @@ def forecast_fields(model: LDCast, past: RainEvent, num_frames: int) -> dict[str
 
 
 def _amounts(forecast: Forecast, past: RainEvent, request: ForecastRequest) -> Amounts | None:
-    """What falls in the windows that are asked for, of members as the model made them."""
+    """What falls in the windows that are asked for, of members as the model made them, or with a
+    calibration by its own for sums."""
     if not request.accumulate:
         return None
     amounts = accumulate(
         forecast, request.accumulate, past.rain_rate, is_along_motion=not request.use_plain_sums
     )
-    statistics = ensemble_statistics(
+    statistics = Statistics()
+    if request.calibration:
+        amounts, statistics = _calibrated_amounts(amounts, request.calibration)
+    own = ensemble_statistics(
         amounts.rain_amount, request.amount_thresholds, request.quantiles, request.use_means
     )
-    return replace(amounts, statistics=statistics)
+    return replace(amounts, statistics=replace(statistics, **own.entries()))
+
+
+def _calibrated_amounts(amounts: Amounts, calibration: Calibration) -> tuple[Amounts, Statistics]:
+    """With the radar's distribution of amounts, and corrected chances, windows of each length by
+    their own fit."""
+    rain, chances = amounts.rain_amount.copy(), []
+    for minutes in dict.fromkeys(amounts.minutes.tolist()):
+        chosen, fit = amounts.minutes == minutes, calibration.of_sums(minutes)
+        rain[:, chosen] = fit.calibrate_members(rain[:, chosen])
+        chances.append(fit.exceedance_probability(rain[:, chosen]))
+    statistics = Statistics(
+        exceedance_threshold=np.array(fit.thresholds),
+        exceedance_probability=np.concatenate(chances, axis=1),
+    )
+    return replace(amounts, rain_amount=rain), statistics
 
 
 def _corrected(rain: np.ndarray, request: ForecastRequest) -> tuple[np.ndarray, Statistics]:

@@ -37,7 +37,10 @@ def load_model(
     settings = model.config.diffusion
     calibration = read_calibration(flags.model)
     calibration.check_sampling(settings.sampler, settings.num_sampling_steps)
-    return model, calibration.until(flags.lead_minutes)
+    calibration = calibration.until(flags.lead_minutes)
+    for minutes in flags.accumulate:
+        calibration.of_sums(minutes)  # raises
+    return model, calibration
 
 
 def request_of(flags: argparse.Namespace, calibration: Calibration | None) -> ForecastRequest:
