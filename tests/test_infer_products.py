@@ -211,6 +211,18 @@ def test_what_falls_on_areas(call, capsys) -> None:
     chance = (forecast.areas.area_mean[:, 0, 0] >= 1).mean()
     assert float(of_rates[0]["chance_mean_1_mm/h"]) == pytest.approx(chance, abs=1e-3)
     assert len(of_rates) == 20 and len(rows) == 2 * (20 + 12)
+    assert call() == 0
+    assert not Path("forecast.areas.csv").exists()  # it would be of another forecast
+
+
+def test_files_with_any_name_can_be_said(call, event) -> None:
+    pytest.importorskip("netCDF4", reason="netCDF4 is an extra")
+    pytest.importorskip("pyproj", reason="pyproj is an extra")
+    name = os.fsdecode(b"new\nline \xfc.npz")
+    write_event(event, Path(name))
+    assert call("--data", name, "--out", "forecast.nc") == 0
+    sources = read_forecast(Path("forecast.nc")).provenance.past_source
+    assert len(sources) == 4 and sources[0].endswith("new\\nline \\udcfc.npz")
 
 
 def test_netcdf_comes_in_as_well(call, event) -> None:

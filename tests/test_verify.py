@@ -113,7 +113,7 @@ def test_sums_and_areas_are_scored_beside_the_rates(folder, tmp_path, capsys):
     skill = scored["skill"][name]["persistence"]["fair_crps_1px"]["pooled"]
     crps = [scored["models"][of]["fair_crps_1px"][0] for of in (name, "persistence")]
     assert skill[0] == pytest.approx(1 - crps[0] / crps[1])
-    assert "sum_60min: fair CRPS, mm | Brier score | spread over error" in capsys.readouterr().out
+    assert "sum_60min: fair CRPS, mm | Brier scores | spread over error" in capsys.readouterr().out
 
 
 def test_scores_say_what_they_were_made_of(folder, tmp_path):

@@ -17,6 +17,7 @@ from ldcast.nowcast.request import count_frames
 from ldcast.products.accumulate import check_windows
 from ldcast.products.amounts import AMOUNT_THRESHOLDS
 from ldcast.products.area_files import check_areas_path
+from ldcast.products.area_table import table_path
 from ldcast.products.border_files import read_lines
 from ldcast.products.files import FORECAST_SUFFIXES, check_forecast_path
 from ldcast.products.plot import PLOT_SUFFIXES, require_plot_packages
@@ -182,6 +183,8 @@ def _check_once(flags: argparse.Namespace) -> None:
     if flags.reader and flags.data is None:
         raise InputError("--reader reads --data or --watch: name one of them")
     check_forecast_path(flags.out, flags.format)
+    if flags.areas:
+        check_output_path(table_path(flags.out), (".csv",))
     if flags.data == "":
         raise InputError("got an empty --data, expected a path; leave it out for synthetic rain")
     if flags.data:

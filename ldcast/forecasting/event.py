@@ -13,6 +13,7 @@ from ldcast.data.event import RainEvent
 from ldcast.data.fields import fields_at
 from ldcast.errors import check_count
 from ldcast.machine.code_version import code_version
+from ldcast.machine.files import printable
 from ldcast.machine.processes import Processes
 from ldcast.motion import forecast_quality
 from ldcast.nowcast.ldcast import LDCast
@@ -105,7 +106,11 @@ def forecast_event(
         is_second_hand=frames.is_continued(num_frames),
         past_time_as_read=times_before_rounding(past),
         provenance=Provenance(
-            code_version(), request.weights_sha256, request.command, past.time, tuple(past.sources)
+            code_version(),
+            request.weights_sha256,
+            printable(request.command),
+            past.time,
+            tuple(map(printable, past.sources)),
         ),
     )
     rain_rate, statistics = _corrected(forecast.rain_rate, request)

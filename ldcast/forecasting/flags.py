@@ -117,7 +117,9 @@ def write_all(flags: argparse.Namespace, forecast: Forecast, path: Path) -> list
     The table first: a service that ends in between makes a forecast again that has no file.
     """
     written = [path]
-    if forecast.areas is not None:
+    if forecast.areas is None:
+        table_path(path).unlink(missing_ok=True)  # of an earlier forecast
+    else:
         chosen = flags.probabilities, flags.amount_thresholds, flags.quantiles
         write_area_table(forecast, table_path(path), *chosen)
         written.append(table_path(path))

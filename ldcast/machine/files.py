@@ -91,6 +91,11 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def printable(text: str) -> str:
+    """On one line, with the codes of what UTF-8 cannot hold, as names of files may have it."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, UTF-8, by `open_atomically`."""
     with open_atomically(path) as file:

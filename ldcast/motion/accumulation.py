@@ -27,8 +27,10 @@ def amounts_between(rain_rate: Tensor, motion: Tensor | None, minutes: int) -> I
     motion: (2, H, W), down and right in pixels per image, the same at all times; None: rain stands
         still from image to image.
     The rate at a time between is that of the image before, carried on, and of the one after,
-    carried back, each by how near it is. Carrying loses or gains a little; all amounts of an
-    interval together are made what they are without it. NaN where either image has no data.
+    carried back, each by how near it is. What motion that spreads or narrows adds to the one it
+    takes from the other, so the total stays (to the square of the spreading), but for rain that
+    crosses the edge of the domain: it counts while it is inside.
+    NaN where either image has no data.
     """
     hours = minutes / MINUTES_PER_HOUR
     for before, after in pairwise(rain_rate.float().unbind(dim=1)):
@@ -37,8 +39,7 @@ def amounts_between(rain_rate: Tensor, motion: Tensor | None, minutes: int) -> I
             yield hours * plain
             continue
         moved = _half(before, motion) + _half(after, -motion)
-        moved = moved.where(~plain.isnan(), torch.nan)
-        yield hours * _total(plain) / _total(moved).clamp(min=1e-6) * moved
+        yield hours * moved.where(~plain.isnan(), torch.nan)
 
 
 def _half(rain_rate: Tensor, motion: Tensor) -> Tensor:
@@ -59,7 +60,3 @@ def _half(rain_rate: Tensor, motion: Tensor) -> Tensor:
         moved = (moved / weight.clamp(min=MIN_WEIGHT)).where(weight >= MIN_WEIGHT, rain_rate)
         half += (1 - share) / num_substeps * moved
     return half
-
-
-def _total(rain_rate: Tensor) -> Tensor:
-    return rain_rate.nansum(dim=(1, 2), keepdim=True)

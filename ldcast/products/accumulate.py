@@ -34,6 +34,8 @@ def accumulate(
     """
     lengths = np.atleast_1d(minutes).tolist()
     leads = np.asarray(forecast.lead_minutes)
+    if not lengths:
+        raise InputError("got no lengths of windows to sum over, expected minutes, such as 60")
     check_windows(lengths, leads)
     step = int(leads[0])
     rain_rate = torch.from_numpy(np.asarray(forecast.rain_rate, np.float32))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ldcast.errors import InputError
+from ldcast.machine.files import printable
 from ldcast.products.border_files import GEOJSON_SUFFIXES, SHAPEFILE_SUFFIX
 from ldcast.products.placement import DEGREES, import_pyproj, make_transformer
 
@@ -23,6 +24,7 @@ POLYGONS = ("Polygon", "MultiPolygon")
 # Edges are straight in the file's own coordinates and may be bent on the grid, so points are put in
 # between those that are further apart than ...
 MAX_EDGE_DEGREES, MAX_EDGE_M = 0.1, 10_000.0
+MAX_METRES = 1e8  # from the origin of a map
 
 
 class Area(NamedTuple):
@@ -98,25 +100,50 @@ def _area(number: int, name: str | None, geometry: Mapping[str, Any], path: Path
     return Area(str(name), polygons)
 
 
-def _to_degrees(areas: list[Area], crs: CRS, path: Path) -> list[Area]:
+def _check_within(
+    polygons: np.ndarray, limits: tuple[float, float], areas: list[Area], crs: CRS, path: Path
+) -> None:
     import shapely
 
-    edge = MAX_EDGE_DEGREES if crs.is_geographic else MAX_EDGE_M
-    dense = shapely.segmentize(np.array([area.polygons for area in areas], dtype=object), edge)
-    to_degrees = make_transformer(crs, DEGREES)
-    placed = shapely.transform(
-        shapely.force_2d(dense), lambda points: np.stack(to_degrees.transform(*points.T), axis=1)
-    )
-    west, south, east, north = shapely.bounds(placed).T
-    is_on_earth = (west >= -360) & (east <= 360) & (south >= -90) & (north <= 90)
-    if not is_on_earth.all():  # so written, it also catches infinity
-        first = int(np.flatnonzero(~is_on_earth)[0])
+    west, south, east, north = shapely.bounds(polygons).T
+    x, y = limits
+    is_within = (west >= -x) & (east <= x) & (south >= -y) & (north <= y)
+    if not is_within.all():  # so written, it also catches infinity
+        first = int(np.flatnonzero(~is_within)[0])
         x, y = shapely.get_coordinates(areas[first].polygons)[0]
         raise InputError(
             f"{path}: {areas[first].name} lies at {x:.9g}, {y:.9g}, which is no place by its "
             f"coordinate system, {crs.name}: say which it is, in GeoJSON as 'crs', beside a "
             "shapefile in a .prj"
         )
+
+
+def _to_degrees(areas: list[Area], crs: CRS, path: Path) -> list[Area]:
+    import pyproj
+    import shapely
+
+    if not (crs.is_geographic or crs.is_projected):
+        raise InputError(
+            f"{path} has the coordinate system {crs.name}, expected one of longitude and latitude "
+            "or of a map: write it in that"
+        )
+
+    polygons = shapely.force_2d(np.array([area.polygons for area in areas], dtype=object))
+    limits = (360, 90) if crs.is_geographic else (MAX_METRES, MAX_METRES)
+    _check_within(polygons, limits, areas, crs, path)
+    edge = MAX_EDGE_DEGREES if crs.is_geographic else MAX_EDGE_M
+    try:
+        to_degrees = make_transformer(crs, DEGREES)
+    except pyproj.exceptions.ProjError:
+        raise InputError(
+            f"{path} has the coordinate system {crs.name}, which pyproj cannot place on Earth, "
+            "expected one of longitude and latitude or of a map: write it in that"
+        ) from None
+    placed = shapely.transform(
+        shapely.segmentize(polygons, edge),
+        lambda points: np.stack(to_degrees.transform(*points.T), axis=1),
+    )
+    _check_within(placed, (360, 90), areas, crs, path)
     return [Area(area.name, polygons) for area, polygons in zip(areas, placed, strict=True)]
 
 
@@ -162,7 +189,8 @@ def _geojson_crs(document: Mapping[str, Any], path: Path) -> CRS:
 def _name_of(properties: Mapping[str, Any]) -> str | None:
     names = (value for key, value in properties.items() if str(key).lower() == "name")
     value = next(names, None)
-    return None if value is None else str(value).strip()
+    # What no file can hold, half a character, is written as its code.
+    return None if value is None else printable(str(value).strip())
 
 
 # ---- shapefiles ----------------------------------------------------------------------------------
@@ -189,6 +217,8 @@ def _read_shapefile(path: Path) -> tuple[CRS, Iterator[tuple[str | None, Any]]]:
         raise InputError(
             f"pyproj cannot read {beside['.prj']}, expected WKT of a coordinate system on Earth"
         ) from None
+    named = path.with_suffix(".cpg")  # the encoding of the table
+    encoding = named.read_text(errors="replace").strip() if named.is_file() else "utf-8"
     try:
         with (
             warnings.catch_warnings(),
@@ -196,14 +226,17 @@ def _read_shapefile(path: Path) -> tuple[CRS, Iterator[tuple[str | None, Any]]]:
             open(beside[".dbf"], "rb") as table,
         ):
             warnings.simplefilter("ignore")  # of damage it warns before it fails
-            reader = shapefile.Reader(shp=shapes, dbf=table)
+            reader = shapefile.Reader(shp=shapes, dbf=table, encoding=encoding)
             found = [
                 (_name_of(record.record.as_dict()), record.shape.__geo_interface__)
                 for record in reader.iterShapeRecords()
                 if record.shape.shapeType != shapefile.NULL
             ]
     except Exception as error:  # it raises whatever its arithmetic meets in a damaged file
-        raise InputError(f"{path} is damaged or no shapefile ({error}); fetch it again") from None
+        raise InputError(
+            f"{path} cannot be read ({error}), with names in {encoding}: is it damaged, or its "
+            f"encoding another, which {named.name} beside it would name?"
+        ) from None
     kinds = {geometry["type"] for _, geometry in found} - {*POLYGONS}
     if kinds:
         raise InputError(f"{path} has {', '.join(sorted(kinds))}, expected Polygon or MultiPolygon")

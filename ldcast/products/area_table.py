@@ -32,7 +32,8 @@ def write_area_table(
 
     thresholds: mm/h. amount_thresholds: mm. levels: of quantiles, 0..1. Empty for
     `RATE_THRESHOLDS`, `AMOUNT_THRESHOLDS` and `LEVELS`.
-    Columns: the area; what the row is of, its unit and minutes (of a rate 0); when that is, UTC;
+    Columns: the area; what the row is of, its unit and minutes (of a rate 0); issue time, and when
+    it is, UTC;
     mean and quantiles over the members of the area's mean, and the share of members in which it
     reaches each threshold; the same of the area's highest value; the share of the area that has a
     forecast, and 1 where that is all of it, else 0. A cell is empty where there is no forecast, and
@@ -55,7 +56,7 @@ def write_area_table(
 
 
 def _header(chosen: dict[str, list[float]], levels: Sequence[float]) -> list[str]:
-    columns = ["area", "quantity", "unit", "minutes", "valid_time"]
+    columns = ["area", "quantity", "unit", "minutes", "issue_time", "valid_time"]
     for value in ("mean", "highest"):
         columns += [value, *(f"{value}_q{level:g}" for level in levels)]
         for unit, points in chosen.items():
@@ -71,7 +72,7 @@ def _rows(
     if forecast.amounts is not None:
         amounts = forecast.amounts
         blocks.append(("rain_amount", "mm", amounts.minutes, amounts.window_end, "area_amount"))
-    tables = []
+    tables, issue_time = [], str(np.datetime64(forecast.issue_time, "m")).replace("T", " ")
     for quantity, unit, minutes, times, prefix in blocks:
         mean, highest, share = (
             getattr(areas, f"{prefix}_{name}") for name in ("mean", "highest", "share")
@@ -88,7 +89,7 @@ def _rows(
             for index, time in enumerate(times):
                 of_area = float(share[index, number])
                 yield [
-                    *(name, quantity, unit, str(minutes[index]), time),
+                    *(_text(name), quantity, unit, str(minutes[index]), issue_time, time),
                     *map(_cell, values[index, number].tolist()),
                     *(f"{of_area:.3f}", str(int(of_area > 0.999))),
                 ]
@@ -108,4 +109,9 @@ def _columns(
 
 
 def _cell(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.4g}"
+    return "" if np.isnan(value) else f"{round(value, 4):.4g}"
+
+
+def _text(name: str) -> str:
+    """What a spreadsheet would take for a formula gets an apostrophe, which makes it text."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name

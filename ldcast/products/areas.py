@@ -16,7 +16,7 @@ from ldcast.products.placement import Placement, read_placement
 if TYPE_CHECKING:  # an extra, imported where it is used
     from shapely.geometry.base import BaseGeometry
 
-MOST = 0.5  # of a pixel; those of which an area has less do not count for its highest value
+LEAST = 0.1  # of a pixel; those of which an area has less do not count for its highest value
 CHUNK = 500_000  # pixels whose share is found at once
 NUM_NAMED = 5  # areas outside, in a note
 MARGIN_DEGREES = 2.0  # around the domain, within which areas are projected
@@ -29,11 +29,10 @@ class AreaPixels:
     names: (N,), of those that lie in the domain, at least in part.
     pixel: (K,) int, of the flat domain, those of one area after those of another.
     first: (N,) int, where each area's begin. share: (K,) in 0..1, of the pixel that is in the area.
-    counts: (K,) bool, whether it counts for the highest value: at least half of it is in the area,
-        or no pixel has as much in it.
+    counts: (K,) bool, whether it counts for the highest value: a tenth of it is in the area, or no
+        pixel has more in it.
     inside: (N,) in 0..1, the share of each area that lies in the domain.
     outside: names of areas that lie beyond the domain.
-    An area that is smaller than a pixel has the pixel that holds it.
     """
 
     names: tuple[str, ...]
@@ -166,12 +165,9 @@ def find_pixels(
     placement = read_placement(grid, shape, "areas")
     placed, whole = _on_grid(areas, placement)
     domain = shapely.box(0, 0, shape[1], shape[0])
-    is_small = whole < 1
     inside = shapely.area(shapely.intersection(placed, domain))
-    number, pixel, share = [
-        np.concatenate(of)
-        for of in zip(*_covered(placed, is_small, inside > 0, shape), strict=True)
-    ]
+    parts = list(_covered(placed, shape)) or [(np.array([], int), np.array([], int), np.array([]))]
+    number, pixel, share = (np.concatenate(of) for of in zip(*parts, strict=True))
     order = np.lexsort((pixel, number))
     number, pixel, share = number[order], pixel[order], share[order]
     found, first, length = np.unique(number, return_index=True, return_counts=True)
@@ -182,7 +178,7 @@ def find_pixels(
         pixel=pixel,
         first=first,
         share=share,
-        counts=(share >= MOST) | (most < MOST) & (share == most),
+        counts=(share >= LEAST) | (share == most),
         inside=np.minimum(inside[found] / whole[found], 1.0),
         outside=tuple(area.name for area, is_in in zip(areas, is_found, strict=True) if not is_in),
     )
@@ -200,12 +196,17 @@ def _on_grid(areas: Sequence[Area], placement: Placement) -> tuple[np.ndarray, n
     near = _neighbourhood(placement)
     is_cut = ~shapely.covers(near, polygons)
     cut = polygons.copy()
-    cut[is_cut] = shapely.intersection(polygons[is_cut], near)
+    turned = (
+        shapely.transform(polygons[is_cut], lambda points, turn=turn: points + np.array([turn, 0]))
+        for turn in (-360.0, 0.0, 360.0)  # the same places
+    )
+    cut[is_cut] = shapely.union_all([shapely.intersection(of, near) for of in turned], axis=0)
     placed = shapely.make_valid(shapely.transform(cut, placement.to_pixels))
     whole = shapely.area(placed)
-    is_cut &= ~shapely.is_empty(cut)
-    sizes = (shapely.area(shapely.transform(of[is_cut], _equal_area)) for of in (polygons, cut))
-    whole[is_cut] *= np.divide(*sizes)
+    sizes = (shapely.area(shapely.transform(of, _equal_area)) for of in (polygons, cut))
+    before, after = sizes
+    has_size = is_cut & (after > 0)
+    whole[has_size] *= before[has_size] / after[has_size]
     return placed, whole
 
 
@@ -216,52 +217,53 @@ def _equal_area(degrees: np.ndarray) -> np.ndarray:
 
 
 def _neighbourhood(placement: Placement) -> BaseGeometry:
-    """A box of degrees around the domain; all of the Earth, where that spans most of it."""
+    """A box of degrees around the domain; up to the pole, where it may lie in it."""
     import shapely
 
     along = np.linspace(0, 1, 33)
     zero, one = np.zeros_like(along), np.ones_like(along)
     edges = np.concatenate([along, along, zero, one]), np.concatenate([zero, one, along, along])
     degrees = placement.to_degrees(*edges)
+    if not np.isfinite(degrees).all():
+        raise InputError(
+            "areas cannot be placed: the edges of the data's domain lie nowhere on Earth by its "
+            "projection; cut out a smaller piece with --crop or --box"
+        )
     low, high = degrees.min(axis=0) - MARGIN_DEGREES, degrees.max(axis=0) + MARGIN_DEGREES
-    if not np.isfinite(degrees).all() or high[0] - low[0] > 180:
-        low, high = np.array([-360, -90]), np.array([360, 90])
+    if high[0] - low[0] > 180:  # around a pole, or all of a zone
+        low[0], high[0] = -360, 360
+        if degrees[:, 1].mean() > 0:
+            high[1] = 90
+        else:
+            low[1] = -90
     return shapely.box(*low, *high)
 
 
 def _covered(
-    placed: np.ndarray, is_small: np.ndarray, is_inside: np.ndarray, shape: tuple[int, int]
+    placed: np.ndarray, shape: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """In parts: number of the area, pixel, and share of the pixel in it."""
     import shapely
 
     height, width = shape
-    small = np.flatnonzero(is_small & is_inside)
-    middles = shapely.get_coordinates(shapely.point_on_surface(placed[small])).reshape(-1, 2)
-    column, row = np.floor(middles).astype(int).T
-    is_in = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    yield small[is_in], (row * width + column)[is_in], np.ones(is_in.sum())
-
-    large = np.flatnonzero(~is_small & is_inside)
-    shapely.prepare(placed[large])
-    bounds = shapely.bounds(placed[large])
-    low = np.floor(bounds[:, :2]).clip(0).astype(int)  # column, row
-    high = np.minimum(np.ceil(bounds[:, 2:]), [width, height]).astype(int)
+    shapely.prepare(placed)
+    bounds = np.nan_to_num(shapely.bounds(placed), nan=-1.0)  # of what is empty: outside
+    low = np.floor(bounds[:, :2]).clip(0, [width, height]).astype(int)  # column, row
+    high = np.ceil(bounds[:, 2:]).clip(0, [width, height]).astype(int)
     sizes = (high - low).clip(0)
-    for part in _parts(sizes.prod(axis=1)):
-        number = np.repeat(part, sizes[part].prod(axis=1))
-        within = np.concatenate([np.arange(size) for size in sizes[part].prod(axis=1)])
+    counts = sizes.prod(axis=1)
+    for part in _parts(counts):
+        number = np.repeat(part, counts[part])
+        within = np.concatenate([np.arange(count) for count in counts[part]])
         row, column = np.divmod(within, sizes[number, 0])
         column, row = column + low[number, 0], row + low[number, 1]
-        area = placed[large[number]]
-        box = shapely.box(column, row, column + 1, row + 1)
+        area, box = placed[number], shapely.box(column, row, column + 1, row + 1)
         is_whole = shapely.contains_properly(area, box)
         share = is_whole.astype(float)
         is_edge = ~is_whole & shapely.intersects(area, box)
         share[is_edge] = shapely.area(shapely.intersection(area[is_edge], box[is_edge]))
         is_covered = share > 0
-        pixel = row * width + column
-        yield large[number[is_covered]], pixel[is_covered], share[is_covered]
+        yield number[is_covered], (row * width + column)[is_covered], share[is_covered]
 
 
 def _parts(sizes: np.ndarray) -> Iterator[np.ndarray]:

@@ -126,6 +126,7 @@ _ATTRIBUTES = {
     "amount_exceedance_probability": {
         "long_name": "probability of at least the threshold's rain amount",
         "units": "1",
+        "cell_methods": _SUM,
     },
     "amount_quantile": {"long_name": "quantile of the members' rain amounts", **_AMOUNT},
     "amount_ensemble_mean": {
@@ -138,10 +139,22 @@ _ATTRIBUTES = {
         **_AMOUNT,
     },
     "area_mean": {"long_name": "mean rain rate on an area", **_RAIN, "cell_methods": "area: mean"},
-    "area_highest": {"long_name": "highest rain rate on an area", **_RAIN},
+    "area_highest": {
+        "long_name": "highest rain rate on an area",
+        **_RAIN,
+        "cell_methods": "area: maximum",
+    },
     "area_share": {"long_name": "share of the area that has a forecast", "units": "1"},
-    "area_amount_mean": {"long_name": "mean rain amount on an area", **_AMOUNT},
-    "area_amount_highest": {"long_name": "highest rain amount on an area", **_AMOUNT},
+    "area_amount_mean": {
+        "long_name": "mean rain amount on an area",
+        **_AMOUNT,
+        "cell_methods": f"{_SUM} area: mean",
+    },
+    "area_amount_highest": {
+        "long_name": "highest rain amount on an area",
+        **_AMOUNT,
+        "cell_methods": f"{_SUM} area: maximum",
+    },
     "area_amount_share": {"long_name": "share of the area that has a forecast", "units": "1"},
     "amount_exceedance_threshold": {
         "long_name": "rain amount that is reached or exceeded",

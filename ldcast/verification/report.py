@@ -211,10 +211,11 @@ def _derived_lines(name: str, scored: dict[str, Any]) -> list[str]:
     known = next(iter(scored["models"].values()))
     sizes = [size for size in DERIVED_SIZES if f"fair_crps_{size}px" in known]
     thresholds = [f"{threshold:g}mm" for threshold in scored["thresholds"]]
-    titles = [*(f"{size} px" for size in sizes), *thresholds, "spread"]
+    reached = [f">= {threshold:g}" for threshold in scored["thresholds"]]
+    titles = [*(f"{size} px" for size in sizes), *reached, "spread"]
     row = (f"{{:<{width}}}" + "{:>10}" * len(titles)).format
     lines = [
-        f"{name}: fair CRPS, {scored['unit']} | Brier score | spread over error; means of "
+        f"{name}: fair CRPS, {scored['unit']} | Brier scores | spread over error; means of "
         f"{len(scored['lead_minutes'])} times",
         row("", *titles),
     ]

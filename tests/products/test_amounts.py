@@ -74,6 +74,8 @@ def test_without_the_past_windows_begin_with_the_first_lead_time(forecast: Forec
     assert amounts.rain_amount[0, -1, 5, 5] == pytest.approx(6 - 0.5 * 6 * 5 / 60)
     with pytest.raises(InputError, match="got sums over 60 minutes, but the frames are of 55"):
         accumulate(forecast, 60)
+    with pytest.raises(InputError, match="got no lengths of windows to sum over"):
+        accumulate(forecast, [])
 
 
 @pytest.mark.core
@@ -96,7 +98,8 @@ def test_members_are_followed_along_the_motion_of_the_past() -> None:
     track = slice(50, 90)
     ripple = [np.abs(np.diff(of[32, track], n=2)).mean() for of in (followed, added)]
     assert ripple[0] < 0.35 * ripple[1]
-    assert followed.sum() == pytest.approx(added.sum(), rel=1e-3)
+    inner = slice(20, 130)  # the band is inside all the time
+    assert followed[:, inner].sum() == pytest.approx(added[:, inner].sum(), rel=0.01)
 
 
 @pytest.mark.core

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ldcast.data.readers.specs import read_event
 from ldcast.errors import InputError
 from ldcast.products.accumulate import accumulate
 from ldcast.products.area_files import read_areas
@@ -100,16 +101,39 @@ def test_no_data_do_not_count_and_are_said(tmp_path: Path) -> None:
     np.testing.assert_allclose(mean[1], [5.5, 8.5], atol=1e-3)
 
 
-def test_a_small_area_has_the_pixel_that_holds_it(tmp_path: Path) -> None:
+def test_small_areas_and_thin_ones(tmp_path: Path) -> None:
+    """A tower has its pixel; a river of little size all the pixels that it runs through."""
     path = write(
         tmp_path / "a.json",
         tower=polygon(box(7.2, 3.1, 0.01, 0.01)),
-        between=polygon(box(8.9, 3.1, 0.5, 0.5)),  # more of it in column 9
+        between=polygon(box(8.8, 3.1, 0.5, 0.5)),  # 2 parts of it in column 8, 3 in column 9
+        river=polygon(box(2, 6.4, 30, 0.004)),
+        edge=polygon(box(-0.3, 9, 0.5, 0.5)),  # 2 parts of 5 inside
     )
     pixels = find_pixels(read_areas(path), GRID, SHAPE)
+    assert pixels.names == ("tower", "between", "river", "edge")
     mean, highest, share = pixels.over(ramp())
-    assert mean.tolist() == highest.tolist() == [7, 9]
-    assert share.tolist() == [1, 1]
+    np.testing.assert_allclose(mean, [7, 8.6, 16.5, 0], atol=0.01)
+    assert highest.tolist() == [7, 9, 31, 0]
+    np.testing.assert_allclose(share, [1, 1, 1, 0.4], atol=0.01)
+
+
+def test_longitudes_are_the_same_a_turn_further(tmp_path: Path) -> None:
+    """On grids of degrees across 180, and of 0 to 360; an area split at 180 is one."""
+    across = {"projection": "EPSG:4326", "x1": 170.0, "y1": -10.0, "x2": 190.0, "y2": 0.0}
+
+    def square(west: float, east: float) -> list[list[float]]:
+        return [[west, -5], [east, -5], [east, -3], [west, -3], [west, -5]]
+
+    halves = {"type": "MultiPolygon", "coordinates": [[square(178, 180)], [square(-180, -178)]]}
+    path = write(tmp_path / "a.json", None, Fiji=halves, east=polygon(square(-179, -178)))
+    pixels = find_pixels(read_areas(path), across, (10, 20))
+    mean, _, share = pixels.over(np.tile(np.arange(20.0), (10, 1)))
+    np.testing.assert_allclose(mean, [9.5, 11], atol=1e-6)
+    np.testing.assert_allclose(share, [1, 1], atol=1e-6)
+    of_360 = across | {"x1": 260.0, "x2": 270.0}
+    west = write(tmp_path / "b.json", None, Texas=polygon(square(-99, -98)))
+    assert find_pixels(read_areas(west), of_360, (10, 10)).over(np.ones((10, 10)))[2] == 1
 
 
 def test_areas_outside_are_left_out_and_named(tmp_path: Path) -> None:
@@ -143,6 +167,15 @@ def test_a_country_far_larger_than_the_domain_is_partly_inside(tmp_path: Path) -
     assert share[0] == pytest.approx(HEIGHT * WIDTH / (zone * 340 / 360), rel=0.02)
 
 
+def test_areas_lie_on_the_sample_that_comes_with_the_package(tmp_path: Path) -> None:
+    event = read_event("sample")
+    square = [[3.0, 45.0], [3.1, 45.0], [3.1, 45.1], [3.0, 45.1], [3.0, 45.0]]
+    path = write(tmp_path / "a.json", None, Auvergne=polygon(square))
+    pixels = find_pixels(read_areas(path), event.grid, event.rain_rate.shape[1:])
+    assert pixels.names == ("Auvergne",)
+    assert pixels.share.sum() == pytest.approx(100)  # pixels of a hundredth of a degree
+
+
 def test_shapefiles_of_any_projection(tmp_path: Path) -> None:
     shapefile = pytest.importorskip("shapefile", reason="pyshp is an extra")
     to_lv95 = pyproj.Transformer.from_crs(21781, 2056, always_xy=True)
@@ -163,6 +196,21 @@ def test_shapefiles_of_any_projection(tmp_path: Path) -> None:
     assert (mean[0], highest[0]) == (pytest.approx(5, abs=0.01), 6)
 
 
+def test_names_of_a_shapefile_are_in_the_encoding_that_it_names(tmp_path: Path) -> None:
+    shapefile = pytest.importorskip("shapefile", reason="pyshp is an extra")
+    path = tmp_path / "areas.shp"
+    with shapefile.Writer(str(path), encoding="iso-8859-1") as writer:
+        writer.field("NAME", "C")
+        writer.poly([box(4, 5, 3, 2)[::-1]])
+        writer.record("Zürich")
+    path.with_suffix(".prj").write_text(pyproj.CRS(21781).to_wkt("WKT1_ESRI"))
+    path.with_suffix(".cpg").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"or its encoding another, which areas\.cpg beside it"):
+        read_areas(path)
+    path.with_suffix(".cpg").write_text("ISO-8859-1")
+    assert [area.name for area in read_areas(path)] == ["Zürich"]
+
+
 BOW_TIE = [[0.0, 50.0], [1.0, 51.0], [1.0, 50.0], [0.0, 51.0], [0.0, 50.0]]
 TRIANGLE = [[0.0, 50.0], [1.0, 50.0], [1.0, 51.0], [0.0, 50.0]]
 
@@ -180,6 +228,12 @@ TRIANGLE = [[0.0, 50.0], [1.0, 50.0], [1.0, 51.0], [0.0, 50.0]]
           {"type": "LineString", "coordinates": TRIANGLE}}, "has LineString, expected Polygon"),
         ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": polygon(box(1, 1, 1, 1))},
          "Aare lies at 601000, 228000, which is no place by its coordinate system, WGS 84"),
+        ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": polygon(TRIANGLE), "crs":
+          {"type": "name", "properties": {"name": "+proj=longlat +R=1737400"}}},
+         "which pyproj cannot place on Earth"),
+        ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": polygon(TRIANGLE), "crs":
+          {"type": "name", "properties": {"name": "EPSG:5703"}}},
+         "expected one of longitude and latitude or of a map"),
         ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": polygon(TRIANGLE), "crs":
           {"type": "name", "properties": {"name": "mine"}}}, "expected a name that pyproj knows"),
         ({"features": 2 * [{"properties": {"name": "Aare"}, "geometry": polygon(TRIANGLE)}]},
@@ -253,7 +307,7 @@ def test_the_table(forecast: Forecast, tmp_path: Path) -> None:
     rate, amount = rows[0], rows[12]
     assert rate == {
         "area": "Aare", "quantity": "rain_rate", "unit": "mm/h", "minutes": "0",
-        "valid_time": "2016-07-11 22:05",
+        "issue_time": "2016-07-11 22:00", "valid_time": "2016-07-11 22:05",
         "mean": "9", "mean_q0.5": "9", "chance_mean_10_mm/h": "0.5",
         "chance_mean_5_mm": "", "chance_mean_10_mm": "", "chance_mean_20_mm": "",
         "highest": "9", "highest_q0.5": "9", "chance_highest_10_mm/h": "0.5",
@@ -266,6 +320,13 @@ def test_the_table(forecast: Forecast, tmp_path: Path) -> None:
     upper = rows[18]
     assert (upper["area"], upper["mean"]) == ('"Inn", upper', "9")
     assert (upper["share_with_forecast"], upper["is_complete"]) == ("0.500", "0")
+
+
+def test_a_name_is_no_formula(forecast: Forecast, tmp_path: Path) -> None:
+    areas = replace(forecast.areas, area_name=np.array(["=1+1", "Aare - Bern"]))
+    write_area_table(replace(forecast, areas=areas), tmp_path / "a.csv")
+    lines = (tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert lines[1].startswith("'=1+1,") and lines[-1].startswith("Aare - Bern,")
 
 
 def test_a_table_without_any_forecast_on_an_area(forecast: Forecast, tmp_path: Path) -> None:
