@@ -1,7 +1,7 @@
 """What is made of forecasts and of radar images alike and scored by itself: sums, and areas."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,37 @@ WHOLE = 0.999  # of an area, that must be known for it to be scored
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """One thing that is scored: rain rates, or sums over windows of so many minutes (0: rates), of
+    pixels or of areas. thresholds: in its unit."""
+
+    minutes: int
+    is_of_areas: bool
+    thresholds: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        what = f"sum_{self.minutes}min" if self.minutes else "mean"
+        return f"area_{what}" if self.is_of_areas else what
+
+    @property
+    def unit(self) -> str:
+        return "mm" if self.minutes else "mm/h"
+
+    def scores(self) -> list[Score]:
+        brier = [BrierScore(threshold) for threshold in self.thresholds]
+        if self.is_of_areas:
+            return [CRPSScore(1), RankScore(1), SpreadScore(), *brier]
+        return [
+            *(CRPSScore(size) for size in SUM_BLOCKS),
+            *(RankScore(size) for size in SUM_BLOCKS),
+            *(FractionsScore(threshold, SUM_SCALES) for threshold in self.thresholds),
+            SpreadScore(),
+            *brier,
+        ]
+
+
+@dataclass(frozen=True)
 class Derived:
     """What is scored besides rain rates.
 
@@ -40,16 +71,17 @@ class Derived:
     thresholds: tuple[float, ...] = ()
     areas: AreasOnGrid | None = None
 
-    def names(self) -> list[str]:
-        """Of all that is scored, in this order."""
-        sums = [f"sum_{minutes}min" for minutes in self.accumulate]
+    def quantities(self) -> list[Quantity]:
+        """All that is scored."""
+        sums = [Quantity(minutes, False, self.thresholds) for minutes in self.accumulate]
         if self.areas is None:
             return sums
-        return [*sums, "area_mean", *(f"area_{name}" for name in sums)]
+        of_areas = [replace(quantity, is_of_areas=True) for quantity in sums]
+        return [*sums, Quantity(0, True, THRESHOLDS), *of_areas]
 
     def tallies(self) -> dict[str, Tally]:
         """Empty ones, by name."""
-        return {name: Tally(self._scores(name)) for name in self.names()}
+        return {quantity.name: Tally(quantity.scores()) for quantity in self.quantities()}
 
     def of(
         self, members: Tensor, past: Tensor, frames: FrameConfig, grid: Mapping[str, Any]
@@ -60,49 +92,30 @@ class Derived:
         same for all, whose last frame begins the sums, and whose motion they follow. grid: of the
         domain, which areas need.
         """
-        motion = motion_of_known(past, frames.minutes_per_frame)
-        times = np.array([0, *frames.lead_minutes])
-        made = {}
+        times, step = np.array([0, *frames.lead_minutes]), frames.minutes_per_frame
+        fields = {0: members}  # by the length of windows
+        motion = motion_of_known(past, step) if self.accumulate else None
         for minutes in self.accumulate:
             windows = windows_of(times, minutes)
-            made[f"sum_{minutes}min"] = window_sums(
-                past[-1:], members, motion, frames.minutes_per_frame, windows
-            )
-        if self.areas is not None:
-            pixels = self.areas(grid, tuple(members.shape[2:]))
-            for name, values in {"area_mean": members, **_prefixed(made)}.items():
+            fields[minutes] = window_sums(past[-1:], members, motion, step, windows)
+        made = {}
+        for quantity in self.quantities():
+            values = fields[quantity.minutes]
+            if quantity.is_of_areas:
+                pixels = self.areas(grid, tuple(members.shape[2:]))
                 mean, _, share = pixels.over(values.cpu().numpy())
                 known = np.where(share >= WHOLE, mean, np.nan)[:, :, None]
-                made[name] = torch.from_numpy(known).to(members.device)
+                values = torch.from_numpy(known).to(members.device)
+            made[quantity.name] = values
         return made
 
     def describe(self, frames: FrameConfig) -> dict[str, dict[str, Any]]:
         """For `scores.json`, by name: unit, thresholds, and the end of each window, minutes."""
-        about = {}
-        for name in self.names():
-            is_sum = name != "area_mean"
-            length = int(name.removesuffix("min").rpartition("_")[2]) if is_sum else 0
-            about[name] = {
-                "unit": "mm" if is_sum else "mm/h",
-                "thresholds": self.thresholds if is_sum else THRESHOLDS,
-                "lead_minutes": [lead for lead in frames.lead_minutes if lead >= length],
+        return {
+            quantity.name: {
+                "unit": quantity.unit,
+                "thresholds": quantity.thresholds,
+                "lead_minutes": [lead for lead in frames.lead_minutes if lead >= quantity.minutes],
             }
-        return about
-
-    def _scores(self, name: str) -> Sequence[Score]:
-        is_of_areas = name.startswith("area_")
-        thresholds = THRESHOLDS if name == "area_mean" else self.thresholds
-        brier = [BrierScore(threshold) for threshold in thresholds]
-        if is_of_areas:
-            return [CRPSScore(1), RankScore(1), SpreadScore(), *brier]
-        return [
-            *(CRPSScore(size) for size in SUM_BLOCKS),
-            *(RankScore(size) for size in SUM_BLOCKS),
-            *(FractionsScore(threshold, SUM_SCALES) for threshold in thresholds),
-            SpreadScore(),
-            *brier,
-        ]
-
-
-def _prefixed(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"area_{name}": values for name, values in sums.items()}
+            for quantity in self.quantities()
+        }

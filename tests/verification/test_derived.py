@@ -55,7 +55,7 @@ def test_sums_begin_with_the_radar_and_are_scored_as_what_they_are() -> None:
 @pytest.mark.core
 def test_areas_count_where_all_of_them_is_known() -> None:
     derived = Derived(accumulate=(60,), thresholds=(3.0,), areas=two_areas)
-    assert derived.names() == ["sum_60min", "area_mean", "area_sum_60min"]
+    assert list(derived.tallies()) == ["sum_60min", "area_mean", "area_sum_60min"]
     past, members = torch.full((4, SIZE, SIZE), 4.0), rain(3, 1)
     members[:, 5, 1, 6] = torch.nan  # pixel 30, in one frame
     made = derived.of(members, past, FRAMES, {})
