@@ -396,7 +396,7 @@ SMALL_DIFFUSION = DiffusionTraining(
         schedule="cosine", prediction="v", channel_sizes="natural", around_linear_forecast=True,
         member_noise="correlated", sampler=ONE_CALL, num_sampling_steps=1,
     ),
-    inputs=("carried_frames",),
+    inputs=("carried_frames", "carried_prognosis"),
     loss="crps",
     crps=CRPSLossConfig(transformed_weight=0.15, latent_weight=1.1),
     optimizer=OptimizerConfig(

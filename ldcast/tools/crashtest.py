@@ -37,7 +37,8 @@ POLL_SECONDS = 0.001
 def difference(first: Path, second: Path) -> str | None:
     """The first thing in which two run folders differ that does not depend on the clock, or None.
 
-    Compared are tensors and counters of the state, the lines of metrics, and the model folder.
+    Compared are tensors and counters of the state, the lines of metrics, and the model folder, but
+    for the command, which names the folder.
     """
     for name in (STATE_NAME, METRICS_NAME, WEIGHTS_NAME, CONFIG_NAME):
         for run in (first, second):
@@ -57,10 +58,19 @@ def difference(first: Path, second: Path) -> str | None:
                 return f"{name} in {STATE_NAME}"
     if read_metrics(first) != read_metrics(second):
         return METRICS_NAME
-    for name in (WEIGHTS_NAME, CONFIG_NAME):
-        if (first / name).read_bytes() != (second / name).read_bytes():
-            return name
-    return None
+    if (first / WEIGHTS_NAME).read_bytes() != (second / WEIGHTS_NAME).read_bytes():
+        return WEIGHTS_NAME
+    return CONFIG_NAME if _description(first) != _description(second) else None
+
+
+def _description(run: Path) -> dict[str, Any]:
+    """What `config.json` says, without the commands of either stage."""
+    content = json.loads((run / CONFIG_NAME).read_text(encoding="utf-8"))
+    stage = content["trained_on"]
+    while stage:
+        stage.pop("command", None)
+        stage = stage.get("autoencoder")
+    return content
 
 
 def read_counters(run: Path) -> dict[str, Any]:
