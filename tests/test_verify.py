@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,39 @@ def test_sums_and_areas_are_scored_beside_the_rates(folder, tmp_path, capsys):
     crps = [scored["models"][of]["fair_crps_1px"][0] for of in (name, "persistence")]
     assert skill[0] == pytest.approx(1 - crps[0] / crps[1])
     assert "sum_60min: fair CRPS, mm | Brier scores | spread over error" in capsys.readouterr().out
+
+
+def test_areas_that_lie_in_a_case_are_scored(folder, tmp_path, capsys):
+    pytest.importorskip("shapely", reason="areas need shapely, an extra")
+    pytest.importorskip("pyproj", reason="areas need pyproj, an extra")
+    grid = {"projection": "EPSG:2056", "x1": 2.6e6, "y1": 1.2e6, "x2": 2.68e6, "y2": 1.248e6}
+    event = replace(synthetic_event(3, 26, 48, 80), grid=grid)
+    write_event(event, tmp_path / "storm.npz")
+    features = []
+    for number, x in enumerate(range(0, 80, 4)):
+        west, north = 2.6e6 + 1000 * x, 1.248e6 - 20_000
+        ring = [
+            [west + dx, north - dy] for dx, dy in ((0, 0), (0, 3e3), (3e3, 3e3), (3e3, 0), (0, 0))
+        ]
+        square = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"properties": {"name": str(number)}, "geometry": square})
+    crs = {"type": "name", "properties": {"name": "EPSG:2056"}}
+    areas = tmp_path / "areas.json"
+    areas.write_text(json.dumps({"crs": crs, "features": features}))
+    more = ["--data", str(tmp_path / "storm.npz"), "--areas", str(areas), "--accumulate", "60"]
+    assert run_script(lambda: verify.main(arguments(folder, tmp_path / "scores", *more))) == 0
+    table = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert list(table["derived"]) == ["sum_60min", "area_mean", "area_sum_60min"]
+    scores = table["derived"]["area_mean"]["models"][str(folder / "tiny")]
+    assert all(value > 0 for value in scores["fair_crps_1px"]) and len(scores["brier_1mm"]) == 20
+    assert "area_sum_60min: fair CRPS, mm" in capsys.readouterr().out
+
+    areas.write_text(json.dumps({"crs": crs, "features": [
+        {"properties": {"name": "far"}, "geometry": {"type": "Polygon", "coordinates": [
+            [[2.5e6, 1.1e6], [2.51e6, 1.1e6], [2.51e6, 1.11e6], [2.5e6, 1.1e6]]]}}
+    ]}))  # fmt: skip
+    assert run_script(lambda: verify.main(arguments(folder, tmp_path / "again", *more))) == 2
+    assert "none lies wholly in one of the 2 cases of 32 pixels" in capsys.readouterr().err
 
 
 def test_scores_say_what_they_were_made_of(folder, tmp_path):

@@ -45,7 +45,7 @@ def skill_table(
     values = tally.values(), reference.values()
     again = None if draws is None else (tally.resampled(draws), reference.resampled(draws))
     table = {}
-    for name in CASE_SCORES:
+    for name in [name for name in CASE_SCORES if name in values[0]]:  # areas have no blocks
         pooled = tuple(of[name] for of in values)
         resampled = None if again is None else tuple(of[name] for of in again)
         by_case = tuple(np.stack([case[name] for case in of.cases]) for of in (tally, reference))
