@@ -40,7 +40,6 @@ from ldcast.machine.heap import keep_freed_memory
 from ldcast.motion import motion_of_known
 from ldcast.nowcast.model_folder import locate
 from ldcast.products.accumulate import check_windows, window_sums, windows_of
-from ldcast.products.amounts import AMOUNT_THRESHOLDS
 from ldcast.products.plot import require_matplotlib
 from ldcast.products.statistics import check_thresholds
 from ldcast.rain import valid_mask
@@ -133,15 +132,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--model", required=True, metavar="DIR", help="model folder, to write into")
     default_cache = Path("runs/calibrate/cache")
     add("--cache", type=Path, default=default_cache, help="keeps forecasts (%(default)s)")
-    add("--accumulate", type=int, nargs="+", default=[], metavar="MINUTES", help="fit sums, too")
-    add(
-        "--amount-thresholds",
-        type=float,
-        nargs="+",
-        default=list(AMOUNT_THRESHOLDS),
-        metavar="MM",
-        help=f"of these sums ({' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)})",
-    )
     add("--plot", type=Path, metavar="PATH.png", help="also draw reliability before and after")
     return parse(parser, argv)
 

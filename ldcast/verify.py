@@ -55,7 +55,6 @@ from ldcast.machine.folders import check_writable
 from ldcast.machine.heap import keep_freed_memory
 from ldcast.nowcast.model_folder import fingerprint
 from ldcast.products.accumulate import check_windows
-from ldcast.products.amounts import AMOUNT_THRESHOLDS
 from ldcast.products.area_files import read_areas
 from ldcast.products.areas import AreasOnGrid
 from ldcast.products.plot import require_matplotlib
@@ -199,15 +198,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         help="write the past frames of each case, for other systems, and score nothing",
-    )
-    add("--accumulate", type=int, nargs="+", default=[], metavar="MINUTES", help="score sums, too")
-    add(
-        "--amount-thresholds",
-        type=float,
-        nargs="+",
-        default=list(AMOUNT_THRESHOLDS),
-        metavar="MM",
-        help=f"of these sums ({' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)})",
     )
     add("--areas", type=Path, metavar="FILE", help="score means over areas of a file, too")
     flags = parse(parser, argv)

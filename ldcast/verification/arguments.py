@@ -10,6 +10,7 @@ from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
 from ldcast.machine.device import AMP_MODES
 from ldcast.nowcast.model_folder import read_nowcaster
+from ldcast.products.amounts import AMOUNT_THRESHOLDS
 
 LOWEST = {"members": 1, "cases": 1, "seed": 0, "steps": 1}
 
@@ -34,6 +35,22 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
         help="of archives, only the days that a training with these shares left for testing",
     )
     add_reading_flags(add)
+    add(
+        "--accumulate",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="MINUTES",
+        help="sums over such windows, too",
+    )
+    add(
+        "--amount-thresholds",
+        type=float,
+        nargs="+",
+        default=list(AMOUNT_THRESHOLDS),
+        metavar="MM",
+        help=f"of these sums ({' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)})",
+    )
     add("--members", type=int, default=16, metavar="N", help="ensemble members (%(default)s)")
     add("--cases", type=int, default=32, metavar="N", help="forecasts per model (%(default)s)")
     add("--crop-size", type=int, default=256, metavar="PX", help="of a case (%(default)s)")
