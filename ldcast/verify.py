@@ -183,12 +183,13 @@ def show_case(
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = case_parser("verify", __doc__)
     add = parser.add_argument
-    add("--model", nargs="+", default=["bundled"], metavar="DIR", help="model folders (bundled)")
+    add("--model", nargs="+", action="extend", metavar="DIR", help="model folders (bundled)")
     add("--cache", type=Path, metavar="DIR", help="where forecasts are kept; default: OUT/cache")
     add("--out", type=Path, metavar="DIR", help="where the scores go")
     add(
         "--forecasts",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=DIR",
         help="files of other systems, one for each case",
@@ -201,8 +202,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--areas", type=Path, metavar="FILE", help="score means over areas of a file, too")
     flags = parse(parser, argv)
-    if flags.write_cases and flags.forecasts:
-        raise InputError("got --write-cases and --forecasts, expected one of them: leave one out")
+    flags.model = flags.model or ["bundled"]
+    for name in ("forecasts", "areas", "accumulate"):
+        if flags.write_cases and getattr(flags, name):
+            raise InputError(
+                f"got --write-cases, which scores nothing, and --{name}: leave one out"
+            )
     if not flags.out and not flags.write_cases:
         raise InputError("got no --out, expected --out DIR, where the scores go")
     return flags

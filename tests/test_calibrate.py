@@ -384,8 +384,10 @@ def call(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> int:
-        usual = ["--model", "model", "--data", "event0.npz", "event1.npz", "--cases", "4"]
+        usual = ["--model", "model", "--cases", "4"]
         usual += ["--members", "2", "--steps", "1", "--crop-size", "32"]
+        if "--data" not in arguments:  # given again, it adds to what it had
+            usual += ["--data", "event0.npz", "event1.npz"]
         return run_script(lambda: calibrate.main([*usual, *arguments]))
 
     return run

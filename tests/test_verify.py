@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -120,9 +121,13 @@ def test_sums_and_areas_are_scored_beside_the_rates(folder, tmp_path, capsys):
 def test_areas_that_lie_in_a_case_are_scored(folder, tmp_path, capsys):
     pytest.importorskip("shapely", reason="areas need shapely, an extra")
     pytest.importorskip("pyproj", reason="areas need pyproj, an extra")
+    shutil.copytree(folder / "tiny", tmp_path / "tiny")
     grid = {"projection": "EPSG:2056", "x1": 2.6e6, "y1": 1.2e6, "x2": 2.68e6, "y2": 1.248e6}
     event = replace(synthetic_event(3, 26, 48, 80), grid=grid)
+    event.rain_rate[:, :, 60:] = np.nan  # there no area is scored
     write_event(event, tmp_path / "storm.npz")
+    east = {**grid, "x1": 2.8e6, "x2": 2.88e6}  # beyond all areas
+    write_event(replace(synthetic_event(4, 26, 48, 80), grid=east), tmp_path / "gale.npz")
     features = []
     for number, x in enumerate(range(0, 80, 4)):
         west, north = 2.6e6 + 1000 * x, 1.248e6 - 20_000
@@ -134,19 +139,29 @@ def test_areas_that_lie_in_a_case_are_scored(folder, tmp_path, capsys):
     crs = {"type": "name", "properties": {"name": "EPSG:2056"}}
     areas = tmp_path / "areas.json"
     areas.write_text(json.dumps({"crs": crs, "features": features}))
-    more = ["--data", str(tmp_path / "storm.npz"), "--areas", str(areas), "--accumulate", "60"]
-    assert run_script(lambda: verify.main(arguments(folder, tmp_path / "scores", *more))) == 0
+    more = ["--areas", str(areas), "--accumulate", "60", "--data", str(tmp_path / "gale.npz")]
+    assert run_script(lambda: verify.main(arguments(tmp_path, tmp_path / "scores", *more))) == 0
     table = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert list(table["derived"]) == ["sum_60min", "area_mean", "area_sum_60min"]
-    scores = table["derived"]["area_mean"]["models"][str(folder / "tiny")]
+    assert table["num_events"] == 2  # though one has no area
+    scores = table["derived"]["area_mean"]["models"][str(tmp_path / "tiny")]
     assert all(value > 0 for value in scores["fair_crps_1px"]) and len(scores["brier_1mm"]) == 20
-    assert "area_sum_60min: fair CRPS, mm" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "area_sum_60min: fair CRPS, mm" in shown and "nothing was scored" not in shown
+
+    with np.load(tmp_path / "storm.npz") as file:
+        holes = dict(file)
+    holes["rain_rate"][:, 18:28, ::3] = np.nan  # in every area
+    np.savez(tmp_path / "storm.npz", **holes)
+    assert run_script(lambda: verify.main(arguments(tmp_path, tmp_path / "holes", *more))) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("nothing was scored: nowhere had all of it data") == 2
 
     areas.write_text(json.dumps({"crs": crs, "features": [
         {"properties": {"name": "far"}, "geometry": {"type": "Polygon", "coordinates": [
             [[2.5e6, 1.1e6], [2.51e6, 1.1e6], [2.51e6, 1.11e6], [2.5e6, 1.1e6]]]}}
     ]}))  # fmt: skip
-    assert run_script(lambda: verify.main(arguments(folder, tmp_path / "again", *more))) == 2
+    assert run_script(lambda: verify.main(arguments(tmp_path, tmp_path / "again", *more))) == 2
     assert "none lies wholly in one of the 2 cases of 32 pixels" in capsys.readouterr().err
 
 

@@ -63,13 +63,14 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("what to write").add_argument
     add("--out", type=Path, help="forecast.npz, or .nc or .zarr; with --watch a folder: forecasts")
     add("--format", choices=["pysteps"], help="a .nc that pysteps reads; default: as --out ends")
-    add("--probabilities", type=float, nargs="+", default=[], metavar="MM_H", help="of exceedance")
-    add("--quantiles", type=float, nargs="+", default=[], metavar="P", help="such as 0.1 0.5 0.9")
+    several = {"nargs": "+", "action": "extend"}  # given again, a flag adds to what it had
+    add("--probabilities", type=float, **several, default=[], metavar="MM_H", help="of exceedance")
+    add("--quantiles", type=float, **several, default=[], metavar="P", help="such as 0.1 0.5 0.9")
     add("--means", action="store_true", help="add ensemble mean and probability-matched mean")
     add(
         "--accumulate",
         type=int,
-        nargs="+",
+        **several,
         default=[],
         metavar="MINUTES",
         help="add what falls in every window of so many minutes, such as 30 60",
@@ -77,7 +78,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
     add(
         "--amount-thresholds",
         type=float,
-        nargs="+",
+        **several,
         metavar="MM",
         help="of exceedance by these sums; with --probabilities "
         f"{' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)} if not given",
@@ -95,7 +96,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="also draw a .png, a film: .gif or .mp4, or a page to explore: .html",
     )
-    add("--borders", type=Path, nargs="+", default=[], metavar="FILE", help="GeoJSON or shapefile")
+    add("--borders", type=Path, **several, default=[], metavar="FILE", help="GeoJSON or shapefile")
 
     add = parser.add_argument_group("as a service").add_argument
     add("--watch", type=Path, metavar="DIR", help="forecast when a new frame completes the past")

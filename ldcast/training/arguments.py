@@ -94,12 +94,14 @@ def parse_train_arguments(
     add(
         "--data",
         nargs="+",
+        action="extend",
         metavar="PATH[@START/END]",
         help="event files, archives, or synthetic:SEED",
     )
     add(
         "--validation-data",
         nargs="+",
+        action="extend",
         metavar="PATH[@START/END]",
         help="default: ends of events, days of archives",
     )

@@ -25,7 +25,12 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "--data", nargs="+", required=True, metavar="PATH[@START/END]", help="event files, archives"
+        "--data",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH[@START/END]",
+        help="event files, archives",
     )
     add(
         "--split-days",
@@ -39,6 +44,7 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
         "--accumulate",
         type=int,
         nargs="+",
+        action="extend",
         default=[],
         metavar="MINUTES",
         help="sums over such windows, too",
@@ -47,7 +53,7 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
         "--amount-thresholds",
         type=float,
         nargs="+",
-        default=list(AMOUNT_THRESHOLDS),
+        action="extend",
         metavar="MM",
         help=f"of these sums ({' '.join(f'{mm:g}' for mm in AMOUNT_THRESHOLDS)})",
     )
@@ -63,8 +69,16 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The command line. Raises InputError for numbers that are too small."""
+    """The command line.
+
+    Raises InputError for numbers that are too small, and for thresholds of sums without sums.
+    """
     flags = parser.parse_args(argv)
+    if flags.amount_thresholds and not flags.accumulate:
+        raise InputError(
+            "--amount-thresholds is about sums: add --accumulate, such as --accumulate 60"
+        )
+    flags.amount_thresholds = flags.amount_thresholds or list(AMOUNT_THRESHOLDS)
     for name, low in LOWEST.items():
         value = getattr(flags, name)
         if value is not None and value < low:

@@ -8,9 +8,11 @@ called.
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,3 +94,18 @@ def _check_folder(folder: Path, names: list[str]) -> None:
             f"{folder} holds {len(others)} .npz files that are none of the {len(names)} cases, "
             f"such as {others[0]}, expected none: name another folder, or empty it"
         )
+    for name in names:
+        path = folder / f"{name}.npz"
+        if path.is_file() and is_forecast(path):
+            raise InputError(
+                f"{path} is a forecast, which past frames would replace: name another folder"
+            )
+
+
+def is_forecast(path: Path) -> bool:
+    """Whether an .npz file has lead times; not of one that is damaged, which may be replaced."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "lead_minutes" in file.files
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False

@@ -97,6 +97,11 @@ def parse_sources(texts: Sequence[str], models: Sequence[str]) -> dict[str, Path
         if name in (*BASELINES, OBSERVED, *models):
             whose = "a model has" if name in models else "a baseline or the radar has"
             raise InputError(f"--forecasts {text}: {whose} the name {name}; choose another")
+        if "$" in name or name.startswith("_"):
+            raise InputError(
+                f"--forecasts {text}: expected a name without $ and not beginning with _, which "
+                "legends of figures read otherwise; choose another"
+            )
         if name in sources:
             raise InputError(f"--forecasts {text}: the name {name} is given twice; choose another")
         sources[name] = Path(folder)
@@ -146,6 +151,7 @@ def find_forecasts(
             _check_place(forecast, grid, observation, path)
             _check_members(count, num_members.setdefault(name, count), path)
             _check_complete(forecast, observation, path)
+            del forecast  # before the next one is read
     return [
         OthersForecasts(
             name,

@@ -35,7 +35,7 @@ _RAIN_NAMES = ("rain_rate", "precip_intensity", "precip_accum", "reflectivity")
 _REQUIRED = ("rain_rate", "lead_minutes", "issue_time")
 _MAX_IMPOSSIBLE = 1e-3  # share of values above `MAX_RAIN_RATE`; more are of another unit
 _ROW_NUMBERS = "1"  # units of y in our own files without corners: rows, from the north
-_ZERO_ZONE = re.compile(r"(\.0+)?( ?UTC)?$")  # at the end of times that units count from
+_ZERO_ZONE = re.compile(r"(\.0+)?( ?UTC| ?\+00:?00)?$")  # at the end of times that units count from
 _METRES = {"km": 1000.0}  # per unit of x and y; others stay as they are
 
 
@@ -59,7 +59,13 @@ def read_case_name(path: Path) -> str | None:
     """
     if path.suffix.lower() == ".npz":
         entries = _read_entries(path, (CASE_ENTRY,))
-        return str(entries[CASE_ENTRY]) if entries else None
+        if not entries:
+            return None
+        name = entries[CASE_ENTRY]
+        if name.size != 1 or name.dtype.kind not in "US":
+            raise InputError(f"{path}: case is {name!r}, expected the case's name as text")
+        name = name.item()
+        return name.decode(errors="replace") if isinstance(name, bytes) else name
     with open_dataset(path) as dataset:
         names = (CASE_ENTRY, f"input_{CASE_ENTRY}")  # ours has attributes of the input under this
         return next((str(dataset.attrs[name]) for name in names if name in dataset.attrs), None)
@@ -156,6 +162,12 @@ def _from_dataset(path: Path) -> OthersForecast:
         lead_minutes = (rounded_to_seconds(dataset["time"].values) - issue_time) / np.timedelta64(
             1, "m"
         )
+        for axis in ("x", "y"):
+            if axis not in rain.coords:  # xarray would number them, and rows would seem to rise
+                raise InputError(
+                    f"{path} has no coordinate {axis}, expected the centres of the pixels in metres"
+                    ", or numbers with units '1' for rows from the north; add them"
+                )
         (x1, x2), is_west_first = _edges(rain, "x", path)
         (y1, y2), is_south_first = _edges(rain, "y", path)
         if not is_west_first:

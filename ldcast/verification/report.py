@@ -212,7 +212,8 @@ def _derived_lines(name: str, scored: dict[str, Any]) -> list[str]:
     sizes = [size for size in DERIVED_SIZES if f"fair_crps_{size}px" in known]
     thresholds = [f"{threshold:g}mm" for threshold in scored["thresholds"]]
     reached = [f">= {threshold:g}" for threshold in scored["thresholds"]]
-    titles = [*(f"{size} px" for size in sizes), *reached, "spread"]
+    widths = ["areas"] if name.startswith("area") else [f"{size} px" for size in sizes]
+    titles = [*widths, *reached, "spread"]
     row = (f"{{:<{width}}}" + "{:>10}" * len(titles)).format
     lines = [
         f"{name}: fair CRPS, {scored['unit']} | Brier scores | spread over error; means of "
@@ -225,6 +226,8 @@ def _derived_lines(name: str, scored: dict[str, Any]) -> list[str]:
         cells = ["-" if value is None else f"{value:.4f}" for value in values]
         ratio = _mean(scores["spread_error_ratio"])
         lines.append(row(model, *cells, "-" if ratio is None else f"{ratio:.2f}"))
+    if _mean(known[f"fair_crps_{sizes[0]}px"]) is None:
+        lines.append("nothing was scored: nowhere had all of it data")
     return lines
 
 

@@ -165,10 +165,22 @@ def test_cases_are_written_again_but_not_beside_others(folder, tmp_path, capsys)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "cases").iterdir()}
 
 
+def test_past_frames_never_replace_forecasts(folder, tmp_path, capsys):
+    still = write_all(folder, tmp_path / "still")
+    before = {path.name: path.read_bytes() for path in still.iterdir()}
+    argv = [*case_flags(folder), "--write-cases", str(still)]
+    assert run_script(lambda: verify.main(argv)) == 2
+    error = capsys.readouterr().err
+    assert "is a forecast, which past frames would replace" in error and error.count("\n") == 1
+    assert before == {path.name: path.read_bytes() for path in still.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--write-cases", "cases", "--forecasts", "a=b"], "leave one out"),
+        (["--write-cases", "cases", "--areas", "none.json"], "leave one out"),
+        (["--out", "scores", "--amount-thresholds", "5"], "add --accumulate"),
         ([], "got no --out"),
         (["--write-cases", "/dev/null"], "choose another --write-cases"),
     ],
@@ -409,6 +421,8 @@ def test_folders_and_names_that_are_none_are_refused(folder, tmp_path, capsys):
         ([f"observed={still}"], "a baseline or the radar has the name observed"),
         ([f"{tiny}={still}"], f"a model has the name {tiny}"),
         ([f"a={still}", f"a={still}"], "the name a is given twice"),
+        ([f"a={still}", "--forecasts", f"a={still}"], "the name a is given twice"),
+        ([f"$a={still}"], "expected a name without $ and not beginning with _"),
         (["a=no/such/folder"], "no/such/folder is not there"),
         ([f"a={tmp_path / 'file'}"], "file is a file"),
         ([f"a={tmp_path / 'empty'}"], "empty holds no forecasts, expected files that end in .npz"),
@@ -555,6 +569,7 @@ def since(start: str) -> Callable:
         (lambda of: of.isel(y=[0]), "expected at least two coordinates"),
         (lambda of: of.isel(y=[0, 2, 1]), "y neither rises nor falls all along"),
         (lambda of: of.expand_dims(run=2), "has dimensions run, ens_number, time, y, x, expected"),
+        (lambda of: of.drop_vars("y"), "has no coordinate y, expected the centres"),
         (since("2010-08-26 04:40:00 +02:00"), "does not say when the forecast was issued"),
         (lambda of: of.drop_vars("time"), "does not say when the forecast was issued"),
         (lambda of: of.assign_coords(time=range(20)), "does not say when the forecast was issued"),
