@@ -10,6 +10,7 @@ from ldcast.data.pickers import Window
 from ldcast.errors import InputError
 from ldcast.verification.baselines import persistence
 from ldcast.verification.cases import Case
+from ldcast.verification.derived import Derived
 from ldcast.verification.forecasters import ForecastCache, Forecaster, simple_baselines
 from ldcast.verification.scoring import Record, read_case, score_cases
 
@@ -140,3 +141,23 @@ def test_motion_is_that_of_the_surroundings_too(tmp_path):
         simple_baselines(), [event], make_cases(event, 1), CROP, CPU, ForecastCache(tmp_path)
     )[1]
     assert motion == pytest.approx((0, 1), abs=0.1)
+
+
+def test_what_a_forecast_says_beside_scored_pixels_does_not_come_into_sums(tmp_path):
+    """Sums follow the rain, so air of pixels that nobody can judge would be carried into others."""
+    rain_rate = np.random.default_rng(0).gamma(0.5, 2.0, (24, CROP, CROP))
+    rain_rate = np.stack([np.roll(rain_rate[0], 2 * frame, axis=1) for frame in range(24)])
+    rain_rate[4:, :, 12:16] = np.nan
+    event = make_event(rain_rate)
+    is_scored = torch.from_numpy(np.isfinite(event.rain_rate[4:]))
+    ones = torch.ones(1, 20, CROP, CROP)
+    forecasters = [
+        Forecaster("one", lambda past, case: ones),
+        Forecaster("wild", lambda past, case: ones.where(is_scored, torch.tensor(400.0))),
+    ]
+    cases, derived = make_cases(event, 1), Derived(accumulate=(30,), thresholds=(1.0,))
+    cache = ForecastCache(tmp_path)
+    records, _ = score_cases(forecasters, [event], cases, CROP, CPU, cache, derived)
+    one, wild = (records[name].derived["sum_30min"].values() for name in ("one", "wild"))
+    assert np.isfinite(one["fair_crps_1px"]).all()
+    np.testing.assert_array_equal(one["fair_crps_1px"], wild["fair_crps_1px"])
