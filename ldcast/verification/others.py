@@ -237,8 +237,8 @@ def _check_place(
 def _check_members(num_members: int, expected: int, path: Path) -> None:
     if num_members != expected:
         raise InputError(
-            f"{path}: {num_members} members, expected {expected} as in the files before it; make "
-            "all forecasts with as many"
+            f"{path}: got {num_members} for the number of members, expected {expected} as in the "
+            "files before it; make all forecasts with as many"
         )
 
 

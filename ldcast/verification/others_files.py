@@ -119,7 +119,12 @@ def _from_arrays(path: Path) -> OthersForecast:
             "a number of minutes after the issue time for each frame"
         )
     corners = None
-    if all(name in entries for name in CORNERS):
+    given = [name for name in CORNERS if name in entries]
+    if 0 < len(given) < len(CORNERS):
+        raise InputError(
+            f"{path} has {', '.join(given)}, expected all of {', '.join(CORNERS)} or none of them"
+        )
+    if given:
         corners = tuple(_number(entries[name], name, path) for name in CORNERS)
     return OthersForecast(
         rain_rate[None] if rain_rate.ndim == 3 else rain_rate,

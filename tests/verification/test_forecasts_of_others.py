@@ -360,6 +360,8 @@ def scaled(factor: float) -> Callable[[dict], dict]:
         (lambda of: {"rain_rate": of["rain_rate"]}, "lacks lead_minutes, issue_time"),
         (changed(**CORNERS | {"x1": "west"}), "x1 is array('west'"),
         (changed(**CORNERS), "expected 2"),
+        (changed(x1=0.0), "has x1, expected all of x1, y1, x2, y2 or none of them"),
+        (changed(case=np.zeros(2)), "expected the case's name as text"),
     ],
 )
 def test_what_does_not_fit_its_case_is_refused(folder, tmp_path, capsys, change, message):
@@ -392,7 +394,10 @@ def test_files_of_different_numbers_of_members_are_refused(folder, tmp_path, cap
     twice = entries | {"rain_rate": np.stack([entries["rain_rate"]] * 2)}
     np.savez_compressed(still / pasts(folder)[0].name, **twice)
     error = refused(folder, tmp_path / "out", capsys, f"still={still}")
-    assert " members, expected " in error and "make all forecasts with as many" in error
+    assert (
+        "for the number of members, expected " in error
+        and "make all forecasts with as many" in error
+    )
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"rain"])
