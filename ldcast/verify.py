@@ -23,8 +23,9 @@ matplotlib is installed, in DIR/scores.png. Of scores.json:
     models: name -> score -> one number, histogram or curve per lead time; null where unknown
     interior: the same for pixels whose air came from inside the crop, by the case's mean motion
     interior_share: of the scored pixels, by lead time; a case of unknown motion has none
-    derived: of --accumulate and --areas, name -> unit, thresholds, lead_minutes (ends of windows),
-        and models and skill as above: "sum_60min", "area_mean", "area_sum_60min"
+    derived: of --accumulate and --areas, name -> of (pixels or areas), unit, thresholds,
+        lead_minutes (ends of windows), and models and skill as above: "sum_60min", "area_mean",
+        "area_sum_60min"
     made_of: the code's version, the command, and the SHA-256 of each model's weights
     intervals: 90 % bootstrap intervals of the scores, over events (files)
     skill, interior_skill: name -> reference -> fair CRPS, pooled over the cases and of the median

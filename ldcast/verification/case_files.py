@@ -96,13 +96,13 @@ def _check_folder(folder: Path, names: list[str]) -> None:
         )
     for name in names:
         path = folder / f"{name}.npz"
-        if path.is_file() and is_forecast(path):
+        if path.is_file() and _is_forecast(path):
             raise InputError(
                 f"{path} is a forecast, which past frames would replace: name another folder"
             )
 
 
-def is_forecast(path: Path) -> bool:
+def _is_forecast(path: Path) -> bool:
     """Whether an .npz file has lead times; not of one that is damaged, which may be replaced."""
     try:
         with np.load(path, allow_pickle=False) as file:

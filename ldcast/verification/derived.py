@@ -110,9 +110,11 @@ class Derived:
         return made
 
     def describe(self, frames: FrameConfig) -> dict[str, dict[str, Any]]:
-        """For `scores.json`, by name: unit, thresholds, and the end of each window, minutes."""
+        """For `scores.json`, by name: what is scored, pixels or areas, unit, thresholds, and the
+        end of each window, minutes."""
         return {
             quantity.name: {
+                "of": "areas" if quantity.is_of_areas else "pixels",
                 "unit": quantity.unit,
                 "thresholds": quantity.thresholds,
                 "lead_minutes": [lead for lead in frames.lead_minutes if lead >= quantity.minutes],

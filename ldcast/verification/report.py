@@ -212,8 +212,8 @@ def _derived_lines(name: str, scored: dict[str, Any]) -> list[str]:
     sizes = [size for size in DERIVED_SIZES if f"fair_crps_{size}px" in known]
     thresholds = [f"{threshold:g}mm" for threshold in scored["thresholds"]]
     reached = [f">= {threshold:g}" for threshold in scored["thresholds"]]
-    widths = ["areas"] if name.startswith("area") else [f"{size} px" for size in sizes]
-    titles = [*widths, *reached, "spread"]
+    averaged = ["areas"] if scored["of"] == "areas" else [f"{size} px" for size in sizes]
+    titles = [*averaged, *reached, "spread"]
     row = (f"{{:<{width}}}" + "{:>10}" * len(titles)).format
     lines = [
         f"{name}: fair CRPS, {scored['unit']} | Brier scores | spread over error; means of "

@@ -108,12 +108,12 @@ def score_cases(
                 forecast = cache(forecaster, past, case, fields)
                 _check_finite(forecast.members, observation, forecaster.name, case)
                 records[forecaster.name].add(case, forecast, observation, is_inside)
-                # Along the motion, what a forecast says beside scored pixels would come into sums.
-                scored = forecast.members.where(valid_mask(observation), torch.nan)
-                made = derived.of(scored, *about)
-                for name, tally in records[forecaster.name].derived.items():
-                    # Of a crop without any area as well: every event needs its place in the tally.
-                    tally.add(case.source, made[name], radar[name][0], case.seed)
+                if tallies := records[forecaster.name].derived:
+                    # What it says beside scored pixels would be carried into sums of others.
+                    scored = forecast.members.where(valid_mask(observation), torch.nan)
+                    made = derived.of(scored, *about)
+                    for name, tally in tallies.items():  # without any area too: of every event
+                        tally.add(case.source, made[name], radar[name][0], case.seed)
                 bar.update()
     return records, motions
 

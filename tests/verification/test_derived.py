@@ -75,8 +75,10 @@ def test_areas_count_where_all_of_them_is_known() -> None:
 def test_the_table_of_scores_says_what_they_are() -> None:
     about = Derived(accumulate=(30,), thresholds=(5.0,), areas=two_areas).describe(FRAMES)
     assert about["sum_30min"] == {
-        "unit": "mm", "thresholds": (5.0,), "lead_minutes": [30, 35, 40, 45, 50, 55, 60],
+        "of": "pixels", "unit": "mm", "thresholds": (5.0,),
+        "lead_minutes": [30, 35, 40, 45, 50, 55, 60],
     }  # fmt: skip
-    assert about["area_mean"]["unit"] == "mm/h" and len(about["area_mean"]["lead_minutes"]) == 12
+    assert about["area_mean"]["of"] == "areas" and about["area_mean"]["unit"] == "mm/h"
+    assert len(about["area_mean"]["lead_minutes"]) == 12
     assert about["area_sum_30min"]["unit"] == "mm"
     json.dumps(about)

@@ -590,6 +590,16 @@ def test_datasets_that_are_no_forecast_are_refused(tmp_path, change, message):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("zone", ["", " UTC", "+00:00", ".0", " +0000"])
+def test_times_that_count_from_utc(tmp_path, zone):
+    xarray = pytest.importorskip("xarray")
+    path = export(tmp_path / "rain.nc", np.ones((2, 20, 48, 80), np.float32))
+    with xarray.open_dataset(path) as dataset:
+        since(f"2010-08-26 04:40:00{zone}")(dataset.load()).to_netcdf(tmp_path / "changed.nc")
+    forecast = read_others_forecast(tmp_path / "changed.nc")
+    assert forecast.issue_time == np.datetime64("2010-08-26T04:40")
+
+
 def test_pixels_that_were_never_written_have_no_forecast(tmp_path):
     """pysteps states no fill value: NetCDF's own one must not be taken for rain of 1e37 mm/h."""
     netcdf4 = pytest.importorskip("netCDF4")
