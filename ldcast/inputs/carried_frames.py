@@ -35,10 +35,9 @@ class CarriedFrames:
         return NUM_CARRIED * (latent_channels + 1)
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        motions = observed.motions(grid.frames.minutes_per_frame)
         domains = [
-            self._carry(past, motion, grid.frames.future_frames, observed.margin)
-            for past, motion in zip(observed.past, motions, strict=True)
+            self._carry(past, positions)
+            for past, positions in zip(observed.past, observed.upstream(grid.frames), strict=True)
         ]
         known, filled = (torch.stack(of) for of in zip(*domains, strict=True))
         parts = []
@@ -48,11 +47,12 @@ class CarriedFrames:
         return torch.cat(parts, dim=1)
 
     @staticmethod
-    def _carry(past: Tensor, motion: Tensor, num_frames: int, margin: int) -> tuple[Tensor, Tensor]:
+    def _carry(past: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Known alone, and with what mirrors show, (NUM_CARRIED, T, H, W) mm/h, of one domain."""
+        num_frames = len(positions) - NUM_CARRIED + 1
         with torch.autocast(past.device.type, enabled=False):
             pairs = [
-                carry_mirrored(past[-1 - age], motion, num_frames, margin, age)
+                carry_mirrored(past[-1 - age], positions[age : age + num_frames])
                 for age in range(NUM_CARRIED)
             ]
         known, filled = zip(*pairs, strict=True)

@@ -32,19 +32,24 @@ class CarriedPrognosis:
         return latent_channels + 1
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        motions = observed.motions(grid.frames.minutes_per_frame)
+        of_domains = zip(
+            observed.past,
+            observed.motions(grid.frames.minutes_per_frame),
+            observed.upstream(grid.frames),
+            strict=True,
+        )
         domains = [
-            self._carry(past, motion, grid.frames.future_frames, observed.margin)
-            for past, motion in zip(observed.past, motions, strict=True)
+            self._carry(past, motion, positions[: grid.frames.future_frames])
+            for past, motion, positions in of_domains
         ]
         left, deviation = (torch.stack(of)[:, None] for of in zip(*domains, strict=True))
         return torch.cat([grid.encode(left), grid.average(deviation)], dim=1)
 
     @staticmethod
-    def _carry(past: Tensor, motion: Tensor, num_frames: int, margin: int) -> list[Tensor]:
+    def _carry(past: Tensor, motion: Tensor, positions: Tensor) -> list[Tensor]:
         """Of one domain, (T, H, W) each: the prognosis, and the deviation of its error."""
         with torch.autocast(past.device.type, enabled=False):
             return [
-                carry_mirrored(images, motion, num_frames, margin)[1]
-                for images in prognosis(past, motion, num_frames)
+                carry_mirrored(images, positions)[1]
+                for images in prognosis(past, motion, len(positions))
             ]

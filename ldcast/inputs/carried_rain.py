@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldcast.inputs.known import LatentGrid, Observed
-from ldcast.motion import carry_through
+from ldcast.motion import rain_at
 
 
 class CarriedRain:
@@ -28,11 +28,12 @@ class CarriedRain:
         return latent_channels + 1
 
     def __call__(self, observed: Observed, grid: LatentGrid) -> Tensor:
-        motions = observed.motions(grid.frames.minutes_per_frame)
         with torch.autocast(observed.past.device.type, enabled=False):
             domains = [
-                carry_through(past[-1], motion, grid.frames.future_frames, observed.margin)
-                for past, motion in zip(observed.past, motions, strict=True)
+                rain_at(positions[: grid.frames.future_frames], past[-1])
+                for past, positions in zip(
+                    observed.past, observed.upstream(grid.frames), strict=True
+                )
             ]
         carried = torch.stack(domains)[:, None]  # (B, 1, T, H, W)
         return torch.cat([grid.encode(carried), grid.known_share(carried)], dim=1)

@@ -16,7 +16,7 @@ from ldcast.data.fields import FieldNeed
 from ldcast.diffusion.windows import LatentWindow
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.motion import motion_of_known
+from ldcast.motion import far_motion, follow_upstream, motion_of_known
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Observed:
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     margin: int = 0
     _motions: dict[int, list[Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _upstream: dict[FrameConfig, list[Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def motions(self, minutes: int) -> list[Tensor]:
         """Of each domain and its surroundings (2, H + 2 margin, W + 2 margin), down and right in
@@ -42,6 +43,23 @@ class Observed:
             with torch.autocast(self.past.device.type, enabled=False):
                 self._motions[minutes] = [motion_of_known(past, minutes) for past in self.past]
         return self._motions[minutes]
+
+    def upstream(self, frames: FrameConfig) -> list[Tensor]:
+        """Where the air of each domain was, see `follow_upstream`, (future_frames + 1, 2, H, W)
+        within its surroundings; followed once for all inputs.
+
+        One frame more than there are to come: the image before the newest is carried so far.
+        """
+        if frames not in self._upstream:
+            minutes, num_frames = frames.minutes_per_frame, frames.future_frames + 1
+            with torch.autocast(self.past.device.type, enabled=False):
+                self._upstream[frames] = [
+                    follow_upstream(
+                        motion, far_motion(past, motion), num_frames, minutes, self.margin
+                    )
+                    for past, motion in zip(self.past, self.motions(minutes), strict=True)
+                ]
+        return self._upstream[frames]
 
     def domain(self, values: Tensor) -> Tensor:
         """(..., H, W) of (..., H + 2 margin, W + 2 margin)."""

@@ -1,8 +1,14 @@
 """The motion of rain, rain carried along it, and what that says about a forecast."""
 
 from ldcast.motion.accumulation import amounts_between
-from ldcast.motion.carrying import carry, carry_mirrored, carry_through, data_box
-from ldcast.motion.estimate import motion_of_known
+from ldcast.motion.carrying import (
+    carry,
+    carry_mirrored,
+    data_box,
+    follow_upstream,
+    rain_at,
+)
+from ldcast.motion.estimate import far_motion, motion_of_known
 from ldcast.motion.field import mean_motion, motion_field
 from ldcast.motion.gaps import fill_gaps
 from ldcast.motion.optical_flow import refine_motion
@@ -28,14 +34,16 @@ __all__ = [
     "amounts_between",
     "carry",
     "carry_mirrored",
-    "carry_through",
     "data_box",
+    "far_motion",
     "fill_gaps",
+    "follow_upstream",
     "forecast_quality",
     "interior_mask",
     "mean_motion",
     "motion_field",
     "motion_of_known",
     "prognosis",
+    "rain_at",
     "refine_motion",
 ]

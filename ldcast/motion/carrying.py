@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from ldcast.rain import valid_mask
 
 MIN_WEIGHT = 0.5  # of the four pixels around a point, what must have data to know its rain
+# From one motion to the other; chosen by the absolute error of rain carried over 5 to 100 minutes
+# (docs/bundled-model.md).
+FAR_MINUTES = (30, 60)
 
 
 def positions_upstream(motion: Tensor, border: int = 0) -> Iterator[Tensor]:
@@ -25,6 +28,24 @@ def positions_upstream(motion: Tensor, border: int = 0) -> Iterator[Tensor]:
         row, column = position.round().long()
         position = position - motion[:, row.clamp(0, height - 1), column.clamp(0, width - 1)]
         yield position
+
+
+def follow_upstream(
+    motion: Tensor, far_motion: Tensor, num_frames: int, minutes: int, border: int = 0
+) -> Tensor:
+    """Where the air of each pixel was 1, 2, ... frames before, (num_frames, 2, h, w), rows first.
+
+    Up to half an hour as `positions_upstream` of the motion says, from an hour on as that of the
+    far motion does, and in between on the line between both.
+    motion, far_motion, border: as there. minutes: between frames.
+    """
+    first, last = (of / minutes for of in FAR_MINUTES)
+    ways = zip(*(positions_upstream(of, border) for of in (motion, far_motion)), strict=True)
+    positions = [
+        torch.lerp(near, far, min(max((frame - first) / (last - first), 0.0), 1.0))
+        for frame, (near, far) in enumerate(islice(ways, num_frames), start=1)
+    ]
+    return torch.stack(positions)
 
 
 def pixels_at(position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,28 +71,15 @@ def carry(rain_rate: Tensor, motion: Tensor, num_frames: int) -> Tensor:
     return rain_at(position[None], rain_rate)[0]
 
 
-def carry_through(rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0) -> Tensor:
-    """Rain (num_frames, H, W) mm/h as it is 1, 2, ... frames later, as `carry` gives each.
-
-    border: pixels on all sides of which only rain comes in; they are left out of the result.
-    """
-    upstream = positions_upstream(motion, border)
-    return rain_at(torch.stack(list(islice(upstream, num_frames))), rain_rate)
-
-
-def carry_mirrored(
-    rain_rate: Tensor, motion: Tensor, num_frames: int, border: int = 0, age: int = 0
-) -> tuple[Tensor, Tensor]:
-    """`carry_through`, and the same with a guess where the air comes from beyond the data.
+def carry_mirrored(rain_rate: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Rain (N, h, w) mm/h as it is carried, and the same with a guess where the air comes from
+    beyond the data.
 
     There it has the rain that a mirror at the edges of the data would show, which is nearer to what
     comes in than none at all; NaN is left only where data within these edges are missing.
-    rain_rate: (H, W) mm/h, NaN = no data; or (num_frames, H, W), what each image is made of.
-    age: frames from this rain to the newest, so that its first image is age + 1 frames later.
-    Both (num_frames, H, W) mm/h, less the border.
+    rain_rate: (H, W) mm/h, NaN = no data; or (N, H, W), what each image is made of.
+    positions: (N, 2, h, w), where the air of each image was, of `follow_upstream`.
     """
-    upstream = positions_upstream(motion, border)
-    positions = torch.stack(list(islice(upstream, age, age + num_frames)))
     carried = rain_at(positions, rain_rate)
     rows, columns = data_box(rain_rate)
     corner = positions.new_tensor([rows.start, columns.start])[:, None, None]

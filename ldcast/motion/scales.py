@@ -13,16 +13,16 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldcast.errors import InputError
 from ldcast.motion.carrying import carry, data_box
+from ldcast.motion.gaussian import gaussian_means
 
 # Chosen by the absolute error of rain 5 to 30 minutes ahead (docs/bundled-model.md).
 NUM_ALIGNED = 3  # frames; a fourth made it worse
 POWER = 0.4  # of the rain rate, in whose units it is a sum of scales
 BLURS = (0.7, 1.4, 2.8, 5.6, 11.2, 22.4)  # pixels, deviations: scales are what is between them
-CELL = 4  # pixels along which wide means are taken at once
 MIN_WINDOW = 6.0  # pixels, standard deviation, of the surroundings that have one correlation
 WINDOWS_PER_BLUR = 2.0  # and of those of wider scales, over that of the scale
 FLOOR = 1e-4  # (mm/h)^(2 POWER): variance that is none
@@ -85,7 +85,7 @@ def _aligned(past: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
 def _scales(frames: Tensor, seen: Tensor) -> tuple[_Scale, Tensor]:
     """Of (N, H, W), newest first: what lies between blurs, small scales first, and what is left of
     the newest, (H, W), which stays."""
-    blurred = [frames, *(_blur(frames, deviation) for deviation in BLURS)]
+    blurred = [frames, *(gaussian_means(frames, deviation) for deviation in BLURS)]
     scales = [
         _scale(fine - coarse, seen, max(MIN_WINDOW, WINDOWS_PER_BLUR * deviation))
         for (fine, coarse), deviation in zip(pairwise(blurred), BLURS, strict=True)
@@ -99,7 +99,7 @@ def _scale(part: Tensor, seen: Tensor, width: float) -> _Scale:
     newest, before, oldest = part
     products = torch.stack([newest * before, before * oldest, newest * oldest])
     weighted = torch.cat([torch.ones_like(part[:1]), part.square(), products]) * seen
-    weight, *squares, recent, earlier, both = _blur(weighted, width)
+    weight, *squares, recent, earlier, both = gaussian_means(weighted, width)
     now, then, first = (square.clamp(min=0).sqrt() for square in squares)
     none = FLOOR * weight + TINY
     lag_1 = ((recent + earlier) / (now * then + then * first + none)).clamp(0, MAX_CORRELATION)
@@ -121,35 +121,12 @@ def _images(scales: _Scale, rest: Tensor) -> Iterator[Tensor]:
     newest, before, variance, kept, lag_2 = scales
     second = (lag_2 - kept.square()) / (1 - kept.square())
     first, kept_before = kept * (1 - second), torch.ones_like(kept)
-    sum_variance = _blur(newest.sum(0, keepdim=True).square(), WINDOWS_PER_BLUR * BLURS[-1])[0]
+    sum_variance = gaussian_means(
+        newest.sum(0, keepdim=True).square(), WINDOWS_PER_BLUR * BLURS[-1]
+    )[0]
     overlap = sum_variance / (variance.sum(0) + FLOOR)
     while True:
         newest, before = torch.addcmul(first * newest, second, before), newest
         lost = (1 - kept.square()).clamp(min=0)
         yield torch.stack([rest + newest.sum(0), (overlap * (variance * lost).sum(0)).sqrt()])
         kept, kept_before = torch.addcmul(first * kept, second, kept_before), kept
-
-
-def _blur(fields: Tensor, deviation: float) -> Tensor:
-    """Gaussian means of (N, H, W); beyond the border is what is at it.
-
-    Wide ones are taken of cells, and of their means linearly between them, which are means over a
-    few pixels themselves.
-    """
-    if deviation < CELL:
-        return _gaussian(fields, deviation)
-    size = fields.shape[1:]
-    cells = nn.functional.adaptive_avg_pool2d(fields, [-(-pixels // CELL) for pixels in size])
-    left = (deviation**2 - CELL**2 / 4) ** 0.5  # cells and lines between them have the rest
-    means = _gaussian(cells, left / CELL)
-    return nn.functional.interpolate(means[None], size, mode="bilinear")[0]
-
-
-def _gaussian(fields: Tensor, deviation: float) -> Tensor:
-    reach = round(3 * deviation) + 1
-    offset = torch.arange(-reach, reach + 1, device=fields.device)
-    line = torch.exp(-0.5 * (offset / deviation).square())
-    line = (line / line.sum())[None, None]  # (1, 1, 2 reach + 1)
-    padded = nn.functional.pad(fields[:, None], (reach,) * 4, mode="replicate")
-    columns = nn.functional.conv2d(padded, line[..., None, :])
-    return nn.functional.conv2d(columns, line[..., None])[:, 0]

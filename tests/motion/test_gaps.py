@@ -11,10 +11,12 @@ from ldcast.motion import (
     PAST_INCOMPLETE,
     UPSTREAM_OBSERVED,
     carry,
-    carry_through,
+    far_motion,
     fill_gaps,
+    follow_upstream,
     forecast_quality,
     mean_motion,
+    rain_at,
 )
 
 HEIGHT, WIDTH = 96, 128
@@ -36,17 +38,41 @@ def share_of_error(got: Tensor, expected: Tensor, where: Tensor) -> float:
     return ((got - expected)[where].abs().mean() / expected[where].mean()).item()
 
 
-def test_rain_carried_through_all_frames_is_that_of_each() -> None:
+def test_rain_carried_to_all_frames_is_that_of_each() -> None:
+    """Up to half an hour; what is left out at the border is as without one."""
     generator = torch.Generator().manual_seed(2)
     rain_rate = torch.rand(24, 30, generator=generator)
     rain_rate[3:6, 20:] = torch.nan
     motion = torch.randn(2, 24, 30, generator=generator)
-    through = carry_through(rain_rate, motion, 5)
-    for k in range(5):
+    still = torch.zeros_like(motion)
+    through = rain_at(follow_upstream(motion, still, 6, 5), rain_rate)
+    for k in range(6):
         alone = carry(rain_rate, motion, k + 1)
         torch.testing.assert_close(through[k], alone, rtol=0, atol=0, equal_nan=True)
-    inner = carry_through(rain_rate, motion, 5, border=4)
+    inner = rain_at(follow_upstream(motion, still, 6, 5, border=4), rain_rate)
     torch.testing.assert_close(inner, through[:, 4:-4, 4:-4], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("minutes", [5, 10])
+def test_after_half_an_hour_the_way_turns_into_that_of_the_far_motion(minutes: int) -> None:
+    """2 pixels a frame down near by, 3 to the right far off; three quarters of an hour is half."""
+    near, far = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8)
+    near[0], far[1] = 2.0, 3.0
+    frames = torch.arange(1, 90 // minutes + 1)
+    came_from = follow_upstream(near, far, len(frames), minutes)[:, :, 5, 5] - 5
+    share = ((frames * minutes - 30) / 30).clamp(0, 1)
+    expected = torch.stack([-2 * frames * (1 - share), -3 * frames * share], dim=1)
+    torch.testing.assert_close(came_from, expected)
+
+
+def test_far_motion_is_that_of_wide_surroundings() -> None:
+    """Of eddies of 10 pixels nothing is left, and of a wind that turns over 1,000 pixels all."""
+    columns = torch.arange(1000.0).expand(64, 1000)
+    eddies = torch.sin(2 * torch.pi * columns / 20)
+    motion = torch.stack([2 * eddies, 3 + columns / 500])
+    found = far_motion(torch.ones(4, 64, 1000), motion)[:, :, 200:800]
+    assert found[0].abs().max() < 0.02
+    torch.testing.assert_close(found[1], motion[1, :, 200:800], rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("num_frames", [-3, -1, 1, 2])

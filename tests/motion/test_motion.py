@@ -10,6 +10,7 @@ from ldcast.motion import (
     UPSTREAM_UNKNOWN,
     carry_mirrored,
     data_box,
+    follow_upstream,
     forecast_quality,
     interior_mask,
     mean_motion,
@@ -173,7 +174,8 @@ def test_beyond_the_data_a_mirror_is_a_guess_and_nothing_is_known(border, age):
     padded[border : border + 12, border : border + 20] = rain_rate
     motion = torch.zeros(2, *padded.shape)
     motion[1] = 2.0
-    known, filled = carry_mirrored(padded, motion, 3, border, age)
+    positions = follow_upstream(motion, motion, 3 + age, 5, border)[age:]
+    known, filled = carry_mirrored(padded, positions)
     assert known.shape == filled.shape == (3, 12, 20)
     for frame in range(3):
         came_from = torch.arange(20.0) - 2 * (frame + 1 + age)

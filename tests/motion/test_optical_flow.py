@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldcast.motion import carry_through, motion_field, refine_motion
+from ldcast.motion import carry, motion_field, refine_motion
 
 SIZE = 128
 
@@ -57,8 +57,8 @@ def test_rain_that_turns_is_followed_where_one_vector_cannot() -> None:
     turn = 0.02
     rain_rate = frames_of((0.5, 1.0), turn)
     guess = motion_field(rain_rate)
-    later = carry_through(rain_rate[-1], refine_motion(rain_rate, guess), 1)[0]
-    plain = carry_through(rain_rate[-1], guess, 1)[0]
+    later = carry(rain_rate[-1], refine_motion(rain_rate, guess), 1)
+    plain = carry(rain_rate[-1], guess, 1)
     truth = frames_of((0.5, 1.0), turn, num=5)[-1]
     inner = (slice(16, -16), slice(16, -16))
     errors = [(got - truth)[inner].abs().nanmean().item() for got in (later, plain)]
