@@ -18,10 +18,10 @@ MAX_RAIN_RATE = 500.0  # mm/h; more is clutter or a wrong unit, and taken for no
 class RainScale(Settings):
     """The transform and its constants; the defaults are the published ones.
 
-    "log": standardised log10. "sqrt": the square root, and zero where it is dry; `dry_value`,
-    `log_mean` and `log_std` have no part in it. An error of a forecast is about as large in light
-    as in heavy rain there, while in the logarithm light rain and its edges outweigh all else; and
-    errors in mm/h are what a forecast is judged by.
+    "log": standardised log10. "power": the rain to that of `exponent`, and zero where it is dry;
+    "sqrt": its square root; `dry_value`, `log_mean` and `log_std` have no part in them. An error of
+    a forecast is about as large in light as in heavy rain there, while in the logarithm light rain
+    and its edges outweigh all else; and errors in mm/h are what a forecast is judged by.
     Source: Leinonen et al. 2023, section 3, and the published code ("log").
     """
 
@@ -31,12 +31,20 @@ class RainScale(Settings):
     log_std: float = setting(0.528, "standard deviation of log10 mm/h", low=1e-3)
     smoothing_sigma: float = setting(0.5, "pixels; antialiasing Gaussian; 0 for none", low=0)
     max_rain_rate: float = setting(118.428, "mm/h; forecasts end here", low=1)
-    transform: str = setting("log", "log10, or the square root", choices=("log", "sqrt"))
+    transform: str = setting(
+        "log", "log10, the square root, or a power", choices=("log", "sqrt", "power")
+    )
+    exponent: float = setting(0.4, "of the transform power", low=0.1)
 
     @property
     def unit(self) -> float:
-        """How much a model unit is, in log10 of mm/h or in the square root of mm/h."""
+        """How much a model unit is, in log10 of mm/h or in mm/h to the power."""
         return self.log_std if self.transform == "log" else 1.0
+
+    @property
+    def power(self) -> float:
+        """That of the rain which the networks are given, where it is one."""
+        return 0.5 if self.transform == "sqrt" else self.exponent
 
 
 WET_THRESHOLD = RainScale().wet_threshold  # mm/h; of all that judges rain
@@ -105,7 +113,7 @@ def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:
     """Transformed and slightly smoothed rain for the networks.
 
     rain_rate: (..., H, W) mm/h. NaN and values below `scale.wet_threshold` become the dry value;
-        0 with the square root; `valid_mask` keeps where NaN was. float64 is computed in float64.
+        0 with a power; `valid_mask` keeps where NaN was. float64 is computed in float64.
     Returns rain_norm, same shape, float32, unitless; a new tensor, the input is untouched.
     Raises ValueError if the input is not floating point, infinite or negative.
     Source: Leinonen et al. 2023, section 3.
@@ -114,11 +122,11 @@ def to_model_units(rain_rate: Tensor, scale: RainScale) -> Tensor:
     is_dry = ~is_wet(rain_rate, scale.wet_threshold)
     if rain_rate.dtype != torch.float64:
         rain_rate = rain_rate.float()
-    if scale.transform == "sqrt":
-        rain_norm = rain_rate.masked_fill(is_dry, 0.0).sqrt()
-    else:
+    if scale.transform == "log":
         log_rain = rain_rate.masked_fill(is_dry, scale.dry_value).log10()
         rain_norm = (log_rain - scale.log_mean) / scale.log_std
+    else:
+        rain_norm = rain_rate.masked_fill(is_dry, 0.0).pow(scale.power)
     return smooth(rain_norm, scale.smoothing_sigma).float()
 
 
@@ -133,8 +141,8 @@ def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
 
 def undo_transform(rain_norm: Tensor, scale: RainScale) -> Tensor:
     """`from_model_units` before what is too little for rain becomes 0."""
-    if scale.transform == "sqrt":
-        rain_rate = rain_norm.float().clamp(min=0).square()  # NaN stays NaN
+    if scale.transform != "log":
+        rain_rate = rain_norm.float().clamp(min=0).pow(1 / scale.power)  # NaN stays NaN
     else:
         log_rain = rain_norm.float() * scale.log_std + scale.log_mean
         # Hardly above the highest rate before the power: an infinite one has no gradient but NaN.

@@ -23,6 +23,7 @@ UNITS = load("units")
 SCALE = RainScale()
 NOT_SMOOTHED = RainScale(smoothing_sigma=0.0)
 SQRT = RainScale(smoothing_sigma=0.0, transform="sqrt")
+POWER = RainScale(smoothing_sigma=0.0, transform="power", exponent=0.4)
 DRY = (-1.69897 + 0.051) / 0.528  # 0.02 mm/h
 
 
@@ -66,7 +67,9 @@ def test_no_data_becomes_dry_and_the_mask_keeps_where_it_was():
     assert valid_mask(rain_rate).tolist() == [[True, False], [True, True]]
 
 
-@pytest.mark.parametrize("scale", [NOT_SMOOTHED, RainScale(0.2, 0.05, 0.3, 0.7, 0.0, 50.0), SQRT])
+@pytest.mark.parametrize(
+    "scale", [NOT_SMOOTHED, RainScale(0.2, 0.05, 0.3, 0.7, 0.0, 50.0), SQRT, POWER]
+)
 def test_wet_rain_survives_the_round_trip_and_the_rest_becomes_dry_or_the_limit(scale):
     limit = scale.max_rain_rate
     rain_rate = torch.tensor([[0.0, 0.05, 0.25, 1.0, 33.3, limit - 1, limit + 1, 400.0]])
@@ -82,6 +85,16 @@ def test_the_square_root_is_zero_where_it_is_dry():
     expected = torch.tensor([[0.0, 0.0, 0.16, torch.nan, 118.428]])
     torch.testing.assert_close(from_model_units(rain_norm, SQRT), expected, equal_nan=True)
     assert (SQRT.unit, SCALE.unit) == (1.0, 0.528)
+
+
+def test_a_power_is_zero_where_it_is_dry():
+    rain_rate = torch.tensor([[0.09, 1.0, 32.0, torch.nan]])
+    torch.testing.assert_close(to_model_units(rain_rate, POWER), torch.tensor([[0.0, 1, 4, 0]]))
+    rain_norm = torch.tensor([[-3.0, 0.39, 1.0, torch.nan, 1e4]])
+    expected = torch.tensor([[0.0, 0.0, 1.0, torch.nan, 118.428]])
+    torch.testing.assert_close(from_model_units(rain_norm, POWER), expected, equal_nan=True)
+    half = RainScale(smoothing_sigma=0.0, transform="power", exponent=0.5)
+    assert torch.equal(to_model_units(rain_rate, half), to_model_units(rain_rate, SQRT))
 
 
 def test_from_model_units_stays_finite_whatever_a_network_says():

@@ -17,6 +17,7 @@ from ldcast.machine.folders import check_writable, clear_unfinished, lock_folder
 from ldcast.machine.processes import Processes
 from ldcast.models import AutoencoderConfig
 from ldcast.nowcast.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from ldcast.rain import RainScale
 from ldcast.training.checkpoint import (
     DAMAGED_NAME,
     PREVIOUS_NAME,
@@ -53,6 +54,7 @@ FORMER_VALUES = {
     "frames.future_frames": FrameConfig.future_frames,
     "frames.minutes_per_frame": FrameConfig.minutes_per_frame,
     "rain.transform": "log",
+    "rain.exponent": RainScale.exponent,
     "inputs": [],
     "pool": 0,
     "loss": "denoising",

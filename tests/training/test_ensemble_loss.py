@@ -77,7 +77,7 @@ def test_what_no_radar_saw_does_not_count() -> None:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("transform", ["log", "sqrt"])
+@pytest.mark.parametrize("transform", ["log", "sqrt", "power"])
 def test_rain_is_the_forecast_s_and_its_gradient_does_not_end_below_the_threshold(
     transform,
 ) -> None:
@@ -97,7 +97,7 @@ def test_rain_is_the_forecast_s_and_its_gradient_does_not_end_below_the_threshol
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("transform", ["log", "sqrt"])
+@pytest.mark.parametrize("transform", ["log", "sqrt", "power"])
 def test_members_without_bound_have_finite_gradients(transform) -> None:
     scale = replace(SCALE, transform=transform)
     rain_norm = torch.full((2, 1, 1, 2, 16, 16), 300.0, requires_grad=True)
