@@ -38,7 +38,7 @@ from ldcast.data.picking import describe_draws
 from ldcast.diffusion.registry import ONE_CALL
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import LatentGrid, fields_of, margin_of
-from ldcast.inputs.registry import build_inputs
+from ldcast.inputs.registry import build_inputs, inputs_code
 from ldcast.machine.code_version import command_line
 from ldcast.machine.device import amp_dtype, autocast, choose_device
 from ldcast.machine.half_precision import checked_half_precision
@@ -74,7 +74,7 @@ from ldcast.training.forecasts import FixedCases, drawn_titles
 from ldcast.training.latents import LatentExample, encode_example, measure_from_crops
 from ldcast.training.pictures import Comparison
 from ldcast.training.pool import pool_batches
-from ldcast.training.run import ARGUMENTS_NAME, open_run, read_arguments
+from ldcast.training.run import ARGUMENTS_NAME, INPUTS_CODE, open_run, read_arguments
 from ldcast.training.update import Update
 from ldcast.verification.seen import warn_of_training
 
@@ -137,6 +137,7 @@ def all_arguments(settings: DiffusionTraining, flags: argparse.Namespace) -> dic
         "autoencoder": str(locate(flags.autoencoder).resolve()),
         "autoencoder_sha256": fingerprint(flags.autoencoder),
         "held_out_frames": held_out_frames(flags.autoencoder, arguments, num_frames),
+        INPUTS_CODE: inputs_code() if settings.inputs else None,
     }
 
 

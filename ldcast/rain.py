@@ -32,9 +32,16 @@ class RainScale(Settings):
     smoothing_sigma: float = setting(0.5, "pixels; antialiasing Gaussian; 0 for none", low=0)
     max_rain_rate: float = setting(118.428, "mm/h; forecasts end here", low=1)
     transform: str = setting(
-        "log", "log10, the square root, or a power", choices=("log", "sqrt", "power")
+        "log",
+        "log, sqrt, or power: that of rain.exponent",
+        choices=("log", "sqrt", "power"),
     )
-    exponent: float = setting(0.4, "of the transform power", low=0.1)
+    exponent: float = setting(0.4, "of the rain with rain.transform power, up to 1", low=0.2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exponent > 1:
+            raise InputError(f"exponent: got {self.exponent:g}, expected 0.2 to 1")
 
     @property
     def unit(self) -> float:
@@ -140,12 +147,15 @@ def from_model_units(rain_norm: Tensor, scale: RainScale) -> Tensor:
 
 
 def undo_transform(rain_norm: Tensor, scale: RainScale) -> Tensor:
-    """`from_model_units` before what is too little for rain becomes 0."""
+    """`from_model_units` before what is too little for rain becomes 0.
+
+    Cut hardly above the highest rate before the power: an infinite rate has no gradient but NaN.
+    """
     if scale.transform != "log":
-        rain_rate = rain_norm.float().clamp(min=0).pow(1 / scale.power)  # NaN stays NaN
+        highest = scale.max_rain_rate**scale.power * (1 + 1e-6)
+        rain_rate = rain_norm.float().clamp(0, highest).pow(1 / scale.power)  # NaN stays NaN
     else:
         log_rain = rain_norm.float() * scale.log_std + scale.log_mean
-        # Hardly above the highest rate before the power: an infinite one has no gradient but NaN.
         rain_rate = torch.pow(10.0, log_rain.clamp(max=math.log10(scale.max_rain_rate) + 1e-6))
     return rain_rate.clamp(max=scale.max_rain_rate)
 

@@ -261,16 +261,17 @@ def test_an_old_folder_is_of_the_published_frames_and_keeps_its_calibration(
     assert LDCast.from_pretrained(tmp_path, device="cpu").frames == FrameConfig()
     known = model_fingerprints(tmp_path)
     assert known[0] == model_fingerprint(tmp_path)
-    assert known[5] == OLD_FINGERPRINT and len(set(known)) == 8
+    assert known[6] == OLD_FINGERPRINT and len(set(known)) == 9
     # Before there were kinds of autoencoders, and settings of samplers.
     settings = to_dict(read_description(tmp_path).model)
     del settings["denoiser"]["use_linear_path"], settings["denoiser"]["linear_path_scales"]
     del settings["diffusion"]["channel_sizes"], settings["diffusion"]["around_linear_forecast"]
-    del settings["rain"]["transform"], settings["diffusion"]["member_noise"]
+    del settings["rain"]["transform"], settings["rain"]["exponent"]
+    del settings["diffusion"]["member_noise"]
     del settings["frames"], settings["inputs"], settings["autoencoder"]["rain_weight"]
     del settings["autoencoder"]["kind"]
     assert (
-        known[6] == hashlib.sha256(f"W {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+        known[7] == hashlib.sha256(f"W {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
     )
     tiny_model(frames=FrameConfig(minutes_per_frame=10)).save_pretrained(tmp_path / "ten")
     assert not set(known) & set(model_fingerprints(tmp_path / "ten"))

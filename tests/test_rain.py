@@ -13,6 +13,7 @@ from ldcast.rain import (
     is_wet,
     smooth,
     to_model_units,
+    undo_transform,
     valid_mask,
 )
 
@@ -95,6 +96,23 @@ def test_a_power_is_zero_where_it_is_dry():
     torch.testing.assert_close(from_model_units(rain_norm, POWER), expected, equal_nan=True)
     half = RainScale(smoothing_sigma=0.0, transform="power", exponent=0.5)
     assert torch.equal(to_model_units(rain_rate, half), to_model_units(rain_rate, SQRT))
+
+
+@pytest.mark.parametrize("exponent", [0.2, 0.4, 1.0])
+def test_gradients_of_a_power_are_finite_whatever_a_network_says(exponent):
+    scale = RainScale(smoothing_sigma=0.0, transform="power", exponent=exponent)
+    rain_norm = torch.tensor([-1e5, -1.0, 0.0, 0.5, 1.0, 30.0, 1e5], requires_grad=True)
+    undo_transform(rain_norm, scale).sum().backward()
+    assert rain_norm.grad.isfinite().all()
+    assert rain_norm.grad[4].item() == pytest.approx(1 / exponent)
+    wet = torch.tensor([[0.1, 0.2]])
+    torch.testing.assert_close(from_model_units(to_model_units(wet, scale), scale), wet)
+
+
+@pytest.mark.parametrize("exponent", [0.1, 1.5])
+def test_exponents_that_no_rain_survives_are_refused(exponent):
+    with pytest.raises(InputError, match=f"exponent: got {exponent}, expected 0.2"):
+        RainScale(transform="power", exponent=exponent)
 
 
 def test_from_model_units_stays_finite_whatever_a_network_says():

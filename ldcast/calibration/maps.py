@@ -233,6 +233,7 @@ def draw_chance(num_all: int, num_drawn: int) -> np.ndarray:
 
 # Settings that came after calibrations had been fitted, newest first, and what they were before.
 _LATER_SETTINGS = (
+    {"rain.exponent": 0.4},
     {"diffusion.member_noise": "white", "autoencoder.lapped": False},
     {"autoencoder.decoder": "residual"},
     {"rain.transform": "log", "diffusion.around_linear_forecast": False},

@@ -1,5 +1,7 @@
 """An input: the two newest frames carried along their motion to all lead times.
 
+From an hour on that is the motion of wide surroundings (`follow_upstream`).
+
 Networks that see it need not learn advection. The older of the two says what has lasted and what
 has only just come up, and averages the radar's own noise, as the second order of the autoregression
 does in STEPS.

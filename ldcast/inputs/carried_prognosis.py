@@ -2,6 +2,7 @@
 
 Rain that is only carried shows what is there; the same with each scale fading as it has faded so
 far (`ldcast.motion.scales`) is the better forecast, and says how wrong it will be in this weather.
+From an hour on its motion is that of wide surroundings (`follow_upstream`).
 Sources: advected rain as a network's input, Ritvanen et al. 2023 (L-CNN, IEEE JSTARS 16), Zhang et
 al. 2023 (NowcastNet, Nature 619); scales that fade, Seed 2003 (S-PROG, Journal of Applied
 Meteorology 42).

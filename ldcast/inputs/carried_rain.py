@@ -1,5 +1,7 @@
 """An input: the newest rain carried along its motion to all lead times.
 
+From an hour on that is the motion of wide surroundings (`follow_upstream`).
+
 Networks that see it need not learn advection; they learn what differs from it.
 Sources: motion and semi-Lagrangian advection as in motion/; advected rain as a network's input:
 Ritvanen et al. 2023 (L-CNN, IEEE JSTARS 16), Zhang et al. 2023 (NowcastNet, Nature 619).

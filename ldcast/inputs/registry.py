@@ -4,12 +4,14 @@ known.py defines what an input is.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ldcast.errors import InputError
 from ldcast.inputs.carried_frames import CarriedFrames
 from ldcast.inputs.carried_prognosis import CarriedPrognosis
 from ldcast.inputs.carried_rain import CarriedRain
 from ldcast.inputs.known import Input
+from ldcast.machine.files import code_fingerprint
 from ldcast.settings import unknown_name
 
 INPUTS: dict[str, type] = {
@@ -21,6 +23,12 @@ REPLACED = {
     "carried_past": "carried_frames",
     "carried_scales": "carried_frames,carried_prognosis",
 }
+
+
+def inputs_code() -> str:
+    """SHA-256 of the code that makes inputs: trained networks take what it made then."""
+    package = Path(__file__).parent
+    return code_fingerprint(package, package.parent / "motion")
 
 
 def build_inputs(names: Sequence[str]) -> dict[str, Input]:

@@ -25,7 +25,8 @@ def motion_of_known(past: Tensor, minutes: int) -> Tensor:
     motion = motion_field(known, minutes)
     if motion is None:
         return torch.zeros(2, height, width, device=past.device)
-    motion = refine_motion(known, motion)
+    if min(known.shape[1:]) > 1:  # of one line there is no gradient
+        motion = refine_motion(known, motion)
     return _spread_beyond(motion, rows, columns, (height, width))
 
 
@@ -33,6 +34,7 @@ def far_motion(past: Tensor, motion: Tensor) -> Tensor:
     """Motion (2, H, W) for a way of an hour and more: the mean of wide surroundings.
 
     What differs from place to place does not last, and errors of the motion add up along the way.
+    Training crops know less of their surroundings than a whole domain does (`Input.margin`).
     past, motion: as `motion_of_known` has them. It, too, is as if the domain ended where data do.
     """
     rows, columns = data_box(past)

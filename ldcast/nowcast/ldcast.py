@@ -184,7 +184,8 @@ class LDCast(nn.Module):
         num_sampling_steps: exactly as many; None takes the model's default.
         noise: (E, C, L, h, w), so (E, C, 5, ceil(H/16)*4, ceil(W/16)*4), initial white noise
             instead of the seed's; L more latent frames for each further stretch (100 minutes).
-        members_per_batch: members denoised at once; forecasts agree to rounding for any value.
+        members_per_batch: members denoised at once; forecasts agree to rounding for any value,
+            in float32.
             None: 8, fewer of large fields, one if there are windows.
         amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
         progress: called with (denoiser calls done, denoiser calls in all), after each of them and

@@ -37,8 +37,10 @@ from ldcast.training.pictures import Comparison, draw_comparisons
 ARGUMENTS_NAME = "state.json"
 PICTURES_NAME = "pictures"
 LR_CUT = 0.5  # what a rollback multiplies the learning rate by
-# What may differ when a run is resumed: it changes results by rounding at most.
+# What may differ when a run is resumed: it changes results by rounding at most, but for inputs.
+INPUTS_CODE = "inputs_code"  # if it differs a line says so: most edits change no value
 FREE_ARGUMENTS = (
+    INPUTS_CODE,
     "data_settings.num_workers",
     "loop.num_micro_batches",
     "loop.use_activation_checkpointing",
@@ -122,6 +124,7 @@ class Run:
         self._check_all_resumed(state)
         if path is not None:
             self._report_processes(state)
+            self._report_inputs()
         state.num_processes = self.processes.num
         with self.processes.failing_together():
             if self.processes.is_main:
@@ -132,6 +135,16 @@ class Run:
                 self.metrics.cut(state.iteration, state.validated_at)
         if not self._can_draw:
             self.say("no pictures of validations; for them: pip install matplotlib")
+
+    def _report_inputs(self) -> None:
+        now = self._arguments.get(INPUTS_CODE)
+        if now is not None and read_arguments(self.folder).get(INPUTS_CODE) != now:
+            self.say(
+                "note: the code that makes inputs (ldcast/inputs, ldcast/motion) is another than "
+                "when the run was last started; if it makes other values, networks and linear "
+                "forecast go on from those of then: resume with the code of that time, or start "
+                "over with another --out"
+            )
 
     def rehearse_save(self, state: TrainState) -> None:
         """Writes a checkpoint as a trial, so that what would fail in hours fails now.

@@ -36,7 +36,7 @@ from ldcast.inputs.known import (
     known_at_issue_time,
 )
 from ldcast.inputs.registry import INPUTS, build_inputs
-from ldcast.motion import motion_of_known
+from ldcast.motion import far_motion, follow_upstream, motion_of_known
 from ldcast.nowcast.ldcast import build
 from ldcast.nowcast.model_folder import read_description
 from ldcast.tools.footprint import count, diffusion_pass
@@ -459,6 +459,37 @@ def test_inputs_share_one_estimate_of_the_motion(monkeypatch) -> None:
     grid, past = LatentGrid(as_it_is, 4, FrameConfig()), moving_rain(margin=40)[:, :4]
     known_at_issue_time(Observed(torch.cat([past, past])), grid, build_inputs(names))
     assert calls == [5, 5]  # one for each domain
+
+
+@pytest.mark.parametrize("minutes", [5, 10])
+@pytest.mark.parametrize("name", ["carried_frames", "carried_prognosis"])
+def test_after_an_hour_rain_has_come_with_the_motion_of_its_surroundings(
+    name: str, minutes: int, monkeypatch
+) -> None:
+    """All that moves is a band of 128 columns, by 2 pixels a frame to the right."""
+    motion = torch.zeros(2, 128, 512)
+    motion[1, :, 192:320] = 2.0
+    monkeypatch.setattr("ldcast.inputs.known.motion_of_known", lambda past, minutes: motion)
+    followed = []
+
+    def counted(*arguments):
+        followed.append(follow_upstream(*arguments))
+        return followed[-1]
+
+    monkeypatch.setattr("ldcast.inputs.known.follow_upstream", counted)
+    frames = FrameConfig(minutes_per_frame=minutes)
+    grid, inputs = LatentGrid(as_it_is, 4, frames), build_inputs([name, "carried_rain"])
+    past = torch.rand(1, 4, 128, 512, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        known_at_issue_time(Observed(past), grid, inputs)
+    assert len(followed) == 1  # for all inputs
+    assert followed[0].dtype == torch.float32
+    moved = 310 - followed[0][:, 1, 64, 310]
+    num_near, num_far = 30 // minutes, 60 // minutes
+    torch.testing.assert_close(moved[:num_near], 2.0 * torch.arange(1.0, num_near + 1))
+    far = far_motion(past[0], motion)[1, 64, 310].item()
+    assert 0.9 < far < 1.3
+    assert moved[num_far - 1].item() == pytest.approx(far * num_far, rel=0.1)
 
 
 def test_rain_without_a_motion_stands_still() -> None:

@@ -65,14 +65,15 @@ def test_after_half_an_hour_the_way_turns_into_that_of_the_far_motion(minutes: i
     torch.testing.assert_close(came_from, expected)
 
 
-def test_far_motion_is_that_of_wide_surroundings() -> None:
-    """Of eddies of 10 pixels nothing is left, and of a wind that turns over 1,000 pixels all."""
-    columns = torch.arange(1000.0).expand(64, 1000)
-    eddies = torch.sin(2 * torch.pi * columns / 20)
-    motion = torch.stack([2 * eddies, 3 + columns / 500])
-    found = far_motion(torch.ones(4, 64, 1000), motion)[:, :, 200:800]
-    assert found[0].abs().max() < 0.02
-    torch.testing.assert_close(found[1], motion[1, :, 200:800], rtol=0, atol=0.02)
+@pytest.mark.parametrize(("wavelength", "left"), [(20, 0.0), (300, 0.407), (2000, 0.98)])
+def test_far_motion_is_that_of_wide_surroundings(wavelength: int, left: float) -> None:
+    """A Gaussian of 64 pixels leaves exp(-2 pi^2 64^2 / wavelength^2) of a wave."""
+    columns = torch.arange(1400.0).expand(64, 1400)
+    wave = torch.cos(2 * torch.pi * (columns - 700) / wavelength)
+    motion = torch.stack([2 * wave, torch.full_like(wave, 3.0)])
+    found = far_motion(torch.ones(4, 64, 1400), motion)
+    assert found[0, 32, 700].item() == pytest.approx(2 * left, abs=0.02)
+    torch.testing.assert_close(found[1], motion[1])
 
 
 @pytest.mark.parametrize("num_frames", [-3, -1, 1, 2])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldcast.motion import carry, motion_field, refine_motion
+from ldcast.motion import carry, motion_field, motion_of_known, refine_motion
 
 SIZE = 128
 
@@ -84,3 +84,10 @@ def test_fields_of_any_size_have_a_motion_everywhere() -> None:
     rain_rate = frames_of((1.0, -2.0))[:, :67, :50]
     refined = refine_motion(rain_rate, torch.zeros(2, 67, 50))
     assert refined.shape == (2, 67, 50) and torch.isfinite(refined).all()
+
+
+@pytest.mark.parametrize("size", [(1, 64), (64, 1), (1, 1)])
+def test_one_line_of_pixels_has_a_motion_too(size: tuple[int, int]) -> None:
+    rain_rate = torch.rand(4, *size, generator=torch.Generator().manual_seed(0))
+    motion = motion_of_known(rain_rate, 5)
+    assert motion.shape == (2, *size) and motion.isfinite().all()

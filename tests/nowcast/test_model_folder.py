@@ -89,7 +89,7 @@ def test_folders_are_named_by_text_or_path(saved, as_type):
         tiny_config(),
         tiny_config(schedule="cosine", prediction="noise", num_sampling_steps=7),
         ModelConfig(
-            rain=RainScale(0.2, 0.05, 0.1, 0.6, 1.0, 90.0, "sqrt"),
+            rain=RainScale(0.2, 0.05, 0.1, 0.6, 1.0, 90.0, "power", 0.3),
             autoencoder=tiny_config().autoencoder,
             conditioner=tiny_config().conditioner,
             denoiser=tiny_config().denoiser,

@@ -270,6 +270,25 @@ def test_other_crops_are_noticed_when_a_run_resumes(stage, change, tmp_path, cap
     stage.run(out, 2)
 
 
+def test_a_run_says_where_its_inputs_are_made_otherwise(
+    stage, tmp_path, capsys, monkeypatch
+) -> None:
+    inputs = ("--inputs", "carried_rain")
+    out = stage.run(tmp_path / "run", 1, *inputs)
+    stage.run(out, 2, *inputs)
+    note = "note: the code that makes inputs"
+    assert note not in capsys.readouterr().out
+    monkeypatch.setattr(train_diffusion, "inputs_code", lambda: "edited")
+    stage.run(out, 3, *inputs)
+    assert note in capsys.readouterr().out
+    recorded = json.loads((out / "state.json").read_text())
+    assert recorded.pop("inputs_code") == "edited"
+    (out / "state.json").write_text(json.dumps(recorded))  # as runs recorded it before
+    stage.run(out, 4, *inputs)
+    assert note in capsys.readouterr().out
+    assert json.loads((out / "state.json").read_text())["inputs_code"] == "edited"
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="files stay sparse here")
 def test_a_disk_that_fills_up_is_an_error_not_a_signal(event_path, tmp_path, monkeypatch) -> None:
     crops, encode = crops_and_encode(event_path)
