@@ -164,10 +164,14 @@ class NoiseSchedule:
     def log_snr_grid(self, num: int, noisiest: float, cleanest: float) -> list[int]:
         """Exactly `num` distinct diffusion steps, noisiest first, evenly spaced in log10 of SNR.
 
-        noisiest, cleanest: log10(signal^2 / sigma^2) of the ends, as far as the schedule reaches.
+        noisiest, cleanest: log10(signal^2 / sigma^2) of the ends, as far as the schedule reaches:
+        steps beyond would crowd at its end, and solvers that extrapolate from a short step to a
+        long one run away.
         Raises InputError for less than 1 or more than N steps.
         """
-        wanted = torch.linspace(noisiest, cleanest, max(num, 1), dtype=torch.float64, device="cpu")
+        lowest, highest = (self.log_snr[[-1, 0]] / math.log(10)).tolist()
+        first, last = (min(max(end, lowest), highest) for end in (noisiest, cleanest))
+        wanted = torch.linspace(first, last, max(num, 1), dtype=torch.float64, device="cpu")
         return self._distinct(
             num, torch.searchsorted(-self.log_snr, -wanted * math.log(10)).tolist()
         )

@@ -153,6 +153,15 @@ def test_steps_of_the_grid_are_even_in_the_logarithm_of_snr(name) -> None:
     torch.testing.assert_close(log_snr, wanted, rtol=0, atol=0.03)
 
 
+@pytest.mark.parametrize("num", range(3, 16))
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_no_step_of_the_grid_is_much_longer_than_the_one_before(name: str, num: int) -> None:
+    """Where a grid began beyond the schedule its steps crowded there, 999 and 998 before 793."""
+    schedule = SCHEDULES[name]()
+    lengths = schedule.log_snr[schedule.grid(num, "log_snr")].diff()
+    assert lengths.max() < 1.5 * lengths.min()
+
+
 def test_of_a_grid_beyond_the_schedule_the_steps_are_distinct() -> None:
     schedule = NoiseSchedule.sqrt_linear()  # reaches from -3.1 to 4
     for num in (3, 50, 999):
