@@ -79,23 +79,16 @@ def test_wet_rain_survives_the_round_trip_and_the_rest_becomes_dry_or_the_limit(
     torch.testing.assert_close(back, expected)
 
 
-def test_the_square_root_is_zero_where_it_is_dry():
-    rain_rate = torch.tensor([[0.09, 0.16, 25.0, torch.nan]])
-    torch.testing.assert_close(to_model_units(rain_rate, SQRT), torch.tensor([[0, 0.4, 5, 0]]))
-    rain_norm = torch.tensor([[-3.0, 0.3, 0.4, torch.nan, 1e4]])
-    expected = torch.tensor([[0.0, 0.0, 0.16, torch.nan, 118.428]])
-    torch.testing.assert_close(from_model_units(rain_norm, SQRT), expected, equal_nan=True)
-    assert (SQRT.unit, SCALE.unit) == (1.0, 0.528)
-
-
-def test_a_power_is_zero_where_it_is_dry():
-    rain_rate = torch.tensor([[0.09, 1.0, 32.0, torch.nan]])
-    torch.testing.assert_close(to_model_units(rain_rate, POWER), torch.tensor([[0.0, 1, 4, 0]]))
-    rain_norm = torch.tensor([[-3.0, 0.39, 1.0, torch.nan, 1e4]])
-    expected = torch.tensor([[0.0, 0.0, 1.0, torch.nan, 118.428]])
-    torch.testing.assert_close(from_model_units(rain_norm, POWER), expected, equal_nan=True)
-    half = RainScale(smoothing_sigma=0.0, transform="power", exponent=0.5)
-    assert torch.equal(to_model_units(rain_rate, half), to_model_units(rain_rate, SQRT))
+@pytest.mark.parametrize(
+    ("scale", "rain", "norm"), [(SQRT, [0.16, 25.0], [0.4, 5.0]), (POWER, [1.0, 32.0], [1.0, 4.0])]
+)
+def test_a_power_is_zero_where_it_is_dry(scale, rain, norm):
+    rain_rate = torch.tensor([[0.09, *rain, torch.nan]])
+    torch.testing.assert_close(to_model_units(rain_rate, scale), torch.tensor([[0.0, *norm, 0.0]]))
+    rain_norm = torch.tensor([[-3.0, 0.3, *norm, torch.nan, 1e4]])
+    expected = torch.tensor([[0.0, 0.0, *rain, torch.nan, 118.428]])
+    torch.testing.assert_close(from_model_units(rain_norm, scale), expected, equal_nan=True)
+    assert (scale.unit, SCALE.unit) == (1.0, 0.528)
 
 
 @pytest.mark.parametrize("exponent", [0.2, 0.4, 1.0])
