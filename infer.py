@@ -33,7 +33,6 @@ from ldcast.forecasting.flags import (
     draw,
     load_model,
     on_areas,
-    precision_notes,
     request_of,
     write_all,
 )
@@ -57,7 +56,7 @@ def forecast_once(flags: argparse.Namespace, processes: Processes) -> None:
         model, calibration = load_model(flags, processes.device)
         request = on_areas(request_of(flags, calibration), areas, past)
         forecast_fields(model, past, num_frames_of(model, request))  # missing ones are found now
-        notes = precision_notes(flags, model, processes.device)
+        notes = model.precision_notes(flags.amp)
     for note in notes if processes.is_main else []:
         log(f"note: {note}")
     with tqdm(desc="forecast", unit="call", disable=None if processes.is_main else True) as bar:

@@ -110,8 +110,14 @@ def test_the_sampler_can_be_named(call) -> None:
 
 
 def test_amp_bf16_changes_little(call) -> None:
-    assert call("--out", "exact.npz") == call("--out", "half.npz", "--amp", "bf16") == 0
-    exact, half = read("exact.npz")["rain_rate"], read("half.npz")["rain_rate"]
+    for amp in ("off", "bf16", "auto"):
+        assert call("--out", f"{amp}.npz", "--amp", amp) == 0
+    made = {amp: read(f"{amp}.npz") for amp in ("off", "bf16", "auto")}
+    precisions = {amp: str(forecast["network_precision"]) for amp, forecast in made.items()}
+    exact, half = made["off"]["rain_rate"], made["bf16"]["rain_rate"]
+    chosen = {"bfloat16": half, "float32": exact}[precisions.pop("auto")]
+    assert precisions == {"off": "float32", "bf16": "bfloat16"}
+    assert np.array_equal(made["auto"]["rain_rate"], chosen)
     assert not np.array_equal(exact, half)
     assert np.abs(exact - half).mean() < 0.1 * exact.mean() + 0.05
 

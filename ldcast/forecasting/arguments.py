@@ -9,7 +9,7 @@ from ldcast.data.readers.specs import spec_source
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError, check_count
 from ldcast.machine.code_version import command_line
-from ldcast.machine.device import AMP_MODES
+from ldcast.machine.device import AMP_HELP, AMP_MODES
 from ldcast.machine.folders import check_output_path, check_writable
 from ldcast.machine.processes import Processes
 from ldcast.nowcast.model_folder import read_nowcaster
@@ -105,7 +105,7 @@ def parse_flags(description: str, argv: list[str] | None) -> argparse.Namespace:
 
     add = parser.add_argument_group("how to compute").add_argument
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    add("--amp", choices=AMP_MODES, default="auto", help=AMP_HELP)
     add("--window", type=int, metavar="PX", help="see overlapping windows of a large domain")
     flags = parser.parse_args(argv)
     flags.command = command_line(argv, "infer.py")

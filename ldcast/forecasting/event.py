@@ -13,6 +13,7 @@ from ldcast.data.event import RainEvent
 from ldcast.data.fields import fields_at
 from ldcast.errors import check_count
 from ldcast.machine.code_version import code_version
+from ldcast.machine.device import name_of_dtype
 from ldcast.machine.files import printable
 from ldcast.machine.processes import Processes
 from ldcast.motion import forecast_quality
@@ -111,6 +112,7 @@ def forecast_event(
             printable(request.command),
             past.time,
             tuple(map(printable, past.sources)),
+            name_of_dtype(model.precision(request.settings.get("amp", "auto"))),
         ),
     )
     rain_rate, statistics = _corrected(forecast.rain_rate, request)

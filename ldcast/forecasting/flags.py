@@ -10,8 +10,6 @@ import torch
 from ldcast.calibration import Calibration, read_calibration
 from ldcast.data.event import RainEvent
 from ldcast.forecasting.event import ForecastRequest
-from ldcast.machine.device import amp_dtype
-from ldcast.machine.half_precision import check_half_precision
 from ldcast.nowcast.ldcast import LDCast
 from ldcast.nowcast.model_folder import fingerprint
 from ldcast.nowcast.request import check_window
@@ -61,12 +59,6 @@ def request_of(flags: argparse.Namespace, calibration: Calibration | None) -> Fo
         weights_sha256=fingerprint(flags.model),
         command=flags.command,
     )
-
-
-def precision_notes(flags: argparse.Namespace, model: LDCast, device: torch.device) -> list[str]:
-    """Where what --amp asks for is slow. Raises InputError where it computes garbage."""
-    networks, dtype = model.networks().values(), amp_dtype(flags.amp, device)
-    return check_half_precision(networks, device, dtype, with_gradients=False)
 
 
 def draw(

@@ -27,7 +27,6 @@ from ldcast.forecasting.flags import (
     draw,
     load_model,
     on_areas,
-    precision_notes,
     request_of,
     write_all,
 )
@@ -51,7 +50,7 @@ def watch(flags: argparse.Namespace, processes: Processes, log: Callable[[str], 
         clear_leftovers(flags.out)
         model, calibration = load_model(flags, processes.device)
         request, areas = request_of(flags, calibration), areas_of(flags)
-        for note in precision_notes(flags, model, processes.device):
+        for note in model.precision_notes(flags.amp):
             log(f"note: {note}")
         how = reading_of(flags, flags.frames.minutes_per_frame)
         read = reader_with(READERS.get(flags.reader, read_event), how)

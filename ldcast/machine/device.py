@@ -7,6 +7,7 @@ import torch
 from ldcast.errors import InputError
 
 AMP_MODES = ("auto", "off", "bf16", "fp16")
+AMP_HELP = "auto: bf16 on CUDA and on a CPU that has it, else off"  # of forecasts
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -29,15 +30,21 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """What autocast computes in; None means float32 throughout.
+    """What autocast computes in, in trainings; None means float32 throughout.
 
     amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16". Raises InputError otherwise.
+    Of forecasts: `ldcast.machine.half_precision.forecast_dtype`.
     """
     if amp not in AMP_MODES:
         raise InputError(f"got amp {amp!r}, expected one of {', '.join(AMP_MODES)}")
     if amp == "auto":
         amp = "bf16" if device.type == "cuda" else "off"
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+
+
+def name_of_dtype(dtype: torch.dtype | None) -> str:
+    """Such as bfloat16; float32 for None."""
+    return str(dtype or torch.float32).removeprefix("torch.")
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:

@@ -7,6 +7,7 @@ convolution of each kind that the networks hold is computed in both precisions a
 """
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.errors import InputError
-from ldcast.machine.device import autocast
+from ldcast.machine.device import amp_dtype, autocast
 from ldcast.machine.processes import Processes
 from ldcast.machine.threads import one_thread
 
@@ -35,6 +36,10 @@ EMULATED = 1.5  # times as slow as float32: native ones 0.8 to 1.1, emulated 2 t
 NUM_TIMED = 3  # the first one warms up
 # Kernels without AMX compute right.
 ISA_VARIABLE, RIGHT_ISA = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16"
+# What that variable may allow, and what a processor may have, that includes bf16.
+BF16_ISAS = ("", "ALL", "DEFAULT", "AVX512_CORE_BF16", "AVX10_1_512")
+BF16_ISAS += ("AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16")
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,14 @@ class ConvolutionKind:
         """Such a convolution of `width` channels, rounded up to whole groups; no draw is global."""
         groups = self.groups or width
         width = -(-width // groups) * groups
-        conv = nn.utils.skip_init(
-            self.layer,
-            *(width, width, self.kernel_size),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=groups,
-        )
+        with torch.random.fork_rng(devices=[]):  # skip_init would load the compiler: 0.2 s
+            conv = self.layer(
+                *(width, width, self.kernel_size),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                groups=groups,
+            )
         for parameter in conv.parameters():
             parameter.data.normal_(generator=generator).div_(math.sqrt(conv.weight[0].numel()))
         if self.is_channels_last and conv.weight.ndim in (4, 5):
@@ -129,6 +134,44 @@ class ConvolutionKind:
         if self.groups != 1:
             words += [f"{self.groups} groups" if self.groups else "depthwise"]
         return " ".join(words)
+
+
+def forecast_dtype(
+    networks: Iterable[nn.Module], amp: str, device: torch.device
+) -> torch.dtype | None:
+    """What autocast computes the networks in, in forecasts; None means float32 throughout.
+
+    amp: as for `amp_dtype`, but "auto" is bf16 on CPUs too that have instructions for it and
+    compute convolutions in it rightly, an example alone as they do in a batch: so members stay the
+    same whatever the batch. Gradients, wrong on some of these CPUs, have no part in forecasts.
+    """
+    dtype = amp_dtype(amp, device)
+    if amp != "auto" or device.type != "cpu" or not has_bf16_instructions():
+        return dtype
+    return torch.bfloat16 if _can_forecast(kinds_of(networks), torch.bfloat16) else dtype
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this CPU computes in bf16 by itself, and oneDNN's environment variable lets it."""
+    found, allowed = torch.cpu.get_capabilities(), os.environ.get(ISA_VARIABLE, "")
+    return any(found.get(name) for name in BF16_INSTRUCTIONS) and allowed.upper() in BF16_ISAS
+
+
+@functools.cache
+def _can_forecast(kinds: tuple[ConvolutionKind, ...], dtype: torch.dtype) -> bool:
+    """Whether a CPU computes small convolutions of these kinds rightly in `dtype`, and an example
+    alone bit for bit as in a batch; a tenth of a second."""
+    cpu = torch.device("cpu")
+    for kind in kinds:
+        for width in WIDTHS:
+            conv, x = _example(kind, width, SMALL_FIELD, cpu)
+            if largest_error(conv, x, dtype, with_gradients=False) > TOLERANCE:
+                return False
+            (both,) = _compute(conv, x, dtype, with_gradients=False)
+            (alone,) = _compute(conv, x[:1], dtype, with_gradients=False)
+            if not torch.equal(alone, both[:1]):
+                return False
+    return True
 
 
 def check_half_precision(

@@ -150,6 +150,17 @@ def each_position(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return y
 
 
+def each_example(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function` of x (B, ...), for a function that treats each example by itself.
+
+    Without gradients it sees one at a time: a Fourier transform rounds otherwise in larger batches,
+    and a member of a forecast is to be the same in any.
+    """
+    if torch.is_grad_enabled():
+        return function(x)
+    return torch.cat([function(example) for example in x.split(1)])
+
+
 class MLP(nn.Module):
     """Two linear layers with an exact GELU between, on the last axis.
 
@@ -215,7 +226,7 @@ class AFNOFilter(nn.Module):
 
     def _filter(self, x: Tensor) -> Tensor:
         _, _, height, width, _ = x.shape
-        modes = torch.fft.rfftn(x, dim=(1, 2, 3), norm="ortho")  # (B, L, h, w//2+1, C)
+        modes = each_example(_real_fft, x)  # (B, L, h, w//2+1, C)
         num_columns = modes.shape[3]
         if self.drop_wide_modes:
             modes = modes[:, :, :, : height // 2 + 1]
@@ -223,7 +234,7 @@ class AFNOFilter(nn.Module):
         if modes.shape[3] < num_columns:
             missing = num_columns - modes.shape[3]
             modes = nn.functional.pad(modes, (0, 0, 0, missing))
-        return inverse_real_fft(modes, width)
+        return each_example(lambda modes: inverse_real_fft(modes, width), modes)
 
     def _mix_channels(self, modes: Tensor) -> Tensor:
         """The two-layer complex network of each block; modes (..., C) complex."""
@@ -248,6 +259,11 @@ def _as_real_matrix(weight: Tensor) -> Tensor:
     a, b = weight
     rows = torch.stack([torch.stack([a, b], dim=-1), torch.stack([-b, a], dim=-1)], dim=2)
     return rearrange(rows, "n c r d s -> (n d s) (c r)")
+
+
+def _real_fft(x: Tensor) -> Tensor:
+    """Half the spectrum (B, L, h, w//2+1, C) of a real field (B, L, h, w, C), orthonormal."""
+    return torch.fft.rfftn(x, dim=(1, 2, 3), norm="ortho")
 
 
 def inverse_real_fft(modes: Tensor, width: int) -> Tensor:

@@ -17,7 +17,8 @@ from ldcast.errors import InputError, check_count
 from ldcast.frames import FrameConfig
 from ldcast.inputs.known import Observed, fields_of
 from ldcast.inputs.registry import check_inputs_registered
-from ldcast.machine.device import amp_dtype, autocast, choose_device
+from ldcast.machine.device import autocast, choose_device
+from ldcast.machine.half_precision import check_half_precision, forecast_dtype
 from ldcast.models import Autoencoder
 from ldcast.models.registry import build_autoencoder, check_autoencoder_registered
 from ldcast.motion import fill_gaps
@@ -156,6 +157,17 @@ class LDCast(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def precision(self, amp: str = "auto") -> torch.dtype | None:
+        """What `predict` computes the networks in, see `forecast_dtype`; None is float32."""
+        return forecast_dtype(self.networks().values(), amp, self.device)
+
+    def precision_notes(self, amp: str = "auto") -> list[str]:
+        """Lines for the user where `amp` is slow here. Raises InputError where it is garbage."""
+        if amp == "auto" and self.device.type == "cpu":
+            return []  # chosen where it is right and fast
+        networks = self.networks().values()
+        return check_half_precision(networks, self.device, self.precision(amp), False)
+
     @torch.no_grad()
     def predict(
         self,
@@ -184,10 +196,10 @@ class LDCast(nn.Module):
         num_sampling_steps: exactly as many; None takes the model's default.
         noise: (E, C, L, h, w), so (E, C, 5, ceil(H/16)*4, ceil(W/16)*4), initial white noise
             instead of the seed's; L more latent frames for each further stretch (100 minutes).
-        members_per_batch: members denoised at once; forecasts agree to rounding for any value,
-            in float32.
-            None: 8, fewer of large fields, one if there are windows.
-        amp: "auto" (bf16 on CUDA, off on a CPU), "off", "bf16" or "fp16".
+        members_per_batch: members denoised at once; forecasts agree to rounding for any value, on
+            a CPU. None: 8, fewer of large fields, one if there are windows.
+        amp: "auto" (bf16 on CUDA and on CPUs that have it, see `precision`), "off", "bf16" or
+            "fp16".
         progress: called with (denoiser calls done, denoiser calls in all), after each of them and
             after each member that is decoded; what it raises ends the forecast.
         lead_minutes: of the last frame (so T is a fifth of it); None: as far as the model reaches
@@ -247,7 +259,7 @@ class LDCast(nn.Module):
         shape = (num_members, num_frames, height, width)
         forecast = past_rain.new_empty(shape, dtype=torch.float32)
         latest = past_rain[None]  # (1, past_frames, H, W), for all; later each member's own
-        with autocast(self.device, amp_dtype(amp, self.device)):
+        with autocast(self.device, self.precision(amp)):
             for round_ in range(num_rounds):
                 observed = Observed(latest, fields_of_round(given, needs, round_, self.frames))
                 z = stretch.sample(observed, members, member_noise, round_)

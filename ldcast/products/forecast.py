@@ -30,6 +30,7 @@ REQUIRED_ENTRIES = (
 )
 PROVENANCE_ENTRIES = (
     *("code_version", "weights_sha256", "forecast_command", "past_time", "past_source"),
+    "network_precision",
 )
 OPTIONAL_ENTRIES = (
     *("quality", "second_hand", "calibrated", "past_time_as_read"),
@@ -51,6 +52,7 @@ class Provenance:
     weights. command: that made it.
     past_time: (P,) datetime64[s] UTC, of the frames that it starts from. past_source: (P,) text,
         where each was read from.
+    precision: of the networks' arithmetic, such as float32 or bfloat16.
     """
 
     code_version: str = ""
@@ -58,6 +60,7 @@ class Provenance:
     command: str = ""
     past_time: np.ndarray = field(default_factory=lambda: np.array([], "datetime64[s]"))
     past_source: tuple[str, ...] = ()
+    precision: str = ""
 
     def __post_init__(self) -> None:
         assert len(self.past_time) == len(self.past_source), (self.past_time, self.past_source)
@@ -70,6 +73,7 @@ class Provenance:
             "forecast_command": self.command,
             "past_time": self.past_time.astype("datetime64[s]"),
             "past_source": np.array(self.past_source, np.str_),
+            "network_precision": self.precision,
         }
 
 
@@ -81,6 +85,7 @@ def provenance_of(entries: Mapping[str, Any]) -> Provenance:
         *(str(entries[name]) for name in PROVENANCE_ENTRIES[:3]),
         past_time=np.asarray(entries["past_time"], "datetime64[s]"),
         past_source=tuple(map(str, entries["past_source"])),
+        precision=str(entries.get("network_precision", "")),
     )
 
 

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.errors import check_count, run_script
 from ldcast.inputs.known import LatentGrid, Observed, known_at_issue_time
-from ldcast.machine.device import AMP_MODES, amp_dtype, autocast, choose_device
+from ldcast.machine.device import AMP_HELP, AMP_MODES, autocast, choose_device
 from ldcast.machine.heap import keep_freed_memory
 from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.rain import from_model_units, to_model_units
@@ -183,7 +183,7 @@ def parse_flags(argv: list[str] | None) -> argparse.Namespace:
     add("--members", type=int, default=8, metavar="N", help="in a batch (%(default)s)")
     add("--repeats", type=int, default=3, metavar="N", help="of each timing (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    add("--amp", choices=AMP_MODES, default="auto", help=AMP_HELP)
     return parser.parse_args(argv)
 
 
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     model = model_of(flags)
     device, multiple = model.device, model.rain_multiple
     size = -(-flags.size // multiple) * multiple
-    dtype = amp_dtype(flags.amp, device)
+    dtype = model.precision(flags.amp)
     rates = machine_rates(device, dtype or torch.float32, flags.repeats)
     best = rates["3-D convolution"]
     said = ", ".join(f"{name} {rate / GIGA:.0f}" for name, rate in rates.items())

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 from ldcast.diffusion import Denoiser, NoiseSchedule
 from ldcast.errors import InputError, check_count, run_script
-from ldcast.machine.device import AMP_MODES, choose_device
+from ldcast.machine.device import AMP_HELP, AMP_MODES, choose_device
 from ldcast.machine.heap import keep_freed_memory
 from ldcast.nowcast.ldcast import LDCast, build
 from ldcast.tools import GIB
@@ -139,7 +139,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     add("--window", type=int, help="as for infer.py")
     add("--lead-minutes", type=int, help="as for infer.py")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    add("--amp", choices=AMP_MODES, default="auto", help=AMP_HELP)
     add("--alone", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 

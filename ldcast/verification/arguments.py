@@ -8,7 +8,7 @@ from ldcast.data.readers.reading_flags import add_reading_flags
 from ldcast.diffusion.registry import SAMPLERS
 from ldcast.errors import InputError
 from ldcast.frames import FrameConfig
-from ldcast.machine.device import AMP_MODES
+from ldcast.machine.device import AMP_HELP, AMP_MODES
 from ldcast.nowcast.model_folder import read_nowcaster
 from ldcast.products.amounts import AMOUNT_THRESHOLDS
 
@@ -64,7 +64,7 @@ def case_parser(tool: str, description: str) -> argparse.ArgumentParser:
     add("--sampler", choices=SAMPLERS, help="default: the model's own")
     add("--steps", type=int, metavar="N", help="sampling steps; default: the model's own")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--amp", choices=AMP_MODES, default="auto", help="auto: bf16 on CUDA, off on a CPU")
+    add("--amp", choices=AMP_MODES, default="auto", help=AMP_HELP)
     return parser
 
 

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from ldcast.data.fields import FieldNeed
 from ldcast.diffusion import warn_of_few_steps
-from ldcast.machine.device import amp_dtype
 from ldcast.machine.files import code_fingerprint, open_atomically
-from ldcast.machine.half_precision import check_half_precision
 from ldcast.nowcast.ldcast import LDCast
 from ldcast.nowcast.model_folder import fingerprint
 from ldcast.settings import to_dict
@@ -80,10 +78,9 @@ def model_forecaster(
     """
     model = LDCast.from_pretrained(folder, device)
     model.use_sampler(sampler, num_sampling_steps)
-    dtype, networks = amp_dtype(amp, device), model.networks().values()
     diffusion = model.config.diffusion
     notes = [
-        *check_half_precision(networks, device, dtype, with_gradients=False),
+        *model.precision_notes(amp),
         *warn_of_few_steps(diffusion.sampler, diffusion.num_sampling_steps),
     ]
 
@@ -95,7 +92,7 @@ def model_forecaster(
         "settings": to_dict(model.config),
         "num_members": num_members,
         "num_sampling_steps": diffusion.num_sampling_steps,
-        "precision": str(dtype),
+        "precision": str(model.precision(amp)),
         "device": device.type,
         "torch": torch.__version__,
         "code": code_fingerprint(*(PACKAGE / name for name in FORECAST_CODE)),

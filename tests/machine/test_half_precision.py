@@ -21,6 +21,8 @@ from ldcast.machine.half_precision import (
     ConvolutionKind,
     HalfPrecision,
     check_half_precision,
+    forecast_dtype,
+    has_bf16_instructions,
     kinds_of,
     largest_error,
     measure,
@@ -220,6 +222,66 @@ def test_slowness_is_that_of_half_precision_alone(monkeypatch) -> None:
         torch.set_num_threads(num_threads)
     assert found.slowdown == pytest.approx(4, rel=0.3)
     assert found.is_emulated
+
+
+# ---- forecasts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "isa", "expected"),
+    [
+        ({"avx512_bf16": True}, None, True),
+        ({"avx512_bf16": True}, "avx512_core_bf16", True),
+        ({"amx_bf16": True}, None, True),
+        ({"avx512_bf16": True}, "AVX512_CORE", False),
+        ({"avx512_bf16": False, "avx512_f": True}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_a_processor_has_bf16_where_its_instructions_may_be_used(
+    monkeypatch, capabilities, isa, expected
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if isa:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert has_bf16_instructions() == expected
+
+
+@pytest.mark.parametrize(
+    ("has_instructions", "is_right"), [(True, True), (True, False), (False, True)]
+)
+def test_auto_is_bf16_in_forecasts_where_that_is_right(
+    monkeypatch, has_instructions, is_right
+) -> None:
+    """Where it is not, or where there are no instructions for it, float32."""
+    monkeypatch.setattr(half_precision, "has_bf16_instructions", lambda: has_instructions)
+    monkeypatch.setattr(half_precision, "_can_forecast", lambda *_: is_right)
+    expected = {"auto": None, "off": None, "fp16": torch.float16}
+    if has_instructions and is_right:
+        expected["auto"] = torch.bfloat16
+    networks = [nn.Conv3d(2, 2, 3)]
+    assert {amp: forecast_dtype(networks, amp, CPU) for amp in expected} == expected
+    assert forecast_dtype(networks, "auto", torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize("fault", ["", "wrong", "other alone"])
+def test_convolutions_that_forecast_are_right_and_the_same_alone(monkeypatch, fault) -> None:
+    kinds = kinds_of([nn.Conv3d(2, 2, 3, padding=1), nn.Conv3d(2, 2, (1, 3, 3))])
+    half_precision._can_forecast.cache_clear()
+
+    def compute(
+        conv: nn.Module, x: Tensor, dtype: torch.dtype | None, with_gradients: bool
+    ) -> list[Tensor]:
+        y = 2 * x
+        is_spoilt = dtype is not None and conv.kernel_size == (1, 3, 3)
+        if is_spoilt and (fault == "wrong" or (fault == "other alone" and len(x) == 1)):
+            y = y * 1.2
+        return [y]
+
+    monkeypatch.setattr(half_precision, "_compute", compute)
+    assert half_precision._can_forecast(kinds, torch.bfloat16) == (not fault)
+    half_precision._can_forecast.cache_clear()
 
 
 # ---- what the user sees --------------------------------------------------------------------------

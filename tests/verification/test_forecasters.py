@@ -119,7 +119,7 @@ def test_baselines_and_their_names():
 def test_a_model_forecasts_as_predict_does(tmp_path):
     tiny_model().save_pretrained(tmp_path / "tiny")
     forecaster = model_forecaster(str(tmp_path / "tiny"), 2, 3, torch.device("cpu"), "off")
-    expected = tiny_model().predict(rain(), 2, CASE.seed, 3)
+    expected = tiny_model().predict(rain(), 2, CASE.seed, 3, amp="off")
     torch.testing.assert_close(forecaster.forecast(rain(), CASE), expected)
     assert forecaster.name == str(tmp_path / "tiny")
 
@@ -135,10 +135,11 @@ def test_identity_of_a_model_tells_what_changes_its_forecasts(tmp_path):
         return model_forecaster(folder, num_members, steps, torch.device("cpu"), amp).identity
 
     first = identity("a")
-    assert first == identity("copy") == identity("a", steps=4) == identity("a", amp="auto")
+    assert first == identity("copy") == identity("a", steps=4)
     others = [identity("b"), identity("c"), identity("a", 3), identity("a", steps=3)]
     for other in [*others, identity("a", amp="bf16")]:
         assert other != first
+    assert identity("a", amp="auto") in (first, identity("a", amp="bf16"))
 
 
 def test_edited_code_is_another_forecaster(tmp_path):
