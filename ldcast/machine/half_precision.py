@@ -40,6 +40,7 @@ ISA_VARIABLE, RIGHT_ISA = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16"
 BF16_ISAS = ("", "ALL", "DEFAULT", "AVX512_CORE_BF16", "AVX10_1_512")
 BF16_ISAS += ("AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16")
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+OLD_ISA_VARIABLE = "DNNL_MAX_CPU_ISA"  # is read, too
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,21 @@ def forecast_dtype(
 
 
 def has_bf16_instructions() -> bool:
-    """Whether this CPU computes in bf16 by itself, and oneDNN's environment variable lets it."""
-    found, allowed = torch.cpu.get_capabilities(), os.environ.get(ISA_VARIABLE, "")
-    return any(found.get(name) for name in BF16_INSTRUCTIONS) and allowed.upper() in BF16_ISAS
+    """Whether this CPU computes in bf16 by itself, and oneDNN is there and may do so."""
+    found = torch.cpu.get_capabilities()
+    allowed = [os.environ.get(name, "").upper() for name in (ISA_VARIABLE, OLD_ISA_VARIABLE)]
+    return (
+        any(found.get(name) for name in BF16_INSTRUCTIONS)
+        and all(isa in BF16_ISAS for isa in allowed)
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+    )
 
 
 @functools.cache
 def _can_forecast(kinds: tuple[ConvolutionKind, ...], dtype: torch.dtype) -> bool:
     """Whether a CPU computes small convolutions of these kinds rightly in `dtype`, and an example
-    alone bit for bit as in a batch; a tenth of a second."""
+    alone bit for bit as in a batch; a tenth or a quarter of a second."""
     cpu = torch.device("cpu")
     for kind in kinds:
         for width in WIDTHS:

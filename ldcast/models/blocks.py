@@ -153,8 +153,8 @@ def each_position(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def each_example(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function` of x (B, ...), for a function that treats each example by itself.
 
-    Without gradients it sees one at a time: a Fourier transform rounds otherwise in larger batches,
-    and a member of a forecast is to be the same in any.
+    Without gradients it sees one at a time: Fourier transforms and matrix products round otherwise
+    in larger batches, and a member of a forecast is to be the same in any.
     """
     if torch.is_grad_enabled():
         return function(x)

@@ -10,6 +10,7 @@ Earth & Environment 6); errors that depend on the scale, Bowler et al. 2006 (STE
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ldcast.diffusion.preconditioning import ChannelCovariance
 from ldcast.errors import InputError
 from ldcast.inputs.known import Known
-from ldcast.models.blocks import cell_averages, spread_out
+from ldcast.models.blocks import cell_averages, each_example, spread_out
 from ldcast.rain import RainScale, undo_transform
 
 SCALES = (1, 2, 4, 8, 16)  # latent cells over which they are averaged
@@ -93,10 +94,11 @@ class LinearForecast(nn.Module):
         size = inputs.shape[3:]
         mean = self.bias.T[None, :, :, None, None]
         for scale, weights in zip(SCALES, self.weights.unbind(1), strict=True):
-            part = torch.einsum("lic,bilhw->bclhw", weights, cell_averages(inputs, scale))
+            weighted = partial(torch.einsum, "lic,bilhw->bclhw", weights)
+            part = each_example(weighted, cell_averages(inputs, scale))
             mean = mean + spread_out(part, scale, size)
-        features = self._features(inputs, channel_sizes)
-        log_size = torch.einsum("lf,bflhw->blhw", self.size_weights, features).clamp(*LOG_LIMITS)
+        weighted = partial(torch.einsum, "lf,bflhw->blhw", self.size_weights)
+        log_size = each_example(weighted, self._features(inputs, channel_sizes)).clamp(*LOG_LIMITS)
         mean_square = self.mean_square[:, None, None] * log_size.exp()
         return LinearGuess(mean, mean_square.sqrt()[:, None])
 

@@ -227,6 +227,7 @@ def test_slowness_is_that_of_half_precision_alone(monkeypatch) -> None:
 # ---- forecasts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
 @pytest.mark.parametrize(
     ("capabilities", "isa", "expected"),
     [
@@ -239,12 +240,13 @@ def test_slowness_is_that_of_half_precision_alone(monkeypatch) -> None:
     ],
 )
 def test_a_processor_has_bf16_where_its_instructions_may_be_used(
-    monkeypatch, capabilities, isa, expected
+    monkeypatch, capabilities, isa, expected, variable
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
     if isa:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+        monkeypatch.setenv(variable, isa)
     assert has_bf16_instructions() == expected
 
 

@@ -196,6 +196,17 @@ def test_a_linear_decoder_makes_each_patch_of_its_own_latents() -> None:
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("config", [LINEAR, LAPPED])
+@torch.no_grad()
+def test_the_transforms_are_exact_in_half_precision(config) -> None:
+    network, rain_norm = stirred(config), torch.randn(1, 1, 8, 16, 24)
+    z = network.encode(rain_norm)[0]
+    decoded = network.decode(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(network.encode(rain_norm)[0], z)
+        assert torch.equal(network.decode(z), decoded)
+
+
 def test_the_number_of_latent_frames_does_not_matter() -> None:
     """It is trained on two, and decodes five: but for the seams a frame is made from its own."""
     network = stirred()
