@@ -73,8 +73,9 @@ class CosineAutoencoder(nn.Module):
     Trained on noisy latents, so that small errors of a forecast latent are not amplified.
     A lapped transform mixes the pixels on both sides of each edge before, and separates them after:
     patches of which each is a little wrong then still meet.
-    The transforms are computed in float32, whatever autocast says: half precision would save next
-    to no time, take more memory and round the rain. The network of a residual decoder follows it.
+    The transforms are computed in the type of their weights, whatever autocast says: half precision
+    would save next to no time, take more memory and round the rain. The network of a residual
+    decoder follows autocast.
     """
 
     Config = CosineAutoencoderConfig
@@ -134,14 +135,16 @@ class CosineAutoencoder(nn.Module):
         if self.config.lapped:
             rain_norm = at_edges(self.edge_mixing, rain_norm)
         with torch.autocast(rain_norm.device.type, enabled=False):
-            z = nn.functional.conv3d(rain_norm.float(), self.cosines, stride=self.compression)
+            z = nn.functional.conv3d(
+                rain_norm.to(self.cosines), self.cosines, stride=self.compression
+            )
         log_var = 2 * (self.config.noise / self.latent_scale.deviation).clamp(min=1e-6).log()
         z = self.latent_scale(z)
         return z, log_var[:, None, None, None].expand(z.shape)
 
     def decode(self, z: Tensor) -> Tensor:
         """rain_norm (B, 1, 4L, 4h, 4w) from z (B, C, L, h, w), standardised."""
-        coefficients, size = self.latent_scale.undo(z).float(), self.compression
+        coefficients, size = self.latent_scale.undo(z).to(self.cosines), self.compression
         with torch.autocast(z.device.type, enabled=False):
             if self.inverse is not None:
                 return self._separated(self.inverse(coefficients))

@@ -196,6 +196,19 @@ def test_a_linear_decoder_makes_each_patch_of_its_own_latents() -> None:
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("is_autocast", [False, True])
+@pytest.mark.parametrize("config", [TINY, LINEAR, LAPPED])
+@torch.no_grad()
+def test_weights_in_bf16_encode_and_decode(config, is_autocast) -> None:
+    """As `--encoder-dtype bfloat16` has them, of rain in either type."""
+    network = stirred(config).to(torch.bfloat16)
+    for dtype in (torch.float32, torch.bfloat16):
+        rain_norm = torch.ones(1, 1, 8, 16, 24, dtype=dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_autocast):
+            z = network.encode(rain_norm)[0]
+            assert network.decode(z).shape == rain_norm.shape
+
+
 @pytest.mark.parametrize("config", [LINEAR, LAPPED])
 @torch.no_grad()
 def test_the_transforms_are_exact_in_half_precision(config) -> None:
