@@ -3,7 +3,7 @@
 from ldcast.diffusion.ddpm import DDPMLoss
 from ldcast.diffusion.dpm_solver import DPMSolverSampler
 from ldcast.diffusion.plms import PLMSSampler, warn_of_few_steps
-from ldcast.diffusion.sampler import Denoiser, Sampler
+from ldcast.diffusion.sampler import Denoiser, Sampler, predict_at
 from ldcast.diffusion.schedule import NoiseSchedule, Prediction
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "PLMSSampler",
     "Prediction",
     "Sampler",
+    "predict_at",
     "warn_of_few_steps",
 ]

@@ -11,13 +11,18 @@ from ldcast.diffusion.schedule import NoiseSchedule, Prediction
 Denoiser = Callable[[Tensor, Tensor], Prediction]
 """(z_noisy (B, C, L, h, w), diffusion_step (B,) int64) -> clean latent, noise, and output.
 
-The context is closed over; the weights are those to use.
+The context is closed over; the weights are those to use. Samplers ask through `predict_at`.
 """
 
 
 def predict_at(denoiser: Denoiser, z_noisy: Tensor, step: int) -> Prediction:
-    """What the denoiser says of all examples at one diffusion step."""
-    return denoiser(z_noisy, torch.full((len(z_noisy),), step, device=z_noisy.device))
+    """What the denoiser says where all examples are at one diffusion step.
+
+    diffusion_step has B elements, but one in memory (stride 0): so the network sees that all are
+    at the same step, and embeds it once.
+    """
+    diffusion_step = torch.full((1,), step, device=z_noisy.device)
+    return denoiser(z_noisy, diffusion_step.expand(len(z_noisy)))
 
 
 class Sampler(Protocol):

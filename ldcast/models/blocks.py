@@ -29,10 +29,11 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int = 1) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, num_groups: int = 1) -> Tensor:
     """`nn.functional.linear` of each group of channels: (..., D) from x (..., C).
 
-    weight: (D, C / num_groups), the matrix of each group below the one before. bias: (D,).
+    weight: (D, C / num_groups), the matrix of each group below the one before. bias: (D,); None for
+        none, of one group.
     PyTorch leaves matrix products on a CPU to another library than convolutions, which on AMD's is
     half as quick as oneDNN. So where no gradients are wanted, which oneDNN is slow at, they are
     convolutions of kernel 1.
@@ -97,6 +98,7 @@ def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # which knows PyTorch's own convolution only
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
     )

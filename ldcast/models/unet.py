@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from einops import rearrange
@@ -16,6 +17,7 @@ from ldcast.models.blocks import (
     Linear,
     cell_averages,
     conv3d,
+    linear,
     sinusoids,
     spread_out,
     store_channels_last,
@@ -116,7 +118,7 @@ class DenoiserUNet(nn.Module):
             is_finest = level == 0
             before = widths[max(level - 1, 0)]
             entering = latent_channels + input_channels
-            self.enter.append(conv(entering, width) if is_finest else downsample(before))
+            self.enter.append(Entrance(entering, width) if is_finest else downsample(before))
             inputs = [before] + [width] * (config.num_res_blocks - 1)
             self.down.append(res_blocks(inputs, width, level_context[level], config))
 
@@ -156,14 +158,19 @@ class DenoiserUNet(nn.Module):
     ) -> Tensor:
         """Prediction (B, C, L, h, w) for z_noisy of the same shape.
 
-        diffusion_step: (B,) integer, larger is noisier.
-        context: a map per level, finest first, (B, context_channels[k], L, h / 2^k, w / 2^k).
-        inputs: (B, input_channels, L, h, w), what else is known of the future; None where the
+        diffusion_step: (B or 1,) integer, larger is noisier.
+        context: a map per level, finest first, (B or 1, context_channels[k], L, h / 2^k, w / 2^k).
+        inputs: (B or 1, input_channels, L, h, w), what else is known of the future; None where the
             network takes none.
+        What is of one example counts for all. What hangs on nothing else is then computed once.
+        Raises ValueError for steps and inputs that do not fit z_noisy.
         """
+        self._check_fit(z_noisy, diffusion_step, inputs)
+        if diffusion_step.stride() == (0,):  # one value, expanded: see `predict_at`
+            diffusion_step = diffusion_step[:1]
         sine, cosine = sinusoids(diffusion_step, self.config.channels // 2)
-        embedding = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B, step_channels)
-        seen = z_noisy if inputs is None else torch.cat([z_noisy, inputs], dim=1)
+        embedding = self.step_embedding(torch.cat([cosine, sine], dim=-1))  # (B or 1, ...)
+        seen = [z_noisy] if inputs is None else [z_noisy, inputs]
         x, skips = seen, []
         for enter, blocks, level_context in zip(self.enter, self.down, context, strict=True):
             x = enter(x)
@@ -183,6 +190,51 @@ class DenoiserUNet(nn.Module):
             x = x + coarse(path, seen, embedding, scale)
         return x
 
+    def _check_fit(self, z_noisy: Tensor, diffusion_step: Tensor, inputs: Tensor | None) -> None:
+        """Sums would broadcast what does not fit, without a word."""
+        batch, latent_channels, *grid = z_noisy.shape
+        if len(diffusion_step) not in (1, batch):
+            raise ValueError(
+                f"got {len(diffusion_step)} diffusion steps for {batch} examples, expected 1 or "
+                f"{batch}"
+            )
+        num_channels = self.enter[0].in_channels - latent_channels
+        got = None if inputs is None else tuple(inputs.shape)
+        fitting = (
+            [(size, num_channels, *grid) for size in sorted({1, batch})] if num_channels else [None]
+        )
+        if got not in fitting:
+            raise ValueError(
+                f"got inputs {got} for latents {tuple(z_noisy.shape)}, expected one of {fitting}"
+            )
+
+
+class Entrance(Conv3d):
+    """A convolution of 3 x 3 x 3 of parts whose channels are joined, as if they were one tensor.
+
+    Each part meets the weights of its own channels, so what is the same for all examples, such as
+    the carried rain for all members of a forecast, is convolved once.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """(B, out_channels, L, h, w) of parts (B or 1, c, L, h, w), all channels in their order."""
+        weights = self.weight.split([part.shape[1] for part in parts], dim=1)
+        weights = [weight.contiguous(memory_format=torch.channels_last_3d) for weight in weights]
+        biases, ones = _bias_of_each_part(self.bias, len(parts)), (1, 1, 1)
+        answers = [
+            conv3d(part, weight, bias, ones, ones, ones, 1)
+            for part, weight, bias in zip(parts, weights, biases, strict=True)
+        ]
+        return reduce(torch.add, answers)
+
+
+def _bias_of_each_part(bias: Tensor, num_parts: int) -> list[Tensor | None]:
+    """Of a sum over parts: the first has it, the others none."""
+    return [bias, *[None] * (num_parts - 1)]
+
 
 class LinearPath(nn.Module):
     """A weighted sum over the channels of each latent cell, zero at first.
@@ -201,26 +253,34 @@ class LinearPath(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, seen: Tensor, embedding: Tensor) -> Tensor:
-        """(B, out_channels, L, h, w) from what is seen (B, in_channels, L, h, w).
+    def forward(self, seen: Sequence[Tensor], embedding: Tensor) -> Tensor:
+        """(B, out_channels, L, h, w) from what is seen, parts as `Entrance` takes them.
 
-        embedding: (B, step_channels) of the diffusion step.
+        embedding: (B or 1, step_channels) of the diffusion step.
         """
-        frames = torch.arange(seen.shape[2], device=seen.device)
+        frames = torch.arange(seen[0].shape[2], device=seen[0].device)
         frame_embedding = self.frame_embedding(torch.cat(sinusoids(frames, self.num_sinusoids), -1))
-        mixed = nn.functional.silu(embedding[:, None] + frame_embedding)  # (B, L, step_channels)
-        gains = 1 + self.to_gains(mixed)[:, :, None, None]  # (B, L, 1, 1, in_channels)
-        summed = self.proj(gains * rearrange(seen, "b c l h w -> b l h w c"))
-        return rearrange(summed, "b l h w c -> b c l h w")
+        mixed = nn.functional.silu(
+            embedding[:, None] + frame_embedding
+        )  # (B or 1, L, step_channels)
+        gains = 1 + self.to_gains(mixed)[:, :, None, None]  # (B or 1, L, 1, 1, in_channels)
+        widths = [part.shape[1] for part in seen]
+        biases = _bias_of_each_part(self.proj.bias, len(seen))
+        gains, weights = gains.split(widths, -1), self.proj.weight.split(widths, 1)
+        answers = [
+            linear(gain * rearrange(part, "b c l h w -> b l h w c"), weight, bias)
+            for part, gain, weight, bias in zip(seen, gains, weights, biases, strict=True)
+        ]
+        return rearrange(reduce(torch.add, answers), "b l h w c -> b c l h w")
 
 
-def coarse(path: LinearPath, seen: Tensor, embedding: Tensor, scale: int) -> Tensor:
+def coarse(path: LinearPath, seen: Sequence[Tensor], embedding: Tensor, scale: int) -> Tensor:
     """The answer of a path that sees averages over `scale` x `scale` cells, (B, C, L, h, w).
 
     Of such averages noise has the size 1 / scale and rain about 1; both are brought nearer to 1.
     """
-    averages = math.sqrt(scale) * cell_averages(seen, scale)
-    return spread_out(path(averages, embedding), scale, seen.shape[3:])
+    averages = [math.sqrt(scale) * cell_averages(part, scale) for part in seen]
+    return spread_out(path(averages, embedding), scale, seen[0].shape[3:])
 
 
 def conv(in_channels: int, out_channels: int) -> Conv3d:
@@ -317,7 +377,7 @@ class ContextResBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
         """(B, out_channels, L, h, w) from x (B, in_channels, L, h, w).
 
-        embedding: (B, step_channels) of the diffusion step.
+        embedding: (B or 1, step_channels) of the diffusion step. context: (B or 1, ...).
         """
         y = self.conv1(self.activation(x))
         y = y + self.step_proj(self.activation(embedding))[:, :, None, None, None]
@@ -328,7 +388,7 @@ class ContextResBlock(nn.Module):
 class AFNOCrossAttention(nn.Module):
     """Mixes x with the context of its size: linear, AFNO filter and MLP over their joined channels.
 
-    x: (B, C, L, h, w), context: (B, K, L, h, w). Returns (B, C, L, h, w).
+    x: (B, C, L, h, w), context: (B or 1, K, L, h, w). Returns (B, C, L, h, w).
     Source: Leinonen et al. 2023, section 3.
     """
 
@@ -345,7 +405,8 @@ class AFNOCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         x = rearrange(x, "b c l h w -> b l h w c")
-        xy = torch.cat([x, rearrange(context, "b c l h w -> b l h w c")], dim=-1)
+        context = rearrange(context, "b c l h w -> b l h w c").expand(len(x), -1, -1, -1, -1)
+        xy = torch.cat([x, context], dim=-1)
         xy = xy + self.pre_proj(xy)
         xy = xy + self.filter(xy)  # Parity: the filter adds its input too, so xy counts twice
         return rearrange(x + self.mlp(xy), "b l h w c -> b c l h w")

@@ -205,17 +205,12 @@ class LatentNowcaster(nn.Module):
         known = known.in_order(self.inputs)  # a pool of files has another
         context = self.conditioner(known.for_conditioner())
         inputs = known.for_denoiser(self.conditioner.num_future_latent_frames)
+        beside = () if inputs is None else (inputs,)
         spread = self._spread()
 
         def predict(z_noisy: Tensor, diffusion_step: Tensor) -> Prediction:
-            def shared(value: Tensor) -> Tensor:
-                return value.expand(len(z_noisy), -1, -1, -1, -1)
-
-            levels = [shared(level) for level in context]
-            beside = () if inputs is None else (shared(inputs),)
-
             def network(z_in: Tensor) -> Tensor:
-                return self.denoiser(z_in, diffusion_step, levels, *beside).float()
+                return self.denoiser(z_in, diffusion_step, context, *beside).float()
 
             if spread is None:
                 output = network(z_noisy)

@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
+from ldcast.diffusion import predict_at
 from ldcast.errors import check_count, run_script
 from ldcast.inputs.known import LatentGrid, Observed, known_at_issue_time
 from ldcast.machine.device import AMP_HELP, AMP_MODES, autocast, choose_device
@@ -135,9 +136,8 @@ def parts_of(model: LDCast, size: int, members: int) -> Iterator[Part]:
     denoiser = nowcaster.denoiser_given(known.in_order(nowcaster.inputs))
     shape = (members, *known.z_past.shape[1:2], nowcaster.conditioner.num_future_latent_frames)
     z = torch.randn(*shape, *known.z_past.shape[3:], generator=generator).to(model.device)
-    step = torch.full((members,), 500, device=model.device)
     calls = nowcaster.inference_sampler.num_denoiser_calls
-    yield Part(f"denoiser, {members} members", lambda: denoiser(z, step), calls)
+    yield Part(f"denoiser, {members} members", lambda: predict_at(denoiser, z, 500), calls)
 
     def decode() -> Tensor:
         return from_model_units(model.autoencoder.decode(z[:1]), model.rain_scale)

@@ -30,7 +30,7 @@ from ldcast.config import (
     AutoencoderTraining,
     DiffusionTraining,
 )
-from ldcast.diffusion import DDPMLoss, Denoiser, NoiseSchedule
+from ldcast.diffusion import DDPMLoss, Denoiser, NoiseSchedule, predict_at
 from ldcast.diffusion.schedule import SCHEDULES
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import Input, LatentGrid, Observed, known_at_issue_time
@@ -119,7 +119,7 @@ class _OneCall:
     def __call__(
         self, denoiser: Denoiser, z: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
-        return denoiser(z, torch.zeros(len(z), dtype=torch.int64)).z
+        return predict_at(denoiser, z, 0).z
 
 
 def diffusion_pass(settings: DiffusionTraining, autoencoder: AutoencoderTraining) -> tuple:

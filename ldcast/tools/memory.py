@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ldcast.config import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
-from ldcast.diffusion import Denoiser, NoiseSchedule
+from ldcast.diffusion import Denoiser, NoiseSchedule, predict_at
 from ldcast.errors import InputError, check_count, run_script
 from ldcast.machine.device import AMP_HELP, AMP_MODES, choose_device
 from ldcast.machine.heap import keep_freed_memory
@@ -55,9 +55,8 @@ class FewCalls:
         self, denoiser: Denoiser, z: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
         history = [z.clone() for _ in range(self.num_held)]
-        diffusion_step = torch.zeros(len(z), dtype=torch.long, device=z.device)
         for _ in range(self.num_denoiser_calls):
-            history = [denoiser(z, diffusion_step).noise, *history][: self.num_held]
+            history = [predict_at(denoiser, z, 0).noise, *history][: self.num_held]
         return history[0]
 
 

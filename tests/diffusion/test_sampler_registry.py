@@ -12,7 +12,7 @@ from torch import Tensor
 import infer
 from ldcast import LDCast
 from ldcast.config import DiffusionConfig
-from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction
+from ldcast.diffusion import Denoiser, NoiseSchedule, Prediction, predict_at
 from ldcast.diffusion.registry import ONE_CALL, SAMPLERS, build_sampler
 from ldcast.errors import InputError, run_script
 from ldcast.inputs.known import Known
@@ -42,7 +42,7 @@ class Restless:
     ) -> Tensor:
         grid = self.schedule.sampling_grid(self.num_sampling_steps)
         for step, next_step in zip(grid, [*grid[1:], 0], strict=True):
-            prediction = denoiser(z, torch.full((len(z),), step))
+            prediction = predict_at(denoiser, z, step)
             fresh = draw_noise(z.shape, generators, z.device)
             kept = (1 - self.share**2) ** 0.5
             noise = kept * prediction.noise + self.share * fresh
@@ -67,7 +67,7 @@ class Euler:
         total, num = self.schedule.num_diffusion_steps, self.num_sampling_steps
         grid = [total - 1 - k * total // num for k in range(num)]
         for step, next_step in zip(grid, [*grid[1:], None], strict=True):
-            prediction = denoiser(z, torch.full((len(z),), step))
+            prediction = predict_at(denoiser, z, step)
             if next_step is None:
                 return prediction.z
             there = torch.full((len(z),), next_step)
@@ -152,8 +152,12 @@ def test_a_model_of_each_sampler_is_saved_and_loaded(name, tmp_path) -> None:
     loaded = LDCast.from_pretrained(tmp_path, device="cpu")
     assert loaded.config == model.config
     if steps <= 3:
-        past = rain(16, 16)
+        past, rows = rain(16, 16), []
         assert np.array_equal(loaded.predict(past, 1), model.predict(past, 1))
+        embedding = loaded.latent_nowcaster.denoiser.step_embedding
+        embedding.register_forward_hook(lambda _, step, __: rows.append(len(step[0])))
+        loaded.predict(past, 2)
+        assert set(rows) == {1}  # both members are at one step, which the sampler says
 
 
 def test_a_sampler_that_is_not_registered_forecasts_but_is_not_saved(tmp_path) -> None:

@@ -303,6 +303,16 @@ def test_no_convolution_of_a_forecast_unfolds_its_input(size) -> None:
 
 
 @needs_onednn
+@pytest.mark.parametrize("layer", [Conv3d(3, 4, 3, padding=1), MLP(6, 8, 5)])
+def test_layers_can_be_compiled(layer) -> None:
+    """PyTorch's compiler does not know oneDNN's convolution. Only traced here, which is quick."""
+    x = torch.randn(2, 3, 4, 5, 6)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
+@needs_onednn
 @pytest.mark.filterwarnings("ignore:TF32")  # of the switch itself
 def test_whoever_turns_onednn_off_is_without_it() -> None:
     with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), CalledOperators() as called:

@@ -14,9 +14,11 @@ from golden_arrays import (
 
 from ldcast.errors import InputError
 from ldcast.models import DenoiserConfig, DenoiserUNet
+from ldcast.models.blocks import Conv3d
 from ldcast.models.unet import (
     AFNOCrossAttention,
     ContextResBlock,
+    Entrance,
     LinearPath,
     Upsample,
     coarse,
@@ -115,13 +117,13 @@ def test_cross_attention_is_as_published(grid):
     assert error > 1e-3 if grid == 1 else error < 1e-5  # all modes differ on the wide grid only
 
 
-def make(**changes) -> tuple[DenoiserUNet, list[torch.Tensor]]:
+def make(input_channels: int = 0, **changes) -> tuple[DenoiserUNet, list[torch.Tensor]]:
     """A small denoiser that answers something, and a context for latents of 8 x 12."""
     torch.manual_seed(0)
     config = DenoiserConfig(**(TINY | changes))
     num_levels = len(config.channel_multipliers)
     widths = [8 * 2**level for level in range(num_levels)]
-    network = DenoiserUNet(config, latent_channels=3, context_channels=widths)
+    network = DenoiserUNet(config, 3, widths, input_channels)
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     context = [torch.randn(2, width, 5, 8 >> k, 12 >> k) for k, width in enumerate(widths)]
@@ -166,6 +168,70 @@ def test_prediction_depends_on_step_and_context_of_every_level():
         assert not torch.equal(network(z_noisy, step, changed), before)
 
 
+def test_what_all_examples_share_may_be_given_once() -> None:
+    """Step, context and inputs of one example are those of all, as members of a forecast need."""
+    settings = {"use_linear_path": True, "linear_path_scales": (2,)}
+    network, context = make(5, attention_levels=(0, 1), **settings)
+    context = [level[:1] for level in context]
+    z_noisy, inputs = torch.randn(3, 3, 5, 8, 12), torch.randn(1, 5, 5, 8, 12)
+    step = torch.tensor([700])
+    copies = [level.repeat(3, 1, 1, 1, 1) for level in context]
+    expected = network(z_noisy, step.repeat(3), copies, inputs.repeat(3, 1, 1, 1, 1))
+    assert_close(network(z_noisy, step.expand(3), context, inputs), expected)
+    assert_close(network(z_noisy[:1], step, context, inputs), expected[:1])
+    assert not torch.allclose(network(z_noisy, step, context, inputs + 1), expected, atol=1e-3)
+
+
+def test_entrance_joins_the_channels_of_its_parts() -> None:
+    layer = Entrance(7, 4)
+    joined = Conv3d(7, 4, kernel_size=3, padding=1)
+    joined.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 7, 3, 6, 5, requires_grad=True)
+    answer, expected = layer(x.split([3, 4], dim=1)), joined(x)
+    torch.testing.assert_close(answer, expected)
+    of_parts, of_one = (
+        torch.autograd.grad(y.square().sum(), [x, *module.parameters()])
+        for y, module in ((answer, layer), (expected, joined))
+    )
+    torch.testing.assert_close(of_parts, of_one)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1, 4])
+def test_linear_paths_join_the_channels_of_their_parts(scale) -> None:
+    config = DenoiserConfig(**TINY)
+    path = LinearPath(4, 3, config)
+    for parameter in path.parameters():
+        parameter += torch.randn_like(parameter)
+    seen, embedding = torch.randn(2, 4, 5, 8, 12), torch.randn(2, config.step_channels)
+    parts = seen.split([1, 3], dim=1)
+    joined, of_parts = (
+        path(x, embedding) if scale == 1 else coarse(path, x, embedding, scale)
+        for x in ([seen], parts)
+    )
+    assert_close(of_parts, joined)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "inputs"),
+    [
+        (5, (1, 5, 5, 8, 12)),  # of z_noisy's three examples none
+        (1, (2, 5, 5, 8, 12)),
+        (1, (1, 5, 1, 8, 12)),  # would be one frame for all
+        (1, (1, 5, 5, 1, 1)),
+        (1, (1, 4, 5, 8, 12)),
+        (1, None),
+    ],
+)
+def test_what_does_not_fit_the_latents_is_refused(num_steps, inputs) -> None:
+    network, context = make(5)
+    context = [level[:1] for level in context]
+    inputs = None if inputs is None else torch.randn(inputs)
+    step = torch.tensor([700]).expand(num_steps)
+    with pytest.raises(ValueError, match=r"^got .*, expected (1 or 3|one of \[\(1, 5, 5, 8, 12\))"):
+        network(torch.randn(3, 3, 5, 8, 12), step, context, inputs)
+
+
 @torch.no_grad()
 def test_linear_path_weighs_channels_by_step_and_latent_frame():
     torch.manual_seed(0)
@@ -174,16 +240,16 @@ def test_linear_path_weighs_channels_by_step_and_latent_frame():
     for parameter in path.parameters():
         parameter += torch.randn_like(parameter)
     seen, embedding = torch.randn(2, 4, 5, 4, 6), torch.randn(2, config.step_channels)
-    answer = path(seen, embedding)
+    answer = path([seen], embedding)
     assert answer.shape == (2, 3, 5, 4, 6)
     one_cell = torch.zeros_like(seen)
     one_cell[:, :, 1, 2, 3] = seen[:, :, 1, 2, 3]
     expected = torch.zeros_like(answer) + path.proj.bias[:, None, None, None]
     expected[:, :, 1, 2, 3] = answer[:, :, 1, 2, 3]
-    torch.testing.assert_close(path(one_cell, embedding), expected)
+    torch.testing.assert_close(path([one_cell], embedding), expected)
     alike = seen[:, :, :1].expand(-1, -1, 5, -1, -1)
-    assert not torch.allclose(path(alike, embedding)[:, :, 0], path(alike, embedding)[:, :, 4])
-    assert not torch.allclose(path(seen, embedding + 1), answer)
+    assert not torch.allclose(path([alike], embedding)[:, :, 0], path([alike], embedding)[:, :, 4])
+    assert not torch.allclose(path([seen], embedding + 1), answer)
 
 
 @torch.no_grad()
@@ -195,15 +261,15 @@ def test_coarse_paths_see_averages_over_many_cells():
     path.proj.weight += torch.randn_like(path.proj.weight)
     embedding = torch.randn(2, config.step_channels)
     alike = torch.randn(2, 4, 5, 1, 1).expand(-1, -1, -1, 8, 12)
-    answer = coarse(path, alike, embedding, 4)
-    torch.testing.assert_close(answer, path(2.0 * alike, embedding))  # sqrt(4)
+    answer = coarse(path, [alike], embedding, 4)
+    torch.testing.assert_close(answer, path([2.0 * alike], embedding))  # sqrt(4)
     noise = torch.randn(2, 4, 5, 64, 64)
     sizes = [
         f(noise).std()
-        for f in (lambda x: path(x, embedding), lambda x: coarse(path, x, embedding, 8))
+        for f in (lambda x: path([x], embedding), lambda x: coarse(path, [x], embedding, 8))
     ]
     assert 0.1 < sizes[1] / sizes[0] < 8**-0.5
-    odd = coarse(path, noise[..., :10, :7], embedding, 4)
+    odd = coarse(path, [noise[..., :10, :7]], embedding, 4)
     assert odd.shape == (2, 3, 5, 10, 7) and torch.isfinite(odd).all()
 
 

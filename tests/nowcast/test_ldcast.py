@@ -274,6 +274,21 @@ def test_a_member_in_bf16_is_the_same_alone(name):
         assert torch.equal(got, expected[:num_members])
 
 
+def test_what_members_share_is_of_one_example() -> None:
+    """So that it is computed once: context, inputs and the step, which the network embeds."""
+    model = LDCast.from_pretrained("bundled", "cpu")
+    denoiser, seen = model.latent_nowcaster.denoiser, []
+
+    def note(_, arguments: tuple, answer: torch.Tensor) -> None:
+        z_noisy, _, context, inputs = arguments
+        seen.append([len(z_noisy), len(inputs), *map(len, context), len(answer)])
+
+    denoiser.register_forward_hook(note)
+    denoiser.step_embedding.register_forward_hook(lambda _, step, __: seen.append(len(step[0])))
+    model.predict(rain(32, 48), 3)
+    assert seen == [1, [3, 1, 1, 1, 1, 3]]
+
+
 @pytest.mark.parametrize(
     ("past", "message"),
     [
