@@ -75,7 +75,11 @@ class Files:
         self.out = folder / "model"
 
     def save(self, wrap=lambda tensors: tensors, **how) -> list[str]:
-        """Writes the files as the published code does, with torch.save; returns the arguments."""
+        """Writes the files as the published code does; returns the arguments.
+
+        Published weights are pickles, so what reads them can only be tested on pickles. They are
+        of this test's own tensors, and the reader unpickles nothing but tensors.
+        """
         for path, tensors in zip(self.paths, (self.first, self.second), strict=True):
             torch.save(wrap(tensors), path, **how)
         return [*map(str, self.paths), "--out", str(self.out)]
