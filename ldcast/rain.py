@@ -42,6 +42,11 @@ class RainScale(Settings):
         super().__post_init__()
         if self.exponent > 1:
             raise InputError(f"exponent: got {self.exponent:g}, expected 0.2 to 1")
+        if self.transform != "power" and self.exponent != RainScale.exponent:
+            raise InputError(
+                f"exponent: got {self.exponent:g}, which transform {self.transform} does not use, "
+                "expected transform power with it"
+            )
 
     @property
     def unit(self) -> float:

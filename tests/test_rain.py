@@ -108,6 +108,12 @@ def test_exponents_that_no_rain_survives_are_refused(exponent):
         RainScale(transform="power", exponent=exponent)
 
 
+@pytest.mark.parametrize("transform", ["log", "sqrt"])
+def test_an_exponent_without_a_power_is_refused(transform):
+    with pytest.raises(InputError, match=f"got 0.3, which transform {transform} does not use"):
+        RainScale(transform=transform, exponent=0.3)
+
+
 def test_from_model_units_stays_finite_whatever_a_network_says():
     rain_rate = from_model_units(torch.tensor([-1e4, 1e4]), SCALE)
     assert rain_rate.tolist() == [0.0, pytest.approx(118.428)]

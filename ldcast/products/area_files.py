@@ -40,7 +40,8 @@ def read_areas(path: Path) -> list[Area]:
     path: GeoJSON (.geojson, .json) in degrees or with a `crs` of its own, or a shapefile (.shp)
         with its .prj and .dbf. The name is the property `name`, whatever its capitals.
     Raises InputError for what cannot be read or has no coordinate system, for areas without a name
-    or with the same one, for polygons that cross themselves, and where a package is missing.
+    or a place or with the same name, for polygons that cross themselves, and where a package is
+    missing.
     """
     check_areas_path(path)
     is_shapefile = path.suffix.lower() == SHAPEFILE_SUFFIX
@@ -74,8 +75,8 @@ def check_areas_path(path: Path) -> None:
         ) from None
 
 
-def _area(number: int, name: str | None, geometry: Mapping[str, Any], path: Path) -> Area:
-    """number: of the feature in the file, for messages."""
+def _area(number: int, name: str | None, geometry: Mapping[str, Any] | None, path: Path) -> Area:
+    """number: of the feature in the file, for messages. geometry: None where it has no place."""
     import shapely
     from shapely.geometry import shape
 
@@ -85,6 +86,8 @@ def _area(number: int, name: str | None, geometry: Mapping[str, Any], path: Path
             f"{where} has no property 'name', expected one for each area: rename the one that "
             "holds it"
         )
+    if geometry is None:  # RFC 7946 and shapefiles allow it; its forecast would be missing
+        raise InputError(f"{where} ({name}) has no place, expected polygons: take it out")
     try:
         polygons = shape(geometry)
     except Exception as error:  # shapely raises whatever it meets in damaged coordinates
@@ -156,11 +159,9 @@ def _read_geojson(path: Path) -> tuple[CRS, Iterator[tuple[str | None, Any]]]:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         features = document.get("features", [document])
         found = [
-            (_name_of(feature.get("properties") or {}), feature["geometry"])
-            for feature in features
-            if feature["geometry"] is not None  # RFC 7946 allows a feature without a place
+            (_name_of(feature.get("properties") or {}), feature["geometry"]) for feature in features
         ]
-        kinds = {geometry["type"] for _, geometry in found} - {*POLYGONS}
+        kinds = _kinds(found) - {*POLYGONS}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is damaged or no GeoJSON ({type(error).__name__}: {error}), expected features "
@@ -184,6 +185,10 @@ def _geojson_crs(document: Mapping[str, Any], path: Path) -> CRS:
             f"{path} has the crs {json.dumps(document['crs'])}, expected a name that pyproj knows, "
             "such as urn:ogc:def:crs:EPSG::2056, or none for longitude and latitude"
         ) from None
+
+
+def _kinds(features: list[tuple[str | None, Any]]) -> set[str]:
+    return {geometry["type"] for _, geometry in features if geometry is not None}
 
 
 def _name_of(properties: Mapping[str, Any]) -> str | None:
@@ -228,16 +233,20 @@ def _read_shapefile(path: Path) -> tuple[CRS, Iterator[tuple[str | None, Any]]]:
             warnings.simplefilter("ignore")  # of damage it warns before it fails
             reader = shapefile.Reader(shp=shapes, dbf=table, encoding=encoding)
             found = [
-                (_name_of(record.record.as_dict()), record.shape.__geo_interface__)
+                (
+                    _name_of(record.record.as_dict()),
+                    None
+                    if record.shape.shapeType == shapefile.NULL
+                    else record.shape.__geo_interface__,
+                )
                 for record in reader.iterShapeRecords()
-                if record.shape.shapeType != shapefile.NULL
             ]
     except Exception as error:  # it raises whatever its arithmetic meets in a damaged file
         raise InputError(
             f"{path} cannot be read ({error}), with names in {encoding}: is it damaged, or its "
             f"encoding another, which {named.name} beside it would name?"
         ) from None
-    kinds = {geometry["type"] for _, geometry in found} - {*POLYGONS}
+    kinds = _kinds(found) - {*POLYGONS}
     if kinds:
         raise InputError(f"{path} has {', '.join(sorted(kinds))}, expected Polygon or MultiPolygon")
     return crs, iter(found)

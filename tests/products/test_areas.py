@@ -211,6 +211,20 @@ def test_names_of_a_shapefile_are_in_the_encoding_that_it_names(tmp_path: Path) 
     assert [area.name for area in read_areas(path)] == ["Zürich"]
 
 
+def test_a_shape_without_a_place_is_refused_and_named(tmp_path: Path) -> None:
+    shapefile = pytest.importorskip("shapefile", reason="pyshp is an extra")
+    path = tmp_path / "areas.shp"
+    with shapefile.Writer(str(path)) as writer:
+        writer.field("name", "C")
+        writer.poly([box(4, 5, 3, 2)[::-1]])
+        writer.record("Emme")
+        writer.null()
+        writer.record("Aare")
+    path.with_suffix(".prj").write_text(pyproj.CRS(21781).to_wkt("WKT1_ESRI"))
+    with pytest.raises(InputError, match=r"feature 2 \(Aare\) has no place, expected polygons"):
+        read_areas(path)
+
+
 BOW_TIE = [[0.0, 50.0], [1.0, 51.0], [1.0, 50.0], [0.0, 51.0], [0.0, 50.0]]
 TRIANGLE = [[0.0, 50.0], [1.0, 50.0], [1.0, 51.0], [0.0, 50.0]]
 
@@ -222,6 +236,9 @@ TRIANGLE = [[0.0, 50.0], [1.0, 50.0], [1.0, 51.0], [0.0, 50.0]]
         ({"type": "FeatureCollection", "features": []}, "has no areas, expected polygons"),
         ({"type": "Feature", "properties": {"id": 7}, "geometry": polygon(TRIANGLE)},
          "feature 1 has no property 'name'"),
+        ({"features": [{"properties": {"name": "Aare"}, "geometry": polygon(TRIANGLE)},
+                       {"properties": {"name": "Emme"}, "geometry": None}]},
+         "feature 2 (Emme) has no place, expected polygons: take it out"),
         ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": polygon(BOW_TIE)},
          "(Aare) is no proper polygon (Self-intersection"),
         ({"type": "Feature", "properties": {"name": "Aare"}, "geometry":
