@@ -20,6 +20,12 @@ from ldcast.products.summary import describe_gaps
 if TYPE_CHECKING:
     from xarray import DataArray
 
+# Of the attributes of a forecast file, those by which a forecast is made again.
+MADE_BY = (
+    *("model", "code_version", "sampler", "num_sampling_steps", "seed", "network_precision"),
+    "past_time",
+)
+
 
 def predict_xarray(
     model: LDCast,
@@ -64,4 +70,5 @@ def predict_xarray(
     numbers = dataset.realization
     dataset["realization"] = numbers.copy(data=numbers.values + first_member)
     about = [name for name in ("quality", "second_hand", "crs") if name in dataset]
-    return dataset.set_coords(about)["rain_rate"]
+    made_by = {name: dataset.attrs[name] for name in MADE_BY}
+    return dataset.set_coords(about)["rain_rate"].assign_attrs(made_by)

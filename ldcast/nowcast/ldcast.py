@@ -281,7 +281,8 @@ class LDCast(nn.Module):
             `frames` says; the newest frame that has all before it is the issue time.
         settings: further arguments of `predict`, such as lead_minutes.
         Row 0 of the result is north. `quality` (time, y, x), `second_hand` (time) and, where it is
-        known, the projection `crs` are coordinates of it.
+        known, the projection `crs` are coordinates of it; how it was made, such as the `seed`, is
+        among its attributes.
         Raises InputError where rain is not that, or xarray is missing.
         """
         from ldcast.forecasting.dataarrays import predict_xarray  # needs extras

@@ -64,6 +64,15 @@ def test_a_dataarray_gives_a_dataarray_with_its_coordinates() -> None:
     assert (forecast.quality.sel(x=500, y=31500) == 2).all()  # no data
 
 
+def test_a_forecast_says_how_it_was_made() -> None:
+    given = radar()
+    made_by = MODEL.predict_xarray(given, 1, seed=3, num_sampling_steps=2, amp="off").attrs
+    assert (made_by["seed"], made_by["num_sampling_steps"]) == (3, 2)
+    assert (made_by["sampler"], made_by["network_precision"]) == ("plms", "float32")
+    assert made_by["code_version"].startswith("0.1.0")
+    assert made_by["past_time"].split("\n")[::3] == ["2016-07-11T22:05:00", "2016-07-11T22:20:00"]
+
+
 def test_times_with_seconds_are_rounded() -> None:
     given = radar()
     seconds = np.arange(given.sizes["time"]) % 3 * np.timedelta64(9, "s")
