@@ -21,8 +21,9 @@ class OneCallSampler:
     log_snr: log10(signal^2 / sigma^2) of the diffusion step that it is called at. The less noise a
         network that can denoise expects, the more of its input it keeps: so members differ from the
         first update of the new training on.
-    noise_scale: deviation of the noise, that of training being 1. On weather that a network was not
-        trained on, members are too alike; a little more than 1 makes up for it.
+    noise_scale: deviation of the noise, in trainings too, whose members this sampler makes. On
+        weather that a network was not trained on, members are too alike; a little more than it was
+        trained with makes up for it.
     Source: a noise that goes through the network once, trained by the CRPS: Lang et al. 2024
     (AIFS-CRPS, arXiv:2412.15832); a denoiser that is trained further to sample in one call: Song et
     al. 2023 (Consistency Models, arXiv:2303.01469), who have another loss.
