@@ -45,7 +45,7 @@ class RainScale(Settings):
         if self.transform != "power" and self.exponent != RainScale.exponent:
             raise InputError(
                 f"exponent: got {self.exponent:g}, which transform {self.transform} does not use, "
-                "expected transform power with it"
+                "expected transform power with it, or exponent 0.4"
             )
 
     @property

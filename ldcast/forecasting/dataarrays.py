@@ -20,9 +20,14 @@ from ldcast.products.summary import describe_gaps
 if TYPE_CHECKING:
     from xarray import DataArray
 
-# Of the attributes of a forecast file, those by which a forecast is made again.
+# Attributes of a forecast file that say how a forecast was made.
 MADE_BY = (
-    *("model", "code_version", "sampler", "num_sampling_steps", "seed", "network_precision"),
+    "model",
+    "code_version",
+    "sampler",
+    "num_sampling_steps",
+    "seed",
+    "network_precision",
     "past_time",
 )
 

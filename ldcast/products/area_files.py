@@ -188,7 +188,7 @@ def _geojson_crs(document: Mapping[str, Any], path: Path) -> CRS:
 
 
 def _kinds(features: list[tuple[str | None, Any]]) -> set[str]:
-    return {geometry["type"] for _, geometry in features if geometry is not None}
+    return {str(geometry["type"]) for _, geometry in features if geometry is not None}
 
 
 def _name_of(properties: Mapping[str, Any]) -> str | None:
@@ -232,20 +232,22 @@ def _read_shapefile(path: Path) -> tuple[CRS, Iterator[tuple[str | None, Any]]]:
         ):
             warnings.simplefilter("ignore")  # of damage it warns before it fails
             reader = shapefile.Reader(shp=shapes, dbf=table, encoding=encoding)
-            found = [
-                (
-                    _name_of(record.record.as_dict()),
-                    None
-                    if record.shape.shapeType == shapefile.NULL
-                    else record.shape.__geo_interface__,
-                )
-                for record in reader.iterShapeRecords()
+            names = [_name_of(record.as_dict()) for record in reader.iterRecords()]
+            places = [
+                None if shape.shapeType == shapefile.NULL else shape.__geo_interface__
+                for shape in reader.iterShapes()
             ]
     except Exception as error:  # it raises whatever its arithmetic meets in a damaged file
         raise InputError(
             f"{path} cannot be read ({error}), with names in {encoding}: is it damaged, or its "
             f"encoding another, which {named.name} beside it would name?"
         ) from None
+    if len(names) != len(places):  # a row that is marked as deleted, for one, is not read
+        raise InputError(
+            f"{path} has {len(places)} shapes and {len(names)} rows in {beside['.dbf'].name}, "
+            "expected one for each: write both anew, without what was deleted"
+        )
+    found = list(zip(names, places, strict=True))
     kinds = _kinds(found) - {*POLYGONS}
     if kinds:
         raise InputError(f"{path} has {', '.join(sorted(kinds))}, expected Polygon or MultiPolygon")

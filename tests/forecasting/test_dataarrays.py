@@ -7,6 +7,7 @@ import pytest
 from tiny_models import rain, tiny_model
 
 from ldcast.errors import InputError
+from ldcast.machine.code_version import VERSION
 
 xarray = pytest.importorskip("xarray", reason="xarray is an extra")
 pytest.importorskip("pyproj", reason="pyproj is an extra")
@@ -69,7 +70,7 @@ def test_a_forecast_says_how_it_was_made() -> None:
     made_by = MODEL.predict_xarray(given, 1, seed=3, num_sampling_steps=2, amp="off").attrs
     assert (made_by["seed"], made_by["num_sampling_steps"]) == (3, 2)
     assert (made_by["sampler"], made_by["network_precision"]) == ("plms", "float32")
-    assert made_by["code_version"].startswith("0.1.0")
+    assert made_by["code_version"].startswith(VERSION)
     assert made_by["past_time"].split("\n")[::3] == ["2016-07-11T22:05:00", "2016-07-11T22:20:00"]
 
 

@@ -225,6 +225,26 @@ def test_a_shape_without_a_place_is_refused_and_named(tmp_path: Path) -> None:
         read_areas(path)
 
 
+@pytest.mark.parametrize("deleted", [0, 1, 2])
+def test_shapes_do_not_get_the_name_of_another_where_a_row_was_deleted(
+    deleted: int, tmp_path: Path
+) -> None:
+    shapefile = pytest.importorskip("shapefile", reason="pyshp is an extra")
+    path = tmp_path / "areas.shp"
+    with shapefile.Writer(str(path)) as writer:
+        writer.field("name", "C")
+        for column, name in enumerate(["Aare", "Emme", "Reuss"]):
+            writer.poly([box(4, 3 * column, 3, 2)[::-1]])
+            writer.record(name)
+    path.with_suffix(".prj").write_text(pyproj.CRS(21781).to_wkt("WKT1_ESRI"))
+    table = bytearray(path.with_suffix(".dbf").read_bytes())
+    start, length = (int.from_bytes(table[at : at + 2], "little") for at in (8, 10))
+    table[start + deleted * length] = ord("*")  # how dBase marks a row as deleted
+    path.with_suffix(".dbf").write_bytes(table)
+    with pytest.raises(InputError, match=r"has 3 shapes and 2 rows in areas\.dbf, expected one"):
+        read_areas(path)
+
+
 BOW_TIE = [[0.0, 50.0], [1.0, 51.0], [1.0, 50.0], [0.0, 51.0], [0.0, 50.0]]
 TRIANGLE = [[0.0, 50.0], [1.0, 50.0], [1.0, 51.0], [0.0, 50.0]]
 
@@ -239,6 +259,8 @@ TRIANGLE = [[0.0, 50.0], [1.0, 50.0], [1.0, 51.0], [0.0, 50.0]]
         ({"features": [{"properties": {"name": "Aare"}, "geometry": polygon(TRIANGLE)},
                        {"properties": {"name": "Emme"}, "geometry": None}]},
          "feature 2 (Emme) has no place, expected polygons: take it out"),
+        ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": {"type": None}},
+         "has None, expected Polygon or MultiPolygon"),
         ({"type": "Feature", "properties": {"name": "Aare"}, "geometry": polygon(BOW_TIE)},
          "(Aare) is no proper polygon (Self-intersection"),
         ({"type": "Feature", "properties": {"name": "Aare"}, "geometry":
